@@ -170,22 +170,26 @@ def simulate_batch(
         update = torch.optim.SGD([logits_RA], lr=learning_rate, maximize=True)
 
     probs_RA, cdf_RA = torch.empty_like(logits_RA), torch.empty_like(logits_RA, dtype=torch.float64)
-    correct_start_RC = torch.softmax(logits_RA, 1)[:, :num_correct].clone()
-    correct_start_R = correct_start_RC.sum(1, dtype=torch.float64)
     scratch_RA = torch.empty_like(probs_RA)
-    q_pos, m_ret, entropy, anchor, success = [], [], [], [], []
+    q_pos: list[torch.Tensor] = []
+    m_ret, entropy, anchor, success = [], [], [], []
 
     for step in range(steps + 1):
         torch.softmax(logits_RA, 1, out=probs_RA)
         cdf_RA.copy_(probs_RA).cumsum_(1)
-        cdf_RA.div_(cdf_RA[:, -1:].clone())
-        lost_R = (correct_start_RC - probs_RA[:, :num_correct]).clamp_(min=0).sum(1, dtype=torch.float64)
+        total_R1 = cdf_RA[:, -1:].clone()  # a float32 softmax over 128,000 actions sums to 1 only within 1e-5
+        cdf_RA.div_(total_R1)
+        correct_RC = probs_RA[:, :num_correct] / total_R1
+        if step == 0:
+            correct_start_RC = correct_RC
+        lost_R = (correct_start_RC - correct_RC).clamp_(min=0).sum(1)
         # -sum p log p = logsumexp(z) - sum p z, and log of the largest p is the largest z minus logsumexp(z).
-        log_normaliser_R = logits_RA.amax(1).double() - probs_RA.amax(1).double().log()
+        log_normaliser_R = logits_RA.amax(1) - (probs_RA.amax(1) / total_R1[:, 0]).log()
+        mean_logit_R = torch.mul(probs_RA, logits_RA, out=scratch_RA).sum(1) / total_R1[:, 0]
         q_pos.append(cdf_RA[:, num_correct - 1].clone())
-        m_ret.append(1.0 - lost_R / correct_start_R)
-        entropy.append(log_normaliser_R - torch.mul(probs_RA, logits_RA, out=scratch_RA).sum(1).double())
-        anchor.append(probs_RA[:, 0].double())
+        m_ret.append(1.0 - lost_R / q_pos[0])
+        entropy.append(log_normaliser_R - mean_logit_R)
+        anchor.append(correct_RC[:, 0].clone())
         if step == steps:
             break
 
