@@ -304,9 +304,7 @@ class HFReplica(RolloutReplica):  # type: ignore[misc]
             raise NotImplementedError("rollout.name=hf serves the actor only, not reward or teacher models")
         node_id = ray.get_runtime_context().get_node_id()
         if self.workers:
-            node_id = await self.workers[0].__ray_call__.remote(
-                lambda worker: ray.get_runtime_context().get_node_id()
-            )
+            node_id = await self.workers[0].__ray_call__.remote(lambda worker: ray.get_runtime_context().get_node_id())
         strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
         server = (
             ray.remote(HFServer)

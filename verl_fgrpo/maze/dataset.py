@@ -39,7 +39,9 @@ def make_splits(
 def check_disjoint(train: Iterable[Maze], heldout: Iterable[Maze]) -> None:
     """Raises ValueError if a held-out maze is also a training maze."""
     if shared := {maze.text for maze in train} & {maze.text for maze in heldout}:
-        raise ValueError(f"{len(shared)} mazes are both in training and held out: splits must be disjoint; build them anew")
+        raise ValueError(
+            f"{len(shared)} mazes are both in training and held out: splits must be disjoint; build them anew"
+        )
 
 
 def to_rows(mazes: Iterable[Maze], split: str) -> list[dict[str, Any]]:
@@ -70,7 +72,9 @@ def read_parquet(path: Path) -> list[Maze]:
     """The mazes of a file that `write_parquet` wrote, in order."""
     import pyarrow.parquet as pq
 
-    return [parse(prompt[0]["content"]) for prompt in pq.read_table(path, columns=["prompt"]).column("prompt").to_pylist()]
+    return [
+        parse(prompt[0]["content"]) for prompt in pq.read_table(path, columns=["prompt"]).column("prompt").to_pylist()
+    ]
 
 
 def prompt_length(maze: Maze) -> int:

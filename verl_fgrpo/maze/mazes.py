@@ -55,7 +55,9 @@ class Maze:
     def __post_init__(self) -> None:
         size = check_size(len(self.grid))
         if any(len(row) != size for row in self.grid):
-            raise ValueError(f"rows of length {[len(row) for row in self.grid]} in a maze of {size} rows: give a square grid")
+            raise ValueError(
+                f"rows of length {[len(row) for row in self.grid]} in a maze of {size} rows: give a square grid"
+            )
         tokens = [token for row in self.grid for token in row]
         if unknown := sorted(set(tokens) - {WALL, PATH, START, GOAL}):
             raise ValueError(f"unknown maze tokens {unknown}: use {WALL}, {PATH}, {START} and {GOAL}")

@@ -1,10 +1,10 @@
 """Everything the maze experiment needs before RL, in one folder and restartable.
 
-    train.parquet, val.parquet   verl's data files; val holds the held-out mazes
-    start_model/                 Hugging Face folder: model, tokenizer, manifest.json
-    example.png                  held-out mazes with answers of the start model
-    settings.json                what was asked for, written first
-    manifest.json                lengths and versions, written last: the folder is complete
+train.parquet, val.parquet   verl's data files; val holds the held-out mazes
+start_model/                 Hugging Face folder: model, tokenizer, manifest.json
+example.png                  held-out mazes with answers of the start model
+settings.json                what was asked for, written first
+manifest.json                lengths and versions, written last: the folder is complete
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def prepare(
 
     train_start_model(train, out / "start_model", settings.sft, device, progress=progress)
     if not (out / "example.png").exists():
-        save_figure(example_panels(load_model(out / "start_model", device), heldout, limit, settings.seed), out / "example.png")
+        save_figure(
+            example_panels(load_model(out / "start_model", device), heldout, limit, settings.seed), out / "example.png"
+        )
     write_json(
         manifest_file,
         {

@@ -53,7 +53,9 @@ def draw(maze: Maze, paths: Mapping[str, Sequence[str]], axes: Any) -> None:
         text.set_path_effects([effects.withStroke(linewidth=3, foreground="white")])
     axes.set(xticks=[], yticks=[], xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
     if paths:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=min(2, len(paths)), frameon=False, fontsize=9)
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=min(2, len(paths)), frameon=False, fontsize=9
+        )
 
 
 def save_figure(panels: Sequence[tuple[str, Maze, Mapping[str, Sequence[str]]]], path: Path) -> None:

@@ -92,7 +92,9 @@ def train_start_model(
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         if saved["identity"] != identity:
             changed = sorted(key for key in identity if saved["identity"].get(key) != identity[key])
-            raise ValueError(f"{checkpoint} was made with other {', '.join(changed)}: use the same settings or delete it")
+            raise ValueError(
+                f"{checkpoint} was made with other {', '.join(changed)}: use the same settings or delete it"
+            )
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         done, losses, seconds = saved["done"], saved["losses"], saved["seconds"]

@@ -80,4 +80,6 @@ def encode(text: str) -> list[int]:
     try:
         return [TOKEN_ID[word] for word in words if word]
     except KeyError as error:
-        raise ValueError(f"word {error} is not in the maze vocabulary {VOCABULARY}: write mazes with Maze.text") from None
+        raise ValueError(
+            f"word {error} is not in the maze vocabulary {VOCABULARY}: write mazes with Maze.text"
+        ) from None
