@@ -124,8 +124,8 @@ def _check_batch(
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0])
         raise ValueError(
-            f"the reward of rollout {row} of uid {labels[int(codes[row])]!r} sums to {scores[row].item()}, but rewards must "
-            "be finite numbers; make the reward function return 0.0 (or drop the sample) instead of NaN or infinity"
+            f"the reward of rollout {row} of uid {labels[int(codes[row])]!r} sums to {scores[row].item()}, but "
+            "rewards must be finite numbers; make the reward function return 0.0 instead of NaN or infinity"
         )
     size = torch.bincount(codes)
     several = size > 1
@@ -134,6 +134,6 @@ def _check_batch(
         real = response_mask.any(dim=-1).cpu()
         if bool(real.any()) and int(torch.bincount(codes[real]).max()) < 2:
             raise ValueError(
-                f"every one of the {int(real.sum())} groups in this batch has one rollout, but f_{name} compares the rollouts "
-                "of a prompt; set actor_rollout_ref.rollout.n to 2 or more (the paper uses 8)"
+                f"every one of the {int(real.sum())} groups in this batch has one rollout, but f_{name} compares the "
+                "rollouts of a prompt; set actor_rollout_ref.rollout.n to 2 or more (the paper uses 8)"
             )

@@ -55,8 +55,8 @@ class FocalConfig:
             threshold = float("nan")
         if not isfinite(threshold):
             raise ValueError(
-                f"algorithm.focal_success_threshold is {self.success_threshold!r}, but it must be a finite number between "
-                "the reward of a wrong and of a correct rollout; use 0.5 for 0/1 rewards and 0.0 for -1/1 rewards"
+                f"algorithm.focal_success_threshold is {self.success_threshold!r}, but it must be a finite number "
+                "between the rewards of wrong and correct rollouts; use 0.5 for 0/1 rewards and 0.0 for -1/1 rewards"
             )
         object.__setattr__(self, "success_threshold", threshold)
 

@@ -1,10 +1,9 @@
-"""Focal math on tensors: success rate per group, focal weight, and how to read both off a GRPO advantage. No verl here."""
+"""Focal math on tensors: success rate per group, focal weight, and how to read both off an advantage. No verl."""
 
 from collections.abc import Hashable, Sequence
-from math import exp, lgamma
+from math import exp, isfinite, lgamma, pi, sqrt
 from typing import Any
 
-import numpy as np
 import torch
 
 
@@ -26,7 +25,7 @@ def group_codes(index: Any) -> tuple[torch.Tensor, list[Hashable]]:
 def success_rate(scores: torch.Tensor, codes: torch.Tensor, threshold: float = 0.5) -> torch.Tensor:
     """Share of correct rollouts in each rollout's group.
 
-        mu_i = X / N,  X = number of rollouts j in the group of i with scores_j > threshold     (arXiv 2602.06717, eq. 11)
+        mu_i = X / N,  X = number of rollouts j in the group of i with scores_j > threshold   (arXiv 2602.06717, eq. 11)
 
     For two-valued rewards this equals (mean(R) - R_wrong) / (R_correct - R_wrong) for any threshold between the two.
 
@@ -36,8 +35,8 @@ def success_rate(scores: torch.Tensor, codes: torch.Tensor, threshold: float = 0
         threshold: a score above it counts as correct (0.5 for 0/1 rewards, 0.0 for -1/1 rewards).
 
     Returns:
-        mu, shape (B,), float64, on the device of `scores`; the same value for all rollouts of a group. A group of one has
-        mu 0 or 1.
+        mu, shape (B,), float64, on the device of `scores`; the same value for all rollouts of a group. A group of
+        one has mu 0 or 1.
     """
     codes = codes.to(scores.device)
     correct = (scores > threshold).to(torch.float64)
@@ -120,6 +119,6 @@ def update_scale(gamma: float) -> float:
     Raises:
         ValueError: gamma negative or not finite.
     """
-    if not (np.isfinite(gamma) and gamma >= 0):
+    if not (isfinite(gamma) and gamma >= 0):
         raise ValueError(f"gamma is {gamma}, but it must be a finite number of at least 0; 0.5 is the paper's choice")
-    return 4.0 / np.sqrt(np.pi).item() * exp(lgamma(gamma + 1.5) - lgamma(gamma + 3.0))
+    return 4.0 / sqrt(pi) * exp(lgamma(gamma + 1.5) - lgamma(gamma + 3.0))

@@ -23,6 +23,24 @@ LATTICE_TOLERANCE = 0.02
 LATTICE_MIN_ROWS = 256
 
 
+def snap_to_lattice(mu: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round success rates to X / N where they lie that close, so that the weight is exactly the estimator's.
+
+    verl divides by std + 1e-6, which moves the rate read off an advantage by about 1e-6.
+
+    Args:
+        mu: success rates, any shape, float64.
+        group_size: N, rollouts per group.
+
+    Returns:
+        mu with the values within `LATTICE_TOLERANCE / N` of a multiple of 1 / N rounded to it, and a bool tensor that
+        tells which ones lay off the lattice and were left.
+    """
+    count = mu * group_size
+    off = (count - count.round()).abs() > LATTICE_TOLERANCE
+    return torch.where(off, mu, count.round() / group_size), off
+
+
 class LatticeCheck:
     """Counts how many active rollouts have a success rate that no group of N two-valued rewards can have.
 
@@ -36,22 +54,21 @@ class LatticeCheck:
         self.off = 0
         self.decided = False
 
-    def update(self, mu: torch.Tensor, group_size: int) -> float:
-        """Count the active rows' success rates `mu` (shape (A,)) and return the share off the lattice so far.
+    def update(self, off_lattice: torch.Tensor, group_size: int) -> float:
+        """Count active rows, told by a bool (A,) whether each is off the lattice; return the share off so far.
 
         Raises:
             ValueError: over half of the first rows are off the lattice.
         """
-        count = mu * group_size
-        self.active += count.numel()
-        self.off += int(((count - count.round()).abs() > LATTICE_TOLERANCE).sum())
+        self.active += off_lattice.numel()
+        self.off += int(off_lattice.sum())
         share = self.off / self.active if self.active else 0.0
         if not self.decided and self.active >= LATTICE_MIN_ROWS:
             if share > 0.5:
                 raise ValueError(
                     f"{self.off} of {self.active} active rollouts have an advantage that plain GRPO with "
-                    f"{group_size} rollouts and two-valued rewards cannot give, but the f_ losses read the success rate "
-                    "off that advantage; use algorithm.adv_estimator=grpo with 0/1 rewards and a matching "
+                    f"{group_size} rollouts and two-valued rewards cannot give, but the f_ losses read the success "
+                    "rate off that advantage; use algorithm.adv_estimator=grpo with 0/1 rewards and a matching "
                     "policy_loss.norm_adv_by_std_in_grpo, or an f_ estimator with the plain loss (never both)"
                 )
             self.decided = True
@@ -104,8 +121,8 @@ def focal_policy_loss(name: str, host: PolicyLossFn) -> PolicyLossFn:
         Returns:
             loss (scalar) and the host's metrics plus, as means over the rows of the micro-batch,
             `actor/focal/active_share` (advantage not 0), `actor/focal/weight_mean` (inactive rows count as 1),
-            `actor/focal/success_rate` (inactive rows count as 0: divide by active_share for the mean over active rows) and
-            `actor/focal/off_lattice` (share so far, see `LatticeCheck`).
+            `actor/focal/success_rate` (inactive rows count as 0: divide by active_share for the mean over active rows)
+            and `actor/focal/off_lattice` (share so far, see `LatticeCheck`).
 
         Raises:
             ValueError: no actor config, a group size below 2, an invalid gamma, or advantages that are not plain GRPO.
@@ -113,10 +130,12 @@ def focal_policy_loss(name: str, host: PolicyLossFn) -> PolicyLossFn:
         gamma, divided_by_std, group_size, lattice = _settings(name, config)
         with torch.no_grad():
             row_advantage = _row_advantage(advantages, response_mask)
-            mu = success_rate_from_advantage(row_advantage, group_size, divided_by_std)
+            mu, off = snap_to_lattice(
+                success_rate_from_advantage(row_advantage, group_size, divided_by_std), group_size
+            )
             weight = focal_weight(mu, gamma)
             active = row_advantage != 0
-            off_lattice = lattice.update(mu[active], group_size)
+            off_lattice = lattice.update(off[active], group_size)
             weighted = advantages * weight.to(advantages.dtype).unsqueeze(-1)
         loss, metrics = host(
             old_log_prob=old_log_prob,

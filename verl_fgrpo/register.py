@@ -26,8 +26,8 @@ def _register(registry: dict[str, Any], kind: str, name: str, function: Callable
     present = registry.get(name)
     if present is not None and not hasattr(present, _OURS):
         raise ValueError(
-            f"the {kind} name {name!r} is taken by {present.__module__}.{present.__qualname__}, but verl_fgrpo registers its "
-            "own under it and never overwrites; uninstall one of the two plugins or limit them with "
+            f"the {kind} name {name!r} is taken by {present.__module__}.{present.__qualname__}, but verl_fgrpo "
+            "registers its own under it and never overwrites; uninstall one of the two plugins or limit them with "
             "VERL_USE_EXTERNAL_PLUGINS=verl_fgrpo"
         )
     setattr(function, _OURS, True)
@@ -62,7 +62,7 @@ def register_presets() -> None:
     from hydra.core.plugins import Plugins
     from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-    class FocalPresets(SearchPathPlugin):
+    class FocalPresets(SearchPathPlugin):  # type: ignore[misc]
         """Appends the presets, so that verl's own config of the same name would win."""
 
         def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
