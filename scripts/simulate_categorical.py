@@ -12,14 +12,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.theory.sweep import PUBLISHED_GROUP_SIZES, SweepConfig, run_sweep
-
-QUICK_GROUP_SIZES = (2, 32, 1024, 16384, 131072)
+from verl_fgrpo.theory.sweep import QUICK, SweepConfig, run_sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run the sweep."""
-    defaults = SweepConfig()
+    defaults = SweepConfig()  # the published sweep
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--group-sizes", type=int, nargs="+", help="default: 2, 4, ..., 131072")
     parser.add_argument("--focal-gammas", type=float, nargs="+", default=defaults.focal_gammas)
@@ -38,14 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default=defaults.device, help="torch device, for example cpu or cuda")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; 1 on a CUDA device")
     parser.add_argument("--output", type=Path, help="CSV; default outputs/theory/categorical[_quick].csv")
-    parser.add_argument("--quick", action="store_true", help=f"group sizes {QUICK_GROUP_SIZES}, seed 0")
+    parser.add_argument("--quick", action="store_true", help=f"group sizes {QUICK.group_sizes}, seed 0")
     args = parser.parse_args(arguments)
 
+    chosen = QUICK if args.quick else defaults
     settings = {name: getattr(args, name) for name in defaults.settings()}
     config = SweepConfig(
-        group_sizes=tuple(args.group_sizes or (QUICK_GROUP_SIZES if args.quick else PUBLISHED_GROUP_SIZES)),
+        group_sizes=tuple(args.group_sizes or chosen.group_sizes),
         focal_gammas=tuple(args.focal_gammas),
-        seeds=tuple(args.seeds or ((0,) if args.quick else defaults.seeds)),
+        seeds=tuple(args.seeds or chosen.seeds),
         **settings,
     )
     default_output = Path("outputs/theory") / ("categorical_quick.csv" if args.quick else "categorical.csv")

@@ -22,7 +22,7 @@ def random_case(seed, num_actions=12, group_size=6):
 
 
 def autograd_directions(logits, correct, sampled, group_size, eta, reward_correct, reward_wrong):
-    """dz by autograd of the surrogate (1/N) sum_{sampled} R_i p_i, then dQ = gradient of Q times dz, also by autograd."""
+    """dz by autograd of the surrogate (1/N) sum_{sampled} R_i p_i; dQ = gradient of Q (autograd too) times dz."""
     z = torch.tensor(logits, requires_grad=True)
     reward = torch.tensor(np.where(correct, reward_correct, reward_wrong) * sampled)
     (gradient,) = torch.autograd.grad((reward * torch.softmax(z, 0)).sum() / group_size, z)
@@ -68,7 +68,7 @@ def test_finite_step():
 
 
 def test_golden_three_actions():
-    # p = (0.5, 0.25, 0.25): 0 correct and sampled, 1 correct and not sampled, 2 wrong and sampled. N = 2, eta = 1, R = +-1.
+    # p = (0.5, 0.25, 0.25): 0 correct and sampled, 1 correct, not sampled, 2 wrong, sampled. N = 2, eta = 1, R = +-1.
     # S = 0.5 - 0.25 = 0.25.  A2 = 0.25, B2 = 0.0625, Upos2 = 0.0625, Uneg2 = 0; Q_pos = 0.75, Q_neg = 0.25.
     result = one_step_mass_balance(
         [0.5, 0.25, 0.25], [True, True, False], [True, False, True], group_size=2, learning_rate=1.0

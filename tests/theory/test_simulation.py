@@ -1,4 +1,4 @@
-"""The fast simulation against plain autograd, its sampler against binary search, and the regimes of the paper's figure 2."""
+"""The fast simulation against plain autograd, its sampler against binary search, and the paper's three regimes."""
 
 import numpy as np
 import pytest
@@ -36,14 +36,18 @@ def shared_draws(group_size, seed):
 
 @pytest.mark.parametrize(
     ("group_size", "gamma", "rewards"),
-    [(2, 0.0, (1.0, -1.0)), (16, 1.0, (1.0, -1.0)), (64, 0.5, (1.0, 0.0)), (300, 2.0, (0.7, -0.2)), (8192, 1.0, (1, -1))],
+    [
+        (2, 0.0, (1.0, -1.0)),
+        (16, 1.0, (1.0, -1.0)),
+        (64, 0.5, (1.0, 0.0)),
+        (300, 2.0, (0.7, -0.2)),
+        (8192, 1.0, (1, -1)),
+    ],
 )
 def test_equals_plain_autograd(group_size, gamma, rewards):
     options = {**SMALL, "reward_correct": rewards[0], "reward_wrong": rewards[1], "learning_rate": 0.03}
     fast = simulate(group_size, gamma, steps=60, seed=5, dtype=torch.float64, **options)
-    q_pos, m_ret = plain_simulate(
-        group_size, gamma, 60, shared_draws(group_size, 5), dtype=torch.float64, **options
-    )
+    q_pos, m_ret = plain_simulate(group_size, gamma, 60, shared_draws(group_size, 5), dtype=torch.float64, **options)
     assert abs(q_pos[-1] - q_pos[0]) > 1e-3  # something happened
     np.testing.assert_allclose(fast.q_pos, q_pos, atol=1e-9)
     np.testing.assert_allclose(fast.m_ret, m_ret, atol=1e-9)

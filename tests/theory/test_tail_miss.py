@@ -62,9 +62,9 @@ def test_relative_accuracy_against_rationals(share, mu, n):
 
 @pytest.mark.parametrize("tau", [1e-9, 1e-7, 1e-5])
 def test_a_million_rollouts(tau):
-    # (0.5 - tau)^1e6 and 0.5^1e6 are far below the smallest float: what is left is (1 - tau)^1e6 = exp(1e6 * log1p(-tau)).
+    # (0.5 - tau)^1e6 and 0.5^1e6 are below the smallest float: what is left is (1 - tau)^1e6 = exp(1e6 * log1p(-tau)).
     assert tail_miss_probability(tau, 0.5, 10**6) == pytest.approx(np.exp(1e6 * np.log1p(-tau)), rel=1e-12)
-    # A prompt solved once in 1e9: active about 1e6 * 1e-9 of the time, and then mostly by the other 90% of correct mass.
+    # A prompt solved once in 1e9: active about 1e6 * 1e-9 of the time, then mostly by the other 90% of correct mass.
     expected = 1e6 * 0.9e-9
     assert tail_miss_probability(1e-10, 1e-9, 10**6) == pytest.approx(expected, rel=2e-3)
 
@@ -141,7 +141,13 @@ def test_never_at_risk():
 
 @pytest.mark.parametrize(
     ("tau", "mu", "n", "word"),
-    [(0.5, 0.3, 8, "tau"), (-0.1, 0.3, 8, "tau"), (0.1, 1.2, 8, "mu"), (0.1, 0.3, 0, "n must"), (0.1, 0.3, 2.5, "n must")]
+    [
+        (0.5, 0.3, 8, "tau"),
+        (-0.1, 0.3, 8, "tau"),
+        (0.1, 1.2, 8, "mu"),
+        (0.1, 0.3, 0, "n must"),
+        (0.1, 0.3, 2.5, "n must"),
+    ]
     + [(float("nan"), 0.3, 8, "tau"), (0.1, float("nan"), 8, "mu"), (0.1, 0.3, float("inf"), "n must")],
 )
 def test_bad_input(tau, mu, n, word):

@@ -1,12 +1,13 @@
 """Where probability mass goes in one policy-gradient step on a softmax policy (arXiv 2602.06717, App. C-H).
 
-Setting: p = softmax(z) over actions. A group of N rollouts has shown the distinct correct actions A and the distinct wrong
-actions B; U are the actions it did not show, whose reward counts as 0. The step ascends (1/N) * sum_{sampled i} R_i p_i:
+Setting: p = softmax(z) over actions. A group of N rollouts has shown the distinct correct actions A and the distinct
+wrong actions B; U are the actions it did not show, whose reward counts as 0. The step ascends
+(1/N) * sum_{sampled i} R_i p_i:
 
     dz_i = (eta / N) * p_i * (R_i - S),     S = R_c * P_pos + R_w * P_neg
 
-with P_pos, P_neg the probability of A and of B. The results are first order in eta. Sums of squares over a set X are written
-X2 = sum_{i in X} p_i^2, and Q_pos, Q_neg are the total correct and wrong mass.
+with P_pos, P_neg the probability of A and of B. The results are first order in eta. X2 = sum_{i in X} p_i^2 is the sum
+of squares over a set X, and Q_pos, Q_neg are the total correct and wrong mass.
 """
 
 from dataclasses import dataclass
@@ -45,9 +46,7 @@ class UnsampledCorrectMassChange:
     @property
     def total(self) -> float:
         """dQ_u,pos."""
-        return (
-            self.own_logits + self.pull_of_sampled_correct + self.push_of_sampled_wrong + self.unsampled_normaliser
-        )
+        return self.own_logits + self.pull_of_sampled_correct + self.push_of_sampled_wrong + self.unsampled_normaliser
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The categorical simulation written out as one would on paper: one run, autograd, no shortcut.
 
-`simulation.py` must give the same numbers (tests/theory/test_simulation.py); scripts/bench_simulation.py measures how much
-faster it is.
+`simulation.py` must give the same numbers (tests/theory/test_simulation.py); scripts/bench_simulation.py measures how
+much faster it is.
 """
 
 from collections.abc import Callable

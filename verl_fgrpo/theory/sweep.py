@@ -1,24 +1,23 @@
 """The categorical simulation over many group sizes, weights and seeds: parallel, resumable, one CSV.
 
-After every finished job the whole CSV is replaced at once, so an interrupted sweep keeps what it finished and the file is
-never half-written. A JSON beside it holds the settings; a sweep only continues a file made with the same ones.
+After every finished job the whole CSV is replaced at once, so an interrupted sweep keeps what it finished and the file
+is never half-written. A JSON beside it holds the settings; a sweep only continues a file made with the same ones.
 """
 
 import csv
 import json
 import multiprocessing
-import os
-import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
 
+from verl_fgrpo.evaluation.files import write_atomic
+from verl_fgrpo.evaluation.provenance import provenance
 from verl_fgrpo.theory.simulation import NUM_ACTIONS, NUM_CORRECT, Trajectory, published_logits, simulate_batch
 
 PUBLISHED_GROUP_SIZES = tuple(2**power for power in range(1, 18))  # 2 ... 131,072
@@ -59,11 +58,14 @@ class SweepConfig:
         return {k: v for k, v in asdict(self).items() if k not in ("group_sizes", "focal_gammas", "seeds")}
 
 
+QUICK = SweepConfig(group_sizes=(2, 32, 1024, 16384, 131072), seeds=(0,))  # shows the three regimes in a minute
+
+
 def run_sweep(config: SweepConfig, output: Path, workers: int = 1, progress: bool = True) -> Path:
     """Run what `output` does not hold yet and return `output`.
 
-    Jobs go from the largest group size down, so that no worker ends alone on the longest. A run's numbers depend on neither
-    the order, nor the workers, nor what else is in the sweep.
+    Jobs go from the largest group size down, so that no worker ends alone on the longest. A run's numbers depend
+    neither on the order, nor on the workers, nor on what else is in the sweep.
 
     Args:
         config: the sweep.
@@ -84,12 +86,13 @@ def run_sweep(config: SweepConfig, output: Path, workers: int = 1, progress: boo
     total = len(config.group_sizes) * len(config.focal_gammas) * len(config.seeds)
     open_runs = sum(len(runs) for _, runs in jobs)
     output.parent.mkdir(parents=True, exist_ok=True)
-    _write_atomically(settings_path(output), [json.dumps({"settings": config.settings()} | _provenance(), indent=2), "\n"])
+    made_by = provenance(("torch", "numpy"))
+    write_atomic(settings_path(output), json.dumps({"settings": config.settings()} | made_by, indent=2) + "\n")
     with tqdm(total=total, initial=total - open_runs, unit="run", desc="simulate", disable=not progress) as bar:
         for trajectories in _results(config, jobs, workers):
             for trajectory in trajectories:
                 rows[(trajectory.group_size, trajectory.focal_gamma, trajectory.seed)] = _rows(trajectory, config)
-            _write_atomically(output, _csv_lines(rows))
+            write_atomic(output, "".join(_csv_lines(rows)))
             bar.update(len(trajectories))
     return output
 
@@ -160,7 +163,9 @@ def _load_for_resume(config: SweepConfig, output: Path) -> dict[RunKey, list[lis
     if not output.exists():
         return {}
     if not settings_path(output).exists():
-        raise ValueError(f"{output} exists without {settings_path(output).name}, so its settings are unknown: move it away")
+        raise ValueError(
+            f"{output} exists without {settings_path(output).name}, so its settings are unknown: move it away"
+        )
     stored = json.loads(settings_path(output).read_text())["settings"]
     wanted = json.loads(json.dumps(config.settings()))
     different = [f"{k}: {stored.get(k)!r} there, {v!r} now" for k, v in wanted.items() if stored.get(k) != v]
@@ -179,34 +184,3 @@ def _csv_lines(rows: dict[RunKey, list[list[str]]]) -> Iterator[str]:
     for key in sorted(rows):
         for row in rows[key]:
             yield ",".join(row) + "\n"
-
-
-def _write_atomically(path: Path, lines: Iterable[str]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _provenance() -> dict[str, Any]:
-    def run_git(*arguments: str) -> str | None:
-        try:
-            command = ["git", "-C", str(Path(__file__).parent), *arguments]
-            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            return None
-
-    def package(name: str) -> str | None:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return None
-
-    status = run_git("status", "--porcelain")
-    return {
-        "git_commit": run_git("rev-parse", "HEAD"),
-        "git_dirty": None if status is None else bool(status),
-        "versions": {name: package(name) for name in ("verl-fgrpo", "torch", "numpy")},
-    }

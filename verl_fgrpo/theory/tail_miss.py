@@ -1,6 +1,6 @@
 """Tail miss: a group that updates the policy although it shows none of its rare correct solutions.
 
-One prompt, N i.i.d. rollouts. The policy answers correctly with probability `mu`; inside that lies a rare set of correct
+One prompt, N i.i.d. rollouts. The policy answers correctly with probability `mu`; part of that is a rare set of correct
 solutions of probability `tau <= mu`. The group is *active* (it has an advantage to learn from) if some rollouts are
 correct and some are wrong. Lemma 3.1 of arXiv 2602.06717:
 
@@ -40,8 +40,8 @@ def tail_miss_probability(tau: ArrayLike, mu: ArrayLike, n: ArrayLike) -> NDArra
 
         P = (1 - tau)^n - (mu - tau)^n - (1 - mu)^n                      (arXiv 2602.06717, Lemma 3.1)
 
-    With a = mu - tau and b = 1 - mu this is (a + b)^n - a^n - b^n, symmetric in a and b. Taking the larger of the two as
-    `a`, it is evaluated as (a + b)^n * -expm1(-n * log1p(b / a)) - b^n: the first term is at least n * b^n, so
+    With a = mu - tau and b = 1 - mu this is (a + b)^n - a^n - b^n, symmetric in a and b. Taking the larger one as `a`,
+    it is evaluated as (a + b)^n * -expm1(-n * log1p(b / a)) - b^n: the first term is at least n * b^n, so
     nothing cancels, for n up to 1e6 and tau down to 1e-9. Accuracy is limited by the input: a and b carry the rounding
     of mu and tau, which a power multiplies by n.
 
@@ -90,8 +90,9 @@ def activity_probability(mu: ArrayLike, n: ArrayLike) -> NDArray[np.float64]:
 def peak_group_size(tau: float, mu: float) -> int:
     """The worst group size: the n at which the tail-miss probability is largest.
 
-    P(n + 1) - P(n), divided by (1 - tau)^n, is -tau + (1 - a) (a / c)^n + (1 - b) (b / c)^n with a = mu - tau, b = 1 - mu,
-    c = 1 - tau. It falls with n, so P rises to one peak and then falls, and bisection finds it exactly.
+    With a = mu - tau, b = 1 - mu, c = 1 - tau, the slope P(n + 1) - P(n) divided by c^n is
+    -tau + (1 - a) (a / c)^n + (1 - b) (b / c)^n. It falls with n, so P rises to one peak
+    and then falls, and bisection finds it exactly.
 
     Args:
         tau: probability of the rare correct set, 0 < tau < mu.
@@ -139,7 +140,7 @@ class SafeGroupSizes:
 def safe_group_sizes(tau: float, mu: float, target: float) -> SafeGroupSizes:
     """Group sizes that keep the tail-miss risk at or below a target.
 
-    The risk has one peak (see `peak_group_size`), so the unsafe sizes are one interval; both ends are found by bisection.
+    The risk has one peak (see `peak_group_size`), so the unsafe sizes are one interval; bisection finds both ends.
     Small safe groups are safe only because they rarely update at all.
 
     Args:

@@ -19,8 +19,8 @@ def mean_absolute_advantage(mu: ArrayLike, focal_gamma: float) -> NDArray[np.flo
 
         (1 - mu)^gamma * 2 * sqrt(mu * (1 - mu))                          (arXiv 2602.06717, eq. 3, 12; Fig. 4)
 
-    GRPO gives sqrt((1 - mu) / mu) to the share mu of correct rollouts and -sqrt(mu / (1 - mu)) to the others (population
-    standard deviation, eps = 0).
+    GRPO gives sqrt((1 - mu) / mu) to the share mu of correct rollouts and -sqrt(mu / (1 - mu)) to the others
+    (population standard deviation, eps = 0).
 
     Args:
         mu: success rate of the group in [0, 1]; any shape.
