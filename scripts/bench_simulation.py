@@ -30,14 +30,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes of the sweep")
     parser.add_argument("--plain-steps", type=int, default=20, help="steps per run in the slice")
+    parser.add_argument("--keep", type=Path, help="keep the sweep's CSV there; must not exist")
     parser.add_argument("--slice-only", action="store_true", help="leave out the whole sweep")
     args = parser.parse_args(arguments)
+    if args.keep is not None and args.keep.exists():
+        parser.error(f"{args.keep} exists: a sweep that resumes cannot be timed, name another file")
 
     result: dict[str, object] = {"cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
     if not args.slice_only:
         with tempfile.TemporaryDirectory() as folder:
             wall, cpu = time.perf_counter(), _cpu_seconds()
-            run_sweep(SweepConfig(), Path(folder) / "sweep.csv", args.workers)
+            run_sweep(SweepConfig(), args.keep or Path(folder) / "sweep.csv", args.workers)
             result["sweep"] = {
                 "runs": 136,
                 "steps": 1000,

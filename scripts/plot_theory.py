@@ -4,7 +4,7 @@
     python scripts/plot_theory.py --quick       # runs a small simulation itself first
 
 Files: tail_miss (figure 1a), simulation (2), tail_miss_by_success_rate (3), advantage_scale (4) and
-simulation_tail_miss (5).
+simulation_tail_miss (5); simulation.csv holds the last step of every run, simulation.csv.json its settings.
 """
 
 import argparse
@@ -12,8 +12,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from verl_fgrpo.evaluation.files import write_atomic
 from verl_fgrpo.theory import figures
-from verl_fgrpo.theory.sweep import QUICK, run_sweep
+from verl_fgrpo.theory.sweep import QUICK, final_rows, run_sweep, settings_path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, figure in drawn.items():
         for path in figures.save_both(figure, args.output / name):
             print(path)
+    numbers = args.output / "simulation.csv"
+    write_atomic(numbers, final_rows(sweep_path))
+    write_atomic(settings_path(numbers), settings_path(sweep_path).read_text())
+    print(numbers)
 
 
 if __name__ == "__main__":

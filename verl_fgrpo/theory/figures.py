@@ -44,7 +44,7 @@ def save_figure(figure: Figure, path: Path) -> Path:
     temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
     with matplotlib.rc_context(STYLE):
         no_date = {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(temporary, dpi=130, metadata=no_date)
+        figure.savefig(temporary, dpi=115, metadata=no_date)
     temporary.replace(path)
     return path
 
@@ -212,7 +212,7 @@ def simulation_figure(sweep: Sweep, shown: Sequence[int] | None = None) -> Figur
         _group_size_axis(final, sizes[-1], first=sizes[0])
         final.set_title("Focal weighting forgets less")
         final.set_ylabel(f"share of the initial correct mass after {last_step:,} steps")
-        final.legend(loc="center", frameon=True, framealpha=0.9, bbox_to_anchor=(0.52, 0.6))
+        final.legend(loc="center", bbox_to_anchor=(0.565, 0.75), fontsize=8, handlelength=1.2)
         for axes in (kept, final):
             axes.set_ylim(0, 1.04)
         seeds = f"{num_seeds} seeds: means, right with lowest to highest" if num_seeds > 1 else "1 seed"

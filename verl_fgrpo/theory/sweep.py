@@ -102,6 +102,16 @@ def settings_path(output: Path) -> Path:
     return output.with_name(output.name + ".json")
 
 
+def final_rows(output: Path) -> str:
+    """The last recorded step of every run of a sweep, as CSV text."""
+    last: dict[tuple[str, ...], dict[str, str]] = {}
+    with output.open(newline="") as file:
+        for row in csv.DictReader(file):
+            last[row["group_size"], row["focal_gamma"], row["seed"]] = row
+    lines = [",".join(COLUMNS), *(",".join(row[column] for column in COLUMNS) for row in last.values())]
+    return "\n".join(lines) + "\n"
+
+
 def _open_jobs(config: SweepConfig, finished: set[RunKey]) -> list[tuple[int, list[tuple[float, int]]]]:
     seeds_at_once = len(config.seeds) if config.device.startswith("cuda") else 1
     jobs = []
