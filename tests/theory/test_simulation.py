@@ -144,6 +144,13 @@ def test_three_regimes_in_miniature():
     assert middle_focal.m_ret[-1] > middle.m_ret[-1] + 0.02
 
 
+def test_without_the_ratio_huge_groups_forget_too():
+    """Why the surrogate divides by the old probability: with it, N = 8192 keeps over 0.95 (see above)."""
+    options = {"logits": published_logits(2000, 156), "num_correct": 156, "divide_by_old": False}
+    _, m_ret = plain_simulate(8192, 0.0, 1000, shared_draws(8192, 0), **options)
+    assert m_ret[-1] < 0.2
+
+
 def test_plain_gradient_ascent_moves_nothing_at_the_published_step_size():
     run = simulate(64, 0.0, steps=1000, optimizer="sgd", logits=published_logits(2000, 156), num_correct=156)
     assert abs(run.q_pos[-1] - run.q_pos[0]) < 0.01

@@ -22,12 +22,14 @@ def plain_simulate(
     reward_correct: float = 1.0,
     reward_wrong: float = -1.0,
     learning_rate: float = 1e-2,
+    divide_by_old: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """One run of the simulation with Adam; see `simulation.simulate` for the formula and most arguments.
 
     Args:
         draw: gives a group's actions, int64 [group_size], from the probabilities [actions].
+        divide_by_old: True: the ratio surrogate of `simulation.py`. False: the other reading, sum_j r_j * p(a_j) / N.
 
     Returns:
         q_pos and m_ret, each of length steps + 1.
@@ -48,7 +50,7 @@ def plain_simulate(
         is_correct = actions < num_correct
         rewards = torch.where(is_correct, reward_correct, reward_wrong).to(dtype)
         weight = (1.0 - is_correct.double().mean()) ** focal_gamma
-        ratios = p[actions] / p[actions].detach()
+        ratios = p[actions] / p[actions].detach() if divide_by_old else p[actions]
         surrogate = weight * ((rewards - rewards.mean()) * ratios).mean()
         optimizer.zero_grad()
         (-surrogate).backward()  # type: ignore[no-untyped-call]
