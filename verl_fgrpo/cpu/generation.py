@@ -37,7 +37,9 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
-            raise ValueError(f"max_tokens={self.max_tokens} must be at least 1: the prompt leaves no room; raise the limit")
+            raise ValueError(
+                f"max_tokens={self.max_tokens} must be at least 1: the prompt leaves no room; raise the limit"
+            )
         if not (self.temperature >= 0 and self.temperature < float("inf")):
             raise ValueError(f"temperature={self.temperature} must be finite and not negative (0 is greedy)")
         if not 0 < self.top_p <= 1:

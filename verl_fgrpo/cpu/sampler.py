@@ -25,9 +25,7 @@ class FastPollSampler(ReplayBuffer):  # type: ignore[misc]
     """
 
     def __init__(self, trainer_mode: str, *args: Any, sampler_kwargs: DictConfig, **kwargs: Any) -> None:
-        remedy = (
-            "drop trainer.v1.sampler.custom_sampler (path and name null) to use verl's own sampler, which polls every 2 s"
-        )
+        remedy = "drop trainer.v1.sampler.custom_sampler (path and name null) to use verl's own sampler, which polls every 2 s"
         if trainer_mode != "sync":
             raise ValueError(
                 f"trainer.v1.trainer_mode={trainer_mode}: FastPollSampler samples synchronously; set it to sync, or {remedy}"
