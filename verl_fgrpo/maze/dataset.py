@@ -21,8 +21,8 @@ def make_splits(
 ) -> tuple[list[Maze], list[Maze]]:
     """Disjoint lists of training and held-out mazes: one list without repeats, cut in two.
 
-    Disjoint as problems (walls, START and GOAL). The same walls can occur in both with other endpoints, as small mazes have few
-    layouts (192 at size 7).
+    Disjoint as problems (walls, START and GOAL). The same walls can occur in both with other endpoints, as small
+    mazes have few layouts (192 at size 7).
 
     Raises:
         ValueError: counts below 1, or more mazes than exist.
@@ -39,7 +39,9 @@ def make_splits(
 def check_disjoint(train: Iterable[Maze], heldout: Iterable[Maze]) -> None:
     """Raises ValueError if a held-out maze is also a training maze."""
     if shared := {maze.text for maze in train} & {maze.text for maze in heldout}:
-        raise ValueError(f"{len(shared)} mazes are both in training and held out: splits must be disjoint; build them anew")
+        raise ValueError(
+            f"{len(shared)} mazes are both in training and held out: splits must be disjoint; build them anew"
+        )
 
 
 def to_rows(mazes: Iterable[Maze], split: str) -> list[dict[str, Any]]:
@@ -70,7 +72,9 @@ def read_parquet(path: Path) -> list[Maze]:
     """The mazes of a file that `write_parquet` wrote, in order."""
     import pyarrow.parquet as pq
 
-    return [parse(prompt[0]["content"]) for prompt in pq.read_table(path, columns=["prompt"]).column("prompt").to_pylist()]
+    return [
+        parse(prompt[0]["content"]) for prompt in pq.read_table(path, columns=["prompt"]).column("prompt").to_pylist()
+    ]
 
 
 def prompt_length(maze: Maze) -> int:
@@ -79,7 +83,7 @@ def prompt_length(maze: Maze) -> int:
 
 
 def response_limit(mazes: Iterable[Maze]) -> int:
-    """Tokens the longest target answer takes, end token included: the least response limit that can earn every reward."""
+    """Tokens of the longest target answer, end token included: the least limit that can earn every reward."""
     return max(len(solve(maze)) for maze in mazes) + 1
 
 

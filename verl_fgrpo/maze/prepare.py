@@ -1,10 +1,10 @@
 """Everything the maze experiment needs before RL, in one folder and restartable.
 
-    train.parquet, val.parquet   verl's data files; val holds the held-out mazes
-    start_model/                 Hugging Face folder: model, tokenizer, manifest.json
-    example.png                  held-out mazes with answers of the start model
-    settings.json                what was asked for, written first
-    manifest.json                lengths and versions, written last: the folder is complete
+train.parquet, val.parquet   verl's data files; val holds the held-out mazes
+start_model/                 Hugging Face folder: model, tokenizer, manifest.json
+example.png                  held-out mazes with answers of the start model
+settings.json                what was asked for, written first
+manifest.json                lengths and versions, written last: the folder is complete
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def prepare(
 ) -> dict[str, Any]:
     """Makes what is missing in `out` and returns the manifest.
 
-    Called again with the same settings on a complete folder it does nothing; after an interruption it goes on where it was.
+    Called again with the same settings on a complete folder it does nothing; after an interruption it goes on where
+    it was.
 
     Raises:
         ValueError: `out` was begun with other settings.
@@ -64,8 +65,8 @@ def prepare(
         found = json.loads(settings_file.read_text())
         if differing := _differences(found, wanted):
             raise ValueError(
-                f"{out} was made with {differing}: one folder holds one setting; choose another --out, the old settings, or "
-                "delete the folder"
+                f"{out} was made with {differing}: one folder holds one setting; choose another --out, the old "
+                "settings, or delete the folder"
             )
     if manifest_file.exists():
         say(f"already there: {out}")
@@ -87,7 +88,9 @@ def prepare(
 
     train_start_model(train, out / "start_model", settings.sft, device, progress=progress)
     if not (out / "example.png").exists():
-        save_figure(example_panels(load_model(out / "start_model", device), heldout, limit, settings.seed), out / "example.png")
+        save_figure(
+            example_panels(load_model(out / "start_model", device), heldout, limit, settings.seed), out / "example.png"
+        )
     write_json(
         manifest_file,
         {
@@ -107,7 +110,7 @@ def prepare(
 def example_panels(
     model: Any, mazes: Sequence[Maze], max_tokens: int, seed: int, n: int = 16
 ) -> list[tuple[str, Maze, Mapping[str, Sequence[str]]]]:
-    """Three of the first 24 mazes on which the model is neither always right nor always wrong, with a right and two wrong answers.
+    """Three of the first 24 mazes that the model solves sometimes, with the right and up to two wrong answers.
 
     With fewer than three such mazes the remaining panels show the target path alone.
     """
