@@ -1,4 +1,4 @@
-"""Mazes, verl data files and a supervised start model in one folder. Run again, it goes on where it was, or does nothing.
+"""Mazes, verl data files and a supervised start model in one folder; run again, it goes on where it was.
 
 python scripts/prepare_maze.py --out outputs/maze --size 9 --train 20000 --heldout 256 --sft-steps 500 --seed 0
 """

@@ -4,7 +4,9 @@ import copy
 from typing import Any
 
 import torch
+from verl.utils.torch_functional import logprobs_from_logits_naive
 from verl.workers.engine.base import EngineRegistry
+from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 
@@ -35,6 +37,12 @@ class CPUFSDPEngineWithLMHead(FSDPEngineWithLMHead):  # type: ignore[misc]
         return super().prepare_model_outputs(output, *args, **kwargs)
 
 
+def logprobs_from_logits(logits: torch.Tensor, labels: torch.Tensor, inplace_backward: bool = True) -> torch.Tensor:
+    """verl's own log_softmax and gather; without flash attention it would take another path, a Python loop over tokens."""
+    return logprobs_from_logits_naive(logits, labels)
+
+
 def register_engines() -> None:
     """Register the engine for device "cpu", backend "fsdp2" (FSDP1 and critics do not run on CPU)."""
+    transformer_impl.logprobs_from_logits = logprobs_from_logits
     EngineRegistry.register(model_type="language_model", backend="fsdp2", device="cpu")(CPUFSDPEngineWithLMHead)

@@ -21,8 +21,8 @@ def make_splits(
 ) -> tuple[list[Maze], list[Maze]]:
     """Disjoint lists of training and held-out mazes: one list without repeats, cut in two.
 
-    Disjoint as problems (walls, START and GOAL). The same walls can occur in both with other endpoints, as small mazes have few
-    layouts (192 at size 7).
+    Disjoint as problems (walls, START and GOAL). The same walls can occur in both with other endpoints, as small
+    mazes have few layouts (192 at size 7).
 
     Raises:
         ValueError: counts below 1, or more mazes than exist.
@@ -83,7 +83,7 @@ def prompt_length(maze: Maze) -> int:
 
 
 def response_limit(mazes: Iterable[Maze]) -> int:
-    """Tokens the longest target answer takes, end token included: the least response limit that can earn every reward."""
+    """Tokens of the longest target answer, end token included: the least limit that can earn every reward."""
     return max(len(solve(maze)) for maze in mazes) + 1
 
 

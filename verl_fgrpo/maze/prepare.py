@@ -53,7 +53,8 @@ def prepare(
 ) -> dict[str, Any]:
     """Makes what is missing in `out` and returns the manifest.
 
-    Called again with the same settings on a complete folder it does nothing; after an interruption it goes on where it was.
+    Called again with the same settings on a complete folder it does nothing; after an interruption it goes on where
+    it was.
 
     Raises:
         ValueError: `out` was begun with other settings.
@@ -64,8 +65,8 @@ def prepare(
         found = json.loads(settings_file.read_text())
         if differing := _differences(found, wanted):
             raise ValueError(
-                f"{out} was made with {differing}: one folder holds one setting; choose another --out, the old settings, or "
-                "delete the folder"
+                f"{out} was made with {differing}: one folder holds one setting; choose another --out, the old "
+                "settings, or delete the folder"
             )
     if manifest_file.exists():
         say(f"already there: {out}")
@@ -109,7 +110,7 @@ def prepare(
 def example_panels(
     model: Any, mazes: Sequence[Maze], max_tokens: int, seed: int, n: int = 16
 ) -> list[tuple[str, Maze, Mapping[str, Sequence[str]]]]:
-    """Three of the first 24 mazes on which the model is neither always right nor always wrong, with a right and two wrong answers.
+    """Three of the first 24 mazes that the model solves sometimes, with the right and up to two wrong answers.
 
     With fewer than three such mazes the remaining panels show the target path alone.
     """
