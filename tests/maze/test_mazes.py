@@ -127,6 +127,19 @@ def test_min_path_holds(seed, min_path):
     assert len(solve(generate(9, np.random.default_rng(seed), min_path))) >= min_path
 
 
+@given(st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_corners(seed):
+    maze = generate(9, np.random.default_rng(seed), corners=True)
+    assert (maze.start, maze.goal) == ((1, 1), (7, 7))
+
+
+def test_depth_first_layouts_of_size_7():
+    """The count that the documentation gives: 88 wall layouts, the corners fix the rest of the maze."""
+    with pytest.raises(ValueError, match="only 88 of 89"):
+        generate_distinct(89, 7, np.random.default_rng(0), corners=True)
+
+
 def test_same_seed_same_mazes_and_no_repeats():
     first, second = (generate_distinct(200, 7, np.random.default_rng(3)) for _ in range(2))
     assert first == second

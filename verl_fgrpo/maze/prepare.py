@@ -41,6 +41,7 @@ class MazeSettings:
     train: int = 20_000
     heldout: int = 256
     min_path: int = 2
+    corners: bool = False
     seed: int = 0
     sft: SftSettings = field(default_factory=SftSettings)
 
@@ -79,7 +80,9 @@ def prepare(
     if not (train_file.exists() and val_file.exists()):
         say(f"mazes: {settings.train} for training, {settings.heldout} held out, {settings.size} x {settings.size}")
         rng = np.random.default_rng(settings.seed)
-        train, heldout = make_splits(settings.size, settings.train, settings.heldout, rng, settings.min_path)
+        train, heldout = make_splits(
+            settings.size, settings.train, settings.heldout, rng, settings.min_path, settings.corners
+        )
         write_parquet(train, train_file, "train")
         write_parquet(heldout, val_file, "val")
     train, heldout = read_parquet(train_file), read_parquet(val_file)
