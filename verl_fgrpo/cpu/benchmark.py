@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 PARTS = ("gen", "old_log_prob", "adv", "update_actor", "update_weights", "step")
-MICRO_BATCH_TOKENS = 8192  # as in presets/platform/cpu.yaml
+MICRO_BATCH_TOKENS = 4096  # as in presets/platform/cpu.yaml
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class Generation:
 def processed_log_probs(
     logits_BV: torch.Tensor, temperature_B: torch.Tensor, top_k_B: torch.Tensor, top_p_B: torch.Tensor
 ) -> torch.Tensor:
-    """Log-probs of the sampled distribution: log_softmax(logits / temperature), cut to top-k and top-p, renormalised.
+    """Log-probs of the sampled distribution: log_softmax(logits / temperature), cut to top-k and top-p.
 
     A greedy row (temperature 0) keeps its plain log_softmax: its token is the argmax, and that is what vLLM reports.
 
