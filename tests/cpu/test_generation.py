@@ -114,7 +114,7 @@ def test_sampled_frequencies_follow_the_log_probs(model: Qwen2ForCausalLM) -> No
 
 
 def test_top_k_and_top_p_by_hand() -> None:
-    # p = (.5, .3, .2). top_k=2: (.5, .3)/.8. top_p=.6: .5 < .6 <= .8, so again the first two. top_p=.4: the first alone.
+    # p = (.5, .3, .2). top_k=2: (.5, .3)/.8. top_p=.6: .5 < .6 <= .8, so the first two again. top_p=.4: the first.
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log().repeat(4, 1)
     got = processed_log_probs(
         logits,

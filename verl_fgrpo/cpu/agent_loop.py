@@ -178,7 +178,11 @@ class _LocalRewardWorker:
         return result
 
 
-class GroupedAgentLoopWorker(host.AgentLoopWorkerTQ.__ray_metadata__.modified_class.__ray_actor_class__):  # type: ignore[misc]
+# What verl decorates with @ray.remote; an actor class cannot be subclassed itself.
+_HostWorker: Any = host.AgentLoopWorkerTQ.__ray_metadata__.modified_class.__ray_actor_class__
+
+
+class GroupedAgentLoopWorker(_HostWorker):  # type: ignore[misc]
     """verl's agent loop worker with grouped calls; agent loops, rewards and what is stored stay verl's own."""
 
     def __init__(
@@ -192,7 +196,7 @@ class GroupedAgentLoopWorker(host.AgentLoopWorkerTQ.__ray_metadata__.modified_cl
             reward_loop_worker_handles = [_LocalRewardWorker(config)]
         super().__init__(config, GroupedLLMClient(llm_client), teacher_client, reward_loop_worker_handles)
         self._single_turn: Any = None
-        # In this process only. verl builds the one-row tensors right before the put; grouping needs the rows themselves.
+        # In this process only. verl builds one-row tensors right before the put; grouping needs the rows themselves.
         host.tq = _GroupedTransferQueue()
         host.list_of_dict_to_tensordict = lambda rows: rows
 

@@ -19,14 +19,15 @@ class CPUFSDPEngineWithLMHead(FSDPEngineWithLMHead):  # type: ignore[misc]
     """
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
-        original = self.engine_config
+        original: Any = self.engine_config
         # verl reads both flags here only to choose CPUOffloadPolicy; frozen dataclass, hence object.__setattr__.
         without_offload = copy.copy(original)
         object.__setattr__(without_offload, "forward_only", False)
         object.__setattr__(without_offload, "offload_policy", False)
         self.engine_config = without_offload
         try:
-            return super()._build_fsdp_module(module)
+            wrapped: torch.nn.Module = super()._build_fsdp_module(module)
+            return wrapped
         finally:
             self.engine_config = original
 
@@ -38,8 +39,9 @@ class CPUFSDPEngineWithLMHead(FSDPEngineWithLMHead):  # type: ignore[misc]
 
 
 def logprobs_from_logits(logits: torch.Tensor, labels: torch.Tensor, inplace_backward: bool = True) -> torch.Tensor:
-    """verl's own log_softmax and gather; without flash attention it would take another path, a Python loop over tokens."""
-    return logprobs_from_logits_naive(logits, labels)
+    """verl's own log_softmax and gather, instead of the loop over tokens that it runs without flash attention."""
+    result: torch.Tensor = logprobs_from_logits_naive(logits, labels)
+    return result
 
 
 def register_engines() -> None:
