@@ -29,6 +29,13 @@ DATA=${DATA:-outputs/maze/data-size$MAZE_SIZE-seed$SEED$([ "$SMOKE" = 1 ] && ech
 # -------------------------
 
 case $METHOD in grpo | dapo | cispo) ;; *) die "METHOD is '$METHOD', but it must be grpo, dapo or cispo" ;; esac
+[[ $FOCAL_GAMMA =~ ^[0-9]*\.?[0-9]+$ ]] || die "FOCAL_GAMMA is '$FOCAL_GAMMA', but it must be a number of at least 0, e.g. 0.5"
+for name in GROUP_SIZE MAZE_SIZE STEPS PROMPTS_PER_STEP SFT_STEPS TRAIN_MAZES HELDOUT_MAZES NUM_SAMPLES SUBSAMPLE SAVE_FREQ; do
+    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "$name is '${!name}', but it must be a whole number of at least 1"
+done
+[ "$GROUP_SIZE" -ge 2 ] || die "GROUP_SIZE is '$GROUP_SIZE', but a group needs at least 2 rollouts to compare; the paper uses 8"
+[ "$SUBSAMPLE" -le "$NUM_SAMPLES" ] || die "SUBSAMPLE is '$SUBSAMPLE', but it must be at most NUM_SAMPLES=$NUM_SAMPLES"
+[[ $SEED =~ ^[0-9]+$ ]] || die "SEED is '$SEED', but it must be a whole number of at least 0"
 case $DEVICE in cpu | cuda) ;; *) die "DEVICE is '$DEVICE', but it must be cpu or cuda" ;; esac
 setup_env
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg PYTHONUNBUFFERED=1

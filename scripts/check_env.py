@@ -1,6 +1,6 @@
 """Does this interpreter have what the checkout needs? `python scripts/check_env.py CHECKOUT`; exit 1 and a list if not.
 
-Compares installed versions with requirements/cpu.txt and checks that verl_fgrpo is this checkout. Standard library only.
+Compares installed versions with requirements/cpu.txt, and checks that verl_fgrpo is this checkout.
 """
 
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""Mazes, verl data files and a supervised start model in one folder. Run again, it goes on where it was, or does nothing.
+"""Mazes, verl data files and a supervised start model in one folder; run again, it goes on where it was.
 
 python scripts/prepare_maze.py --out outputs/maze --size 9 --train 20000 --heldout 256 --sft-steps 500 --seed 0
 """
@@ -25,6 +25,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--min-path", type=int, default=default.min_path, help="least target length (default %(default)s)"
     )
+    parser.add_argument("--corners", action="store_true", help="START and GOAL in opposite corners, not anywhere")
     parser.add_argument(
         "--sft-steps", type=int, default=default.sft.steps, help="supervised steps (default %(default)s)"
     )
@@ -46,7 +47,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         size = ModelSize(given.layers, given.hidden, given.mlp, given.heads, given.kv_heads)
         sft = SftSettings(given.sft_steps, given.batch_size, given.learning_rate, given.seed, size)
-        settings = MazeSettings(given.size, given.train, given.heldout, given.min_path, given.seed, sft)
+        settings = MazeSettings(given.size, given.train, given.heldout, given.min_path, given.corners, given.seed, sft)
         prepare(given.out, settings, given.device, progress=not given.quiet)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

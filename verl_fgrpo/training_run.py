@@ -46,8 +46,8 @@ def claim(run: Path, settings: Mapping[str, str]) -> None:
 def last_checkpoint(run: Path) -> int:
     """Step of the newest complete checkpoint, 0 without one.
 
-    verl writes its pointer last, but not atomically: a kill in between leaves it empty. Then it is removed, so that verl
-    starts from the checkpoint before instead of failing; an unfinished `global_step_*` folder is written anew.
+    verl writes its pointer last, but not atomically: a kill in between leaves it empty, and verl would fail on
+    it. Then it is written anew for the newest complete folder, or removed if there is none.
     """
     pointer = run / POINTER
     try:
@@ -60,7 +60,6 @@ def last_checkpoint(run: Path) -> int:
             for path in run.glob("global_step_*")
             if (path / "data.pt").exists() and any((path / "actor").glob("model_world_size_*"))
         ]
-        # the newest folder is the one whose pointer was being written: everything else of it is on disk already
         if not complete:
             pointer.unlink()
             return 0
@@ -96,7 +95,7 @@ def stop_leftovers(run: Path, timeout: float = 60.0) -> int:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """verl's metrics of all starts, one row per step (`step` and `data`); where a step was run twice the later counts."""
+    """verl's metrics of all starts, one row per step (`step`, `data`); of a step run twice the later counts."""
     rows: dict[int, dict[str, Any]] = {}
     for path in sorted((run / "logs").glob("*.jsonl")):
         for line in path.read_text().splitlines():

@@ -37,9 +37,7 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
-            raise ValueError(
-                f"max_tokens={self.max_tokens} must be at least 1: the prompt leaves no room; raise the limit"
-            )
+            raise ValueError(f"max_tokens={self.max_tokens} must be at least 1: the prompt leaves no room")
         if not (self.temperature >= 0 and self.temperature < float("inf")):
             raise ValueError(f"temperature={self.temperature} must be finite and not negative (0 is greedy)")
         if not 0 < self.top_p <= 1:
@@ -96,7 +94,7 @@ class Generation:
 def processed_log_probs(
     logits_BV: torch.Tensor, temperature_B: torch.Tensor, top_k_B: torch.Tensor, top_p_B: torch.Tensor
 ) -> torch.Tensor:
-    """Log-probs of the distribution that is sampled: log_softmax(logits / temperature), cut to top-k, then top-p, renormalised.
+    """Log-probs of the sampled distribution: log_softmax(logits / temperature), cut to top-k and top-p.
 
     A greedy row (temperature 0) keeps its plain log_softmax: its token is the argmax, and that is what vLLM reports.
 
@@ -139,7 +137,7 @@ def generate(
 ) -> list[Generation]:
     """Sample one continuation for every prompt, all in one batch.
 
-    Equal prompts are prefilled once and share that work; prompts are padded on the left; a finished row leaves the batch.
+    Equal prompts share one prefill; prompts are padded on the left; a finished row leaves the batch.
 
     Args:
         model: causal language model of transformers, in eval mode.

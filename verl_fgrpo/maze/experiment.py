@@ -254,13 +254,13 @@ def write_report(
             "",
             " ".join(f"{key}={value}" for key, value in settings.items()),
             "",
-            f"{len(mazes)} held-out mazes, {num_samples} samples each. pass@k in percent, unbiased; intervals: bootstrap over "
-            "mazes, 95%.",
+            f"{len(mazes)} held-out mazes, {num_samples} samples each. pass@k in percent, unbiased; intervals: "
+            "bootstrap over mazes, 95%.",
             "",
             table,
-            f"{focal} minus {base} in percentage points: interval of the paired subsampling test (m = {m} of {num_samples} "
-            "samples, 50,000 rounds: would other samples of these two models say the same?) and of a paired bootstrap "
-            "over mazes (would other mazes?). One training run each: neither covers the randomness of training.",
+            f"{focal} minus {base} in percentage points: interval of the paired subsampling test (m = {m} of "
+            f"{num_samples} samples, 50,000 rounds: would other samples of these two models say the same?) "
+            "and of a paired bootstrap over mazes (would other mazes?). One training run each: neither covers the randomness of training.",
             "",
             test_table,
             verdict,

@@ -16,7 +16,7 @@ from typing import Any
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A path to write to; on success it is flushed to disk and renamed to `path`, on an exception `path` stays as it was."""
+    """A path to write to; on success it is synced and renamed to `path`, on an exception `path` stays as it was."""
     partial = path.with_name(path.name + ".partial")
     yield partial
     with partial.open("rb+") as file:

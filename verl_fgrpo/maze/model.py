@@ -14,7 +14,7 @@ from verl_fgrpo.maze.tokenizer import END_ID, VOCABULARY
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Qwen2 dimensions; `hidden` must be divisible by `heads`, `heads` by `kv_heads`, and `hidden / heads` must be even."""
+    """Qwen2 dimensions; `hidden` must be a multiple of 2 * `heads`, and `heads` of `kv_heads`."""
 
     layers: int = 3
     hidden: int = 96

@@ -41,6 +41,7 @@ class MazeSettings:
     train: int = 20_000
     heldout: int = 256
     min_path: int = 2
+    corners: bool = False
     seed: int = 0
     sft: SftSettings = field(default_factory=SftSettings)
 
@@ -53,7 +54,8 @@ def prepare(
 ) -> dict[str, Any]:
     """Makes what is missing in `out` and returns the manifest.
 
-    Called again with the same settings on a complete folder it does nothing; after an interruption it goes on where it was.
+    Called again with the same settings on a complete folder it does nothing; after an interruption it goes on where
+    it was.
 
     Raises:
         ValueError: `out` was begun with other settings.
@@ -64,8 +66,8 @@ def prepare(
         found = json.loads(settings_file.read_text())
         if differing := _differences(found, wanted):
             raise ValueError(
-                f"{out} was made with {differing}: one folder holds one setting; choose another --out, the old settings, or "
-                "delete the folder"
+                f"{out} was made with {differing}: one folder holds one setting; choose another --out, the old "
+                "settings, or delete the folder"
             )
     if manifest_file.exists():
         say(f"already there: {out}")
@@ -78,7 +80,9 @@ def prepare(
     if not (train_file.exists() and val_file.exists()):
         say(f"mazes: {settings.train} for training, {settings.heldout} held out, {settings.size} x {settings.size}")
         rng = np.random.default_rng(settings.seed)
-        train, heldout = make_splits(settings.size, settings.train, settings.heldout, rng, settings.min_path)
+        train, heldout = make_splits(
+            settings.size, settings.train, settings.heldout, rng, settings.min_path, settings.corners
+        )
         write_parquet(train, train_file, "train")
         write_parquet(heldout, val_file, "val")
     train, heldout = read_parquet(train_file), read_parquet(val_file)
@@ -109,7 +113,7 @@ def prepare(
 def example_panels(
     model: Any, mazes: Sequence[Maze], max_tokens: int, seed: int, n: int = 16
 ) -> list[tuple[str, Maze, Mapping[str, Sequence[str]]]]:
-    """Three of the first 24 mazes on which the model is neither always right nor always wrong, with a right and two wrong answers.
+    """Three of the first 24 mazes that the model solves sometimes, with the right and up to two wrong answers.
 
     With fewer than three such mazes the remaining panels show the target path alone.
     """

@@ -1,7 +1,7 @@
 """The supervised start model: next-token training on target paths, interruptible and resumable.
 
-arXiv 2602.06717, appendix K: 1,500 steps, batch 32, AdamW, learning rate 5e-4. The default here stops at 500 steps, which on
-small mazes leaves what the experiment needs: a model that is often wrong but seldom unable.
+arXiv 2602.06717, appendix K: 1,500 steps, batch 32, AdamW, learning rate 5e-4. The default here stops at 500 steps,
+which on small mazes leaves what the experiment needs: a model that is often wrong but seldom unable.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SftSettings:
 
 
 def batch_indices(step: int, count: int, batch_size: int, seed: int) -> np.ndarray:
-    """Mazes of one step: epochs are seeded permutations laid end to end, so any step is known without those before it."""
+    """Mazes of one step: epochs are seeded permutations laid end to end, so any step stands alone."""
     order = [
         int(np.random.default_rng([seed, epoch]).permutation(count)[position % count])
         for position in range(step * batch_size, (step + 1) * batch_size)
@@ -62,8 +62,8 @@ def train_start_model(
     """Trains on target paths and writes a Hugging Face folder with model, tokenizer and `manifest.json` to `out`.
 
     Loss: mean cross entropy over the answer tokens of the batch, end token included, prompt tokens excluded.
-    Killed and called again, it goes on from the last checkpoint (beside `out`, removed at the end) to the identical weights, bit
-    for bit on one CPU thread. A folder `out` that is already there is left alone.
+    Killed and called again, it goes on from the last checkpoint (beside `out`, removed at the end) to the identical
+    weights, bit for bit on one CPU thread. A folder `out` that is already there is left alone.
 
     Raises:
         ValueError: mazes of several sizes, or a checkpoint made with other settings or mazes.
@@ -106,13 +106,14 @@ def train_start_model(
         rows = torch.from_numpy(batch_indices(step, len(mazes), settings.batch_size, settings.seed))
         longest = int((labels[rows] != IGNORED).sum(1).max())
         tokens = torch.cat([prompts[rows], inputs[rows, : longest - 1]], dim=1).to(device)
-        # Padding stands on the right and attention is causal, so no mask is needed: no answer token sees a padding token.
+        # Padding stands on the right and attention is causal, so no mask is needed: no answer token sees a padding
+        # token.
         hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, prompts.shape[1] - 1 :]
         loss = cross_entropy(
             model.lm_head(hidden).flatten(0, 1), labels[rows, :longest].flatten().to(device), ignore_index=IGNORED
         )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(float(loss.detach()))
         if (step + 1) % 10 == 0:
