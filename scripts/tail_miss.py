@@ -114,7 +114,8 @@ def describe_data(args: argparse.Namespace) -> None:
             raise ValueError(
                 f"--compare-steps must lie in 1..{len(steps) // 2}: {args.run} holds {len(steps)} steps, got {k}"
             )
-        for name, chosen in ((f"first {k} steps", steps[:k]), (f"last {k} steps", steps[-k:])):
+        count = "step" if k == 1 else f"{k} steps"
+        for name, chosen in ((f"first {count}", steps[:k]), (f"last {count}", steps[-k:])):
             sources[name] = read_success_counts(args.run, steps=chosen, success_threshold=args.success_threshold)
     else:
         for name, path in (("before", args.before), ("after", args.after)):
@@ -145,8 +146,7 @@ def describe_data(args: argparse.Namespace) -> None:
     if args.figure is not None:
         from verl_fgrpo.theory.figures import save_figure, success_rate_figure
 
-        rates = {name: counts.success_rate for name, counts in sources.items()}
-        figure = success_rate_figure(rates, rare_share=args.rare_share, group_size=group_size, danger=args.danger)
+        figure = success_rate_figure(sources, rare_share=args.rare_share, group_size=group_size, danger=args.danger)
         print(save_figure(figure, args.figure))
 
 

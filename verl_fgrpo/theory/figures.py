@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from verl_fgrpo.theory.rollouts import danger_zone
+from verl_fgrpo.theory.rollouts import SuccessCounts, danger_report, danger_zone
 from verl_fgrpo.theory.simulation import published_logits
 from verl_fgrpo.theory.tail_miss import peak_group_size, tail_miss_probability
 from verl_fgrpo.theory.update_scale import mean_absolute_advantage
@@ -29,6 +29,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.8,
@@ -224,12 +225,12 @@ def simulation_figure(sweep: Sweep, shown: Sequence[int] | None = None) -> Figur
 
 
 def success_rate_figure(
-    rates: Mapping[str, NDArray[np.float64]], *, rare_share: float, group_size: int, danger: float = 0.5
+    sources: Mapping[str, SuccessCounts], *, rare_share: float, group_size: int, danger: float = 0.5
 ) -> Figure:
     """Histogram of success rates per prompt, one per source, with the danger zone shaded.
 
     Args:
-        rates: success rates by name of the source, for instance before and after training.
+        sources: success counts by name, for instance before and after training.
         rare_share, group_size, danger: see `rollouts.danger_report`.
     """
     zone = danger_zone(rare_share, group_size, danger)
@@ -241,11 +242,11 @@ def success_rate_figure(
                 f"danger zone: over {danger:.0%} of groups of {group_size}\nupdate and miss the rarest {rare_share:.0%}"
             )
             axes.axvspan(*zone, color="#f2d5c4", label=label, zorder=0)
-        width = 0.1 / len(rates)
-        for index, (name, rate) in enumerate(rates.items()):
-            counts, _ = np.histogram(rate, bins=np.linspace(0, 1, 11))
+        width = 0.1 / len(sources)
+        for index, (name, counts) in enumerate(sources.items()):
+            report = danger_report(counts, rare_share=rare_share, group_size=group_size, danger=danger)
             left = np.arange(10) / 10 + index * width
-            shares = 100 * counts / len(rate)
+            shares = 100 * report.histogram / report.num_prompts
             axes.bar(left, shares, width * 0.92, align="edge", color=COLOURS[index % len(COLOURS)], label=name)
         axes.set_xlim(0, 1)
         axes.set_xticks(np.arange(11) / 10)
