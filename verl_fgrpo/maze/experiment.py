@@ -259,8 +259,8 @@ def write_report(
             "",
             table,
             f"{focal} minus {base} in percentage points: interval of the paired subsampling test (m = {m} of "
-            f"{num_samples} samples, 50,000 rounds: would other samples of these two models say the same?) "
-            "and of a paired bootstrap over mazes (would other mazes?). One training run each: neither covers the randomness of training.",
+            f"{num_samples} samples, 50,000 rounds: would other samples of these two "
+            "models say the same?) and of a paired bootstrap over mazes (would other mazes?). One training run each: neither covers the randomness of training.",
             "",
             test_table,
             verdict,
