@@ -259,8 +259,8 @@ def write_report(
             "",
             table,
             f"{focal} minus {base} in percentage points. Paired subsampling test (m = {m} of {num_samples} samples, "
-            "50,000 rounds): would other samples of these two models say the same? Paired bootstrap: would other mazes? "
-            "There is one training run each: neither covers the randomness of training.",
+            "50,000 rounds): would other samples of these two models say the same? Paired bootstrap: would other "
+            "mazes? There is one training run each: neither covers the randomness of training.",
             "",
             test_table,
             verdict,
