@@ -8,24 +8,29 @@ cd "$(dirname "$0")/.."
 source scripts/setup_env.sh
 
 # ---- user-adjustable ----
-SMOKE=${SMOKE:-0}                              # 1: a few minutes, too short to show anything
-METHOD=${METHOD:-grpo}                         # grpo | dapo | cispo
-FOCAL_GAMMA=${FOCAL_GAMMA:-1.0}                # ours: the paper's mazes use 0.5 and 1 (Table 4)
-GROUP_SIZE=${GROUP_SIZE:-8}                    # paper Table 4: 4 to 128
-SEED=${SEED:-1}
-MAZE_SIZE=${MAZE_SIZE:-9}                      # ours: paper 17
-STEPS=${STEPS:-$([ "$SMOKE" = 1 ] && echo 2 || echo 60)}                       # ours: paper 20,000
-PROMPTS_PER_STEP=${PROMPTS_PER_STEP:-$([ "$SMOKE" = 1 ] && echo 4 || echo 32)} # ours: paper 256
-LEARNING_RATE=${LEARNING_RATE:-1e-4}           # paper App. K
-SFT_STEPS=${SFT_STEPS:-$([ "$SMOKE" = 1 ] && echo 60 || echo 500)}             # ours: paper 1,500
-TRAIN_MAZES=${TRAIN_MAZES:-$([ "$SMOKE" = 1 ] && echo 500 || echo 20000)}      # ours: paper 1M
-HELDOUT_MAZES=${HELDOUT_MAZES:-$([ "$SMOKE" = 1 ] && echo 8 || echo 128)}      # ours: paper 256
-NUM_SAMPLES=${NUM_SAMPLES:-$([ "$SMOKE" = 1 ] && echo 16 || echo 128)}
-SUBSAMPLE=${SUBSAMPLE:-$([ "$SMOKE" = 1 ] && echo 8 || echo 64)}               # m of the paired test, and the largest k
-SAVE_FREQ=${SAVE_FREQ:-$([ "$SMOKE" = 1 ] && echo 1 || echo 20)}
-DEVICE=${DEVICE:-cpu}                          # cpu | cuda
-OUT=${OUT:-outputs/maze/${METHOD}-size$MAZE_SIZE-n$GROUP_SIZE-gamma$FOCAL_GAMMA-seed$SEED-steps$STEPS$([ "$SMOKE" = 1 ] && echo -smoke)}
-DATA=${DATA:-outputs/maze/data-size$MAZE_SIZE-seed$SEED$([ "$SMOKE" = 1 ] && echo -smoke)}
+SMOKE=${SMOKE:-0}                             # 1: everything in miniature, too short to show an effect
+if [ "$SMOKE" = 1 ]; then
+    STEPS=${STEPS:-2} PROMPTS_PER_STEP=${PROMPTS_PER_STEP:-8} SAVE_FREQ=${SAVE_FREQ:-1}
+    SFT_STEPS=${SFT_STEPS:-200} TRAIN_MAZES=${TRAIN_MAZES:-1500} HELDOUT_MAZES=${HELDOUT_MAZES:-16}
+    NUM_SAMPLES=${NUM_SAMPLES:-16} SUBSAMPLE=${SUBSAMPLE:-8} SUFFIX=-smoke
+fi
+METHOD=${METHOD:-grpo}                        # grpo | dapo | cispo
+FOCAL_GAMMA=${FOCAL_GAMMA:-1.0}               # paper Table 4: 0.5 and 1
+GROUP_SIZE=${GROUP_SIZE:-8}                   # paper Table 4: 4 to 128
+SEED=${SEED:-1}                               # of mazes, start model, order of prompts and sampling
+MAZE_SIZE=${MAZE_SIZE:-7}                     # ours: paper 17; what a CPU trains in minutes
+STEPS=${STEPS:-60}                            # ours: paper 20,000
+PROMPTS_PER_STEP=${PROMPTS_PER_STEP:-32}      # ours: paper 256
+LEARNING_RATE=${LEARNING_RATE:-1e-4}          # paper App. K
+SFT_STEPS=${SFT_STEPS:-700}                   # ours: paper 1,500
+TRAIN_MAZES=${TRAIN_MAZES:-5000}              # ours: paper 1M
+HELDOUT_MAZES=${HELDOUT_MAZES:-256}           # paper App. K
+NUM_SAMPLES=${NUM_SAMPLES:-128}               # samples per held-out maze
+SUBSAMPLE=${SUBSAMPLE:-64}                    # m of the paired test, and the largest k
+SAVE_FREQ=${SAVE_FREQ:-20}                    # steps between checkpoints
+DEVICE=${DEVICE:-cpu}                         # cpu | cuda
+OUT=${OUT:-outputs/maze/$METHOD-size$MAZE_SIZE-n$GROUP_SIZE-gamma$FOCAL_GAMMA-seed$SEED-steps$STEPS${SUFFIX:-}}
+DATA=${DATA:-outputs/maze/data-size$MAZE_SIZE-seed$SEED${SUFFIX:-}}
 # -------------------------
 
 case $METHOD in grpo | dapo | cispo) ;; *) die "METHOD is '$METHOD', but it must be grpo, dapo or cispo" ;; esac

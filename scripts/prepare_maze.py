@@ -1,6 +1,6 @@
 """Mazes, verl data files and a supervised start model in one folder; run again, it goes on where it was.
 
-python scripts/prepare_maze.py --out outputs/maze --size 9 --train 20000 --heldout 256 --sft-steps 500 --seed 0
+python scripts/prepare_maze.py --out outputs/maze --size 7 --train 5000 --heldout 256 --sft-steps 600 --seed 0
 """
 
 from __future__ import annotations

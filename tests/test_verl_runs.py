@@ -1,6 +1,6 @@
-"""Real runs of verl's own trainer on the CPU: each integration, its metrics in verl's log, checkpoint, resume, validation.
+"""Real runs of verl's own trainer on the CPU: every integration, its metrics, checkpoint, resume, validation.
 
-One start of verl costs about a minute, so each start checks several things. The recipe's own run is in test_maze_recipe.py.
+One start of verl costs about a minute, so each checks several things. The recipe itself: test_maze_recipe.py.
 """
 
 import json

@@ -22,7 +22,7 @@ def sampler(trainer_mode: str = "sync", **sampler_kwargs: Any) -> FastPollSample
 
 
 def test_poll_interval() -> None:
-    assert sampler().poll_interval == 0.02
+    assert sampler().poll_interval == 0.05
     assert sampler(poll_interval=0.5).poll_interval == 0.5
 
 
@@ -47,7 +47,7 @@ def test_preset_hands_over_what_the_sampler_asks_for() -> None:
     config = compose(["algorithm.filter_groups.enable=True"])
     with pytest.raises(ValueError, match="algorithm.filter_groups.enable=True"):
         sampler(**config.trainer.v1.sampler.sampler_kwargs)
-    assert sampler(**compose([]).trainer.v1.sampler.sampler_kwargs).poll_interval == 0.02
+    assert sampler(**compose([]).trainer.v1.sampler.sampler_kwargs).poll_interval == 0.05
 
 
 def compose(overrides: list[str]) -> Any:

@@ -24,7 +24,7 @@ def one_thread():
 def settings():
     # size 5 has 48 mazes, which a tiny model can learn
     return MazeSettings(
-        5, train=32, heldout=16, sft=SftSettings(steps=40, batch_size=16, learning_rate=5e-3, model=TINY)
+        5, train=32, heldout=16, sft=SftSettings(steps=80, batch_size=16, learning_rate=5e-3, model=TINY)
     )
 
 

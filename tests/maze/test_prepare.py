@@ -14,7 +14,6 @@ from verl_fgrpo.maze.dataset import check_disjoint, make_splits, read_parquet, r
 from verl_fgrpo.maze.mazes import generate, parse, solve
 from verl_fgrpo.maze.prepare import prepare
 from verl_fgrpo.maze.rewards import compute_score
-from verl_fgrpo.maze.sft import SftSettings
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -66,7 +65,7 @@ def test_other_settings_are_refused(folder, settings):
     before = contents(folder)
     for other, message in (
         (replace(settings, seed=1), r"seed = 0 \(asked: 1\).*another --out"),
-        (replace(settings, sft=replace(settings.sft, steps=41)), r"sft.steps = 40 \(asked: 41\)"),
+        (replace(settings, sft=replace(settings.sft, steps=81)), r"sft.steps = 80 \(asked: 81\)"),
     ):
         with pytest.raises(ValueError, match=message):
             prepare(folder, other, progress=False)
@@ -113,7 +112,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, rng):
 def test_bad_counts_are_named(rng):
     with pytest.raises(ValueError, match="train = 0.*raise --train"):
         make_splits(7, 0, 5, rng)
-    with pytest.raises(ValueError, match="fewer mazes or a larger size"):
+    with pytest.raises(ValueError, match="fewer mazes, a larger size"):
         make_splits(5, 40, 9, rng)  # 48 exist
 
 
@@ -130,7 +129,3 @@ def test_script_reports_errors_without_a_traceback(folder, capsys):
 def test_splits_follow_the_seed():
     first, second = (make_splits(7, 20, 5, np.random.default_rng(1)) for _ in range(2))
     assert first == second != make_splits(7, 20, 5, np.random.default_rng(2))
-
-
-def test_defaults_are_the_papers_where_it_has_them():
-    assert (SftSettings().batch_size, SftSettings().learning_rate) == (32, 5e-4)

@@ -110,7 +110,7 @@ def test_paper_model_has_about_three_million_parameters():
     ("call", "message"),
     [
         (lambda _: SftSettings(steps=0), "steps = 0.*at least 1"),
-        (lambda _: SftSettings(learning_rate=0.0), "learning_rate = 0.0.*5e-4"),
+        (lambda _: SftSettings(learning_rate=0.0), "learning_rate = 0.0.*try 1e-3"),
         (lambda _: ModelSize(hidden=90), "hidden must be a multiple.*try hidden=88"),
         (lambda _: ModelSize(layers=0), "at least 1"),
         (

@@ -1,4 +1,4 @@
-"""The committed numbers of the published sweep (docs/figures/simulation.csv): its regimes, and that we still get them.
+"""The committed numbers of the published sweep (docs/figures/simulation.csv): the regimes, and we still get them.
 
 Regimes of arXiv 2602.06717, figure 2: the correct mass rises at every group size; the retained mass is high for small
 groups, collapses in the middle, is near 1 at N = 131,072; focal_gamma = 1 keeps more, most where it collapses.

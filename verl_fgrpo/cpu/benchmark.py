@@ -129,7 +129,7 @@ class _Watch(threading.Thread):
         self.first_step_at = time.monotonic()
 
     def run(self) -> None:
-        import psutil  # type: ignore[import-untyped]
+        import psutil
 
         try:
             root = psutil.Process(self._pid)

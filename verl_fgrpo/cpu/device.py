@@ -7,7 +7,7 @@ import resource
 import sys
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import torch
 
 

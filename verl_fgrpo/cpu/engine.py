@@ -19,7 +19,7 @@ class CPUFSDPEngineWithLMHead(FSDPEngineWithLMHead):  # type: ignore[misc]
     """
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
-        original: Any = self.engine_config
+        original: Any = self.engine_config  # type: ignore[has-type]
         # verl reads both flags here only to choose CPUOffloadPolicy; frozen dataclass, hence object.__setattr__.
         without_offload = copy.copy(original)
         object.__setattr__(without_offload, "forward_only", False)

@@ -77,7 +77,8 @@ class SamplingParams:
             if name not in _IGNORED and value is not None and value != _NEUTRAL.get(name):
                 raise ValueError(
                     f"sampling parameter {name}={value!r} is not implemented by rollout.name=hf; "
-                    f"leave it out (implemented: temperature, top_k, top_p, max_tokens, seed, stop_token_ids, ignore_eos)"
+                    "leave it out (implemented: temperature, top_k, top_p, max_tokens, seed, stop_token_ids, "
+                    "ignore_eos)"
                 )
         return result
 

@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import DictConfig
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-DEFAULT_POLL_INTERVAL = 0.02
+DEFAULT_POLL_INTERVAL = 0.05
 
 
 class FastPollSampler(ReplayBuffer):  # type: ignore[misc]
@@ -17,7 +17,7 @@ class FastPollSampler(ReplayBuffer):  # type: ignore[misc]
 
     Args:
         trainer_mode: must be "sync".
-        sampler_kwargs: `poll_interval` in seconds (default 0.02) and `filter_groups_enable` (no default).
+        sampler_kwargs: `poll_interval` in seconds (default 0.05) and `filter_groups_enable` (no default).
 
     Raises:
         ValueError: if group filtering or failed-group refill is on or not stated, the mode is not "sync", or
@@ -48,6 +48,6 @@ class FastPollSampler(ReplayBuffer):  # type: ignore[misc]
         poll_interval = float(sampler_kwargs.get("poll_interval", DEFAULT_POLL_INTERVAL))
         if not poll_interval > 0:
             raise ValueError(
-                f"trainer.v1.sampler.sampler_kwargs.poll_interval={poll_interval} must be positive (seconds, e.g. 0.02)"
+                f"trainer.v1.sampler.sampler_kwargs.poll_interval={poll_interval} must be positive (seconds, e.g. 0.05)"
             )
         super().__init__(trainer_mode, *args, sampler_kwargs=sampler_kwargs, poll_interval=poll_interval, **kwargs)

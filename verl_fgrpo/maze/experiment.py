@@ -258,9 +258,9 @@ def write_report(
             "bootstrap over mazes, 95%.",
             "",
             table,
-            f"{focal} minus {base} in percentage points: interval of the paired subsampling test (m = {m} of "
-            f"{num_samples} samples, 50,000 rounds: would other samples of these two models say the same?) "
-            "and of a paired bootstrap over mazes (would other mazes?). One training run each: neither covers the randomness of training.",
+            f"{focal} minus {base} in percentage points. Paired subsampling test (m = {m} of {num_samples} samples, "
+            "50,000 rounds): would other samples of these two models say the same? Paired bootstrap: would other "
+            "mazes? There is one training run each: neither covers the randomness of training.",
             "",
             test_table,
             verdict,

@@ -37,8 +37,8 @@ from verl_fgrpo.maze.sft import SftSettings, load_model, train_start_model
 class MazeSettings:
     """What decides the contents of the folder; counts are mazes, `min_path` is in actions."""
 
-    size: int = 9
-    train: int = 20_000
+    size: int = 7
+    train: int = 5_000
     heldout: int = 256
     min_path: int = 2
     corners: bool = False
