@@ -1,6 +1,7 @@
 """Registration inside verl: names, clashes, loud failures, the doctor, presets, and the built wheel in a Ray worker."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGI
 
 import verl_fgrpo
 from verl_fgrpo.advantages import BASE_ESTIMATORS
-from verl_fgrpo.host_contract import broken_symbols
+from verl_fgrpo.host_contract import CPU_HOST_SYMBOLS, HOST_SYMBOLS, broken_symbols
 from verl_fgrpo.policy_losses import BASE_LOSSES
 from verl_fgrpo.register import _register
 
@@ -93,6 +94,17 @@ def test_the_doctor_notices_a_plugin_that_is_switched_off():
 
 def test_every_host_symbol_and_parameter_is_there():
     assert broken_symbols() == []
+    assert broken_symbols(CPU_HOST_SYMBOLS) == []
+
+
+def test_every_module_of_verl_that_the_cpu_path_imports_is_in_the_contract():
+    imported = set()
+    for path in (ROOT / "verl_fgrpo" / "cpu").glob("*.py"):
+        imported |= set(re.findall(r"^from (verl\.[\w.]+) import", path.read_text(), flags=re.MULTILINE))
+    named = {symbol.split(":")[0] for symbol in CPU_HOST_SYMBOLS | HOST_SYMBOLS}
+    public = {"verl.protocol", "verl.utils.config"}  # config and data containers that every verl program uses
+    whole_modules = {"verl.workers.engine.fsdp", "verl.experimental.agent_loop", "verl.trainer.ppo.v1"}
+    assert imported - named - public - whole_modules == set()
 
 
 def test_a_changed_host_is_noticed():

@@ -56,11 +56,13 @@ def check() -> list[str]:
     if verl_fgrpo.registration_error is not None:
         problems.append(f"registration failed:\n{verl_fgrpo.registration_error}")
 
-    from verl_fgrpo.host_contract import broken_symbols
+    from verl_fgrpo.host_contract import CPU_HOST_SYMBOLS, HOST_SYMBOLS, broken_symbols
 
+    on_cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+    symbols = HOST_SYMBOLS | CPU_HOST_SYMBOLS if on_cpu else HOST_SYMBOLS
     problems += [
         f"{text}; this verl_fgrpo does not fit this verl: use one of {', '.join(TESTED_VERL)}"
-        for text in broken_symbols()
+        for text in broken_symbols(symbols)
     ]
     if not problems:
         from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY

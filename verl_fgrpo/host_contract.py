@@ -40,6 +40,32 @@ HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
     "verl.workers.config:ActorConfig": ("rollout_n", "policy_loss", "clip_ratio_low", "clip_ratio_high"),
 }
 
+#: the same for verl_fgrpo/cpu, which reaches deeper into verl; needed only with VERL_PLATFORM=cpu
+CPU_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
+    "verl.plugin.platform.platform_manager:PlatformRegistry": (),
+    "verl.plugin.platform.platform_base:PlatformBase": (),
+    "verl.utils.distributed:initialize_global_process_group_ray": ("timeout_second", "backend"),
+    "verl.utils.torch_functional:logprobs_from_logits_naive": ("logits", "labels"),
+    "verl.utils.tensordict_utils:list_of_dict_to_tensordict": (),
+    "verl.workers.engine.base:EngineRegistry": (),
+    "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead": (),
+    "verl.workers.engine.fsdp.transformer_impl:logprobs_from_logits": (),
+    "verl.workers.rollout.base:BaseRollout": ("config", "model_config", "device_mesh"),
+    "verl.workers.rollout.base:_ROLLOUT_REGISTRY": (),
+    "verl.workers.rollout.replica:RolloutReplica": (),
+    "verl.workers.rollout.replica:RolloutReplicaRegistry": (),
+    "verl.workers.rollout.replica:TokenOutput": ("token_ids", "log_probs"),
+    "verl.workers.rollout.llm_server:LLMServerClient": (),
+    "verl.experimental.agent_loop.agent_loop:_agent_loop_registry": (),
+    "verl.experimental.agent_loop.agent_loop:DictConfigWrap": ("config",),
+    "verl.experimental.agent_loop.agent_loop:ToolListWrap": (),
+    "verl.experimental.reward_loop.reward_loop:RewardLoopWorker": (),
+    "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopManagerTQ": (),
+    "verl.trainer.ppo.v1.agent_loop_tq:tq": (),
+    "verl.trainer.ppo.v1.agent_loop_tq:list_of_dict_to_tensordict": (),
+    "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer": ("trainer_mode", "sampler_kwargs", "poll_interval"),
+}
+
 
 def broken_symbols(symbols: dict[str, tuple[str, ...]] = HOST_SYMBOLS) -> list[str]:
     """Say what of `symbols` the installed verl lacks.
