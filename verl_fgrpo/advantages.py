@@ -24,10 +24,11 @@ BASE_ESTIMATORS = (
     "gpg",
     "reinforce_plus_plus_baseline",
 )
-# These weigh or whiten by tokens, so the host must see the real matrices. All others compute one number per rollout and
-# only broadcast it over the tokens: they are called on summed rewards of shape (B, 1), which saves a pass over (B, T).
-NEEDS_MASK = frozenset({"opo"})
+# All but one compute a number per rollout and broadcast it over the tokens: they are called on summed rewards of shape
+# (B, 1), which saves passes over (B, T). This one whitens over tokens, so it must see the real matrices.
 NEEDS_TOKENS = frozenset({"reinforce_plus_plus_baseline"})
+# This one weighs rollouts by their length: it gets a mask of two columns, 1 and length - 1, whose sum is the length.
+NEEDS_LENGTH = frozenset({"opo"})
 # These turn the uids into integers, which costs more than all the rest; ours are integers already.
 FACTORIZES_INDEX = frozenset({"grpo_vectorized", "rloo_vectorized"})
 
@@ -87,10 +88,9 @@ def focal_estimator(name: str, host: AdvantageEstimatorFn) -> AdvantageEstimator
             weight = focal_weight(mu, settings.gamma).to(scores.dtype).unsqueeze(-1)
 
             host_index = codes.numpy() if name in FACTORIZES_INDEX else index
-            if name in NEEDS_TOKENS or name in NEEDS_MASK:
-                rewards = token_level_rewards if name in NEEDS_TOKENS else scores.unsqueeze(-1)
+            if name in NEEDS_TOKENS:
                 advantages, returns = host(
-                    token_level_rewards=rewards,
+                    token_level_rewards=token_level_rewards,
                     response_mask=response_mask,
                     index=host_index,
                     config=config,
@@ -98,14 +98,18 @@ def focal_estimator(name: str, host: AdvantageEstimatorFn) -> AdvantageEstimator
                 )
                 weighted = advantages.mul_(weight)
                 return weighted, weighted if returns is advantages else returns.mul_(weight)
+            mask = response_mask.new_ones(len(scores), 1)
+            if name in NEEDS_LENGTH:
+                length = response_mask.sum(dim=-1, keepdim=True)
+                mask = torch.cat([torch.ones_like(length), length - 1], dim=-1)
             advantages, _ = host(
                 token_level_rewards=scores.unsqueeze(-1),
-                response_mask=response_mask.new_ones(len(scores), 1),
+                response_mask=mask,
                 index=host_index,
                 config=config,
                 **host_arguments,
             )
-            weighted = (advantages * weight) * response_mask
+            weighted = (advantages[:, :1] * weight) * response_mask
         return weighted, weighted
 
     focal_advantage.__name__ = focal_advantage.__qualname__ = f"f_{name}"
