@@ -7,4 +7,7 @@ Installing the package is enough: verl loads `verl_fgrpo.register` through the e
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+#: Traceback of a failed registration with verl, None when it worked, "not loaded" before verl was imported.
+registration_error: str | None = "not loaded"
+
+__all__ = ["__version__", "registration_error"]

@@ -1,0 +1,83 @@
+"""The doctor: `python -m verl_fgrpo` says whether the plugin works with the installed verl, and why not."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+
+import verl_fgrpo
+
+TESTED_VERL = ("0.9.1",)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def check() -> list[str]:
+    """Print what is installed and registered.
+
+    Returns:
+        The problems found, each with its remedy; empty when all is well.
+    """
+    problems = []
+    print(f"verl_fgrpo {verl_fgrpo.__version__}, Python {platform.python_version()}")
+    for package in ("verl", "torch", "ray", "transformers", "hydra-core", "TransferQueue", "vllm", "sglang"):
+        print(f"  {package:<14} {_version(package) or 'not installed'}")
+
+    verl_version = _version("verl")
+    if verl_version is None:
+        return ["verl is not installed; install the release you train with, e.g. pip install verl==0.9.1"]
+    if verl_version not in TESTED_VERL:
+        print(f"note: verl {verl_version} is not among the releases we tested ({', '.join(TESTED_VERL)})")
+
+    policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip()
+    entry_points = list(importlib.metadata.entry_points(group="verl.plugins", name="verl_fgrpo"))
+    print(f"entry point      {entry_points[0].value if entry_points else 'missing'}")
+    print(f"VERL_PLATFORM    {os.environ.get('VERL_PLATFORM', '(not set)')}")
+    if not entry_points:
+        problems.append(
+            "the entry point verl.plugins:verl_fgrpo is missing, so verl does not load the plugin; "
+            "install the package (pip install verl-fgrpo, or pip install -e . in a checkout)"
+        )
+    elif policy != "auto" and "verl_fgrpo" not in policy.split(","):
+        problems.append(
+            f"VERL_USE_EXTERNAL_PLUGINS is {policy!r}, which leaves verl_fgrpo out; unset it or add verl_fgrpo to it"
+        )
+
+    import verl  # noqa: F401  (loads the plugin)
+
+    if verl_fgrpo.registration_error == "not loaded":
+        problems.append("verl was imported but did not load verl_fgrpo.register; see the points above")
+        return problems
+    if verl_fgrpo.registration_error is not None:
+        problems.append(f"registration failed:\n{verl_fgrpo.registration_error}")
+
+    from verl_fgrpo.host_contract import broken_symbols
+
+    problems += [
+        f"{text}; this verl_fgrpo does not fit this verl: use one of {', '.join(TESTED_VERL)}"
+        for text in broken_symbols()
+    ]
+    if not problems:
+        from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
+
+        print("estimators       " + " ".join(sorted(n for n in ADV_ESTIMATOR_REGISTRY if n.startswith("f_"))))
+        print("policy losses    " + " ".join(sorted(n for n in POLICY_LOSS_REGISTRY if n.startswith("f_"))))
+    return problems
+
+
+def main() -> int:
+    """Run the checks; 0 if the plugin works, 1 if not."""
+    problems = check()
+    for problem in problems:
+        print(f"PROBLEM: {problem}")
+    print("all is well" if not problems else f"{len(problems)} problem(s)")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Hydra config groups that the plugin adds to verl's search path."""
