@@ -19,7 +19,7 @@ from verl_fgrpo.evaluation.workers import Limits, Task, grade_tasks
 __all__ = ["grade_samples", "grade_store", "grading_settings"]
 
 WINDOW = 65_536  # samples held in memory at a time
-TASK_RESPONSES = 64  # responses sent to a worker at a time
+TASK_RESPONSES = 2048  # to one worker at a time: many, so that one worker meets all equal answers to a problem
 GRADER_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy", "lm-eval")
 
 

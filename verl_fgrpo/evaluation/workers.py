@@ -87,7 +87,7 @@ def grade_tasks(
     # Fork from a clean server that has loaded the libraries once: a new worker starts in milliseconds, and inherits
     # neither the parent's threads nor its open files.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["verl_fgrpo.evaluation.workers", "math_verify", "numpy"])
+    context.set_forkserver_preload(["verl_fgrpo.evaluation.workers", "verl_fgrpo.evaluation.warm"])
     source = iter(tasks)
     waiting: deque[Task] = deque()
     workers: list[_Worker] = []
