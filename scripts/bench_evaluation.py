@@ -1,7 +1,7 @@
 """Two measurements, each a ratio to the plain way of doing it, from one run on this machine.
 
-    python scripts/bench_evaluation.py subsample
-    python scripts/bench_evaluation.py grading --benchmark math500=FILE --benchmark olympiadbench=FILE [--problems 20]
+python scripts/bench_evaluation.py subsample
+python scripts/bench_evaluation.py grading --benchmark math500=FILE --benchmark olympiadbench=FILE [--problems 20]
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from collections import Counter
 import numpy as np
 
 
-def bench_subsample(num_problems: int = 1547, num_samples: int = 1024, iterations: int = 50_000, slice_: int = 5) -> None:
+def bench_subsample(
+    num_problems: int = 1547, num_samples: int = 1024, iterations: int = 50_000, slice_: int = 5
+) -> None:
     """Time of the paper's test, and of shuffling 0/1 outcomes with numpy for a few of its iterations."""
     from verl_fgrpo.evaluation.passk import pass_at_k
     from verl_fgrpo.evaluation.significance import subsample_tests
@@ -89,17 +91,22 @@ def bench_grading(files: dict[str, str], num_problems: int, num_samples: int, wo
         golds_ = gold[sample.benchmark, sample.problem_id]
         theirs[sample.benchmark, sample.problem_id, sample.sample_idx] = any(verify(one, parsed) for one in golds_)
     one_by_one, their_cpu = time.perf_counter() - started, _cpu_seconds() - their_cpu
-    print(f"math-verify one by one: {one_by_one:.1f} s (CPU {their_cpu:.1f} s), {len(samples) / one_by_one:.0f} samples/s")
+    print(
+        f"math-verify one by one: {one_by_one:.1f} s (CPU {their_cpu:.1f} s), {len(samples) / one_by_one:.0f} samples/s"
+    )
     different = [key for key, verdict in ours.items() if (verdict.verdict == "correct") != theirs[key]]
     timeouts = [key for key in different if ours[key].verdict == "timeout"]
-    print(f"ratio {one_by_one / seconds:.1f} (of CPU time {their_cpu / cpu:.1f}); different verdicts {len(different)}, of which time-outs {len(timeouts)}")
+    print(
+        f"ratio {one_by_one / seconds:.1f} (of CPU time {their_cpu / cpu:.1f}); "
+        f"different verdicts {len(different)}, of which time-outs {len(timeouts)}"
+    )
     by_text = {(s.benchmark, s.problem_id, s.sample_idx): s.response for s in samples}
     for key in different[:20]:
         print(json.dumps([by_key[key[:2]].answers, by_text[key][-200:], ours[key].verdict, theirs[key]]))
 
 
 def _cpu_seconds() -> float:
-    """CPU time of this process and its children: the forkserver's are counted when they are waited for, so read psutil."""
+    """CPU time of this process and all it started, living or waited for."""
     import psutil
 
     this = psutil.Process()

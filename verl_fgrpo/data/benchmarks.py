@@ -57,8 +57,8 @@ def load_benchmark(name: str, path: Path | str | None = None, check_size: bool =
     if check_size and benchmark.sizes and len(problems) not in benchmark.sizes:
         wanted = " or ".join(map(str, benchmark.sizes))
         raise ValueError(
-            f"{name}: {source} gives {len(problems)} problems, the benchmark has {wanted}. {benchmark.note} Give another "
-            "file, or switch the size check off and say so next to your numbers."
+            f"{name}: {source} gives {len(problems)} problems, the benchmark has {wanted}. {benchmark.note} Give "
+            "another file, or switch the size check off and say so next to your numbers."
         )
     seen: dict[str, Problem] = {}
     for problem in problems:
@@ -95,8 +95,8 @@ def _from_hub(name: str, benchmark: Benchmark) -> Iterable[Row]:
         rows: Iterable[Row] = load_dataset(repository, configuration, split=split)
     except Exception as error:
         raise RuntimeError(
-            f"{name}: cannot load {repository} ({type(error).__name__}: {str(error)[:300]}). {benchmark.note} Without a "
-            f"network, download it elsewhere and give --local {name}=FILE."
+            f"{name}: cannot load {repository} ({type(error).__name__}: {str(error)[:300]}). {benchmark.note} Without "
+            f"a network, download it elsewhere and give --local {name}=FILE."
         ) from error
     return rows
 
@@ -169,11 +169,11 @@ def _gpqa(name: str, row: Row) -> Problem:
 
 def _ifeval(name: str, row: Row) -> Problem:
     instructions = list(_field(row, "instruction_id_list"))
-    arguments = [
-        {key: value for key, value in entry.items() if value is not None} for entry in _field(row, "kwargs")
-    ]
+    arguments = [{key: value for key, value in entry.items() if value is not None} for entry in _field(row, "kwargs")]
     if len(instructions) != len(arguments):
-        raise ValueError(f"{name}: {len(instructions)} instructions but {len(arguments)} kwargs in row {row.get('key')}")
+        raise ValueError(
+            f"{name}: {len(instructions)} instructions but {len(arguments)} kwargs in row {row.get('key')}"
+        )
     return Problem(
         name,
         str(_field(row, "key")),

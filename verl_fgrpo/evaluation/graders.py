@@ -38,7 +38,7 @@ def grader_of(kind: str, options: str = "{}") -> Grader:
 def grade_math(problem: Problem, response: str) -> Graded:
     r"""math-verify with its default settings: correct iff `verify(parse(gold), parse(response))` for some gold answer.
 
-    The gold is parsed as `\boxed{gold}`, as it stands in a response. Each gold is parsed once. Of the response, math-verify's regular
+    The gold is parsed as `\boxed{gold}`, as it stands in a response, and once. Of the response, math-verify's regular
     expressions search the whole text every time; the parsing of what they find (its costly part) and the comparison
     are remembered for texts with the same match, which changes no verdict because both depend on nothing else.
 
