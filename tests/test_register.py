@@ -1,6 +1,7 @@
 """Registration inside verl: names, clashes, loud failures, the doctor, presets, and the built wheel in a Ray worker."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -144,8 +145,13 @@ def test_presets_compose_with_the_other_engines(engine):
 
 
 def test_the_built_wheel_works_in_a_ray_worker_without_the_checkout(tmp_path):
+    source = tmp_path / "source"  # a copy: building in the checkout would leave a build folder there
+    source.mkdir()
+    shutil.copytree(ROOT / "verl_fgrpo", source / "verl_fgrpo", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)],
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(source)],
         check=True,
         timeout=300,
     )

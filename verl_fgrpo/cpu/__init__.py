@@ -3,12 +3,16 @@
 `install()` is called by `verl_fgrpo.register` while `import verl` is still running, in the driver and in every Ray
 worker. Every module of verl is extended right after its first import, so nothing is imported early.
 
+    import_hooks.py  extends a module of verl right after its first import
     platform.py   the platform "cpu" (never auto-detected) and device.py, its device module
     engine.py     FSDP2 engines for the device "cpu"
+    agent_loop.py agent loop workers that group their remote calls
     rollout.py    the rollout "hf": training-side adapter, Ray server, replica
     generation.py batched, KV-cached sampling with exact log-probs (no verl in it)
     agent_loop.py agent loop workers that move rollouts in groups
     sampler.py    a replay buffer that polls fast
+    toy.py        a toy task to try all of it with
+    benchmark.py  a step of the trainer against bare generation, forward and update
 """
 
 import os
@@ -58,7 +62,7 @@ def _force_gloo(module: ModuleType) -> None:
     def initialize_global_process_group_ray(timeout_second: float | None = None, backend: str | None = None) -> None:
         host(timeout_second=timeout_second, backend=backend or "cpu:gloo")
 
-    module.initialize_global_process_group_ray = initialize_global_process_group_ray
+    module.__dict__["initialize_global_process_group_ray"] = initialize_global_process_group_ray
 
 
 def _register_engines(module: ModuleType) -> None:

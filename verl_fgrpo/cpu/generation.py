@@ -37,7 +37,7 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
-            raise ValueError(f"max_tokens={self.max_tokens} must be at least 1: the prompt leaves no room; raise the limit")
+            raise ValueError(f"max_tokens={self.max_tokens} must be at least 1: the prompt leaves no room")
         if not (self.temperature >= 0 and self.temperature < float("inf")):
             raise ValueError(f"temperature={self.temperature} must be finite and not negative (0 is greedy)")
         if not 0 < self.top_p <= 1:
@@ -77,7 +77,8 @@ class SamplingParams:
             if name not in _IGNORED and value is not None and value != _NEUTRAL.get(name):
                 raise ValueError(
                     f"sampling parameter {name}={value!r} is not implemented by rollout.name=hf; "
-                    f"leave it out (implemented: temperature, top_k, top_p, max_tokens, seed, stop_token_ids, ignore_eos)"
+                    "leave it out (implemented: temperature, top_k, top_p, max_tokens, seed, stop_token_ids, "
+                    "ignore_eos)"
                 )
         return result
 
@@ -94,7 +95,7 @@ class Generation:
 def processed_log_probs(
     logits_BV: torch.Tensor, temperature_B: torch.Tensor, top_k_B: torch.Tensor, top_p_B: torch.Tensor
 ) -> torch.Tensor:
-    """Log-probs of the distribution that is sampled: log_softmax(logits / temperature), cut to top-k, then top-p, renormalised.
+    """Log-probs of the sampled distribution: log_softmax(logits / temperature), cut to top-k and top-p.
 
     A greedy row (temperature 0) keeps its plain log_softmax: its token is the argmax, and that is what vLLM reports.
 
@@ -137,7 +138,7 @@ def generate(
 ) -> list[Generation]:
     """Sample one continuation for every prompt, all in one batch.
 
-    Equal prompts are prefilled once and share that work; prompts are padded on the left; a finished row leaves the batch.
+    Equal prompts share one prefill; prompts are padded on the left; a finished row leaves the batch.
 
     Args:
         model: causal language model of transformers, in eval mode.

@@ -10,7 +10,7 @@ import torch
 from verl.plugin.platform.platform_base import PlatformBase
 
 
-class PlatformCPU(PlatformBase):
+class PlatformCPU(PlatformBase):  # type: ignore[misc]
     """A machine without an accelerator.
 
     Never chosen by auto-detection: the head node of a GPU cluster has no GPU either. The Ray resource stays "GPU",

@@ -49,6 +49,13 @@ class HFServerAdapter(BaseRollout):  # type: ignore[misc]
         self.bucket_bytes = self.config.checkpoint_engine.update_weights_bucket_megabytes << 20
         self.timeout = hf_option(self.config, "sync_timeout_seconds", DEFAULT_SYNC_TIMEOUT_SECONDS)
         self._server: Any = None
+        truncated = self.config.top_p < 1 or self.config.top_k > 0
+        if truncated and hf_option(self.config, "bypass_mode", False):
+            raise ValueError(
+                f"algorithm.rollout_correction.bypass_mode=True with rollout.top_p={self.config.top_p}, "
+                f"top_k={self.config.top_k}: the log-probs of the truncated distribution are not the actor's; "
+                "set bypass_mode=False, or top_p=1 and top_k=-1"
+            )
 
     async def _call(self, method: str, *args: Any) -> Any:
         if self._server is None:
@@ -162,24 +169,21 @@ class HFServer:
         self, prompt_ids: list[int], sampling_params: dict[str, Any], request_id: str = "", **kwargs: Any
     ) -> TokenOutput:
         """Continue one prompt; returns when its batch has finished."""
-        generation = (await self.generate_batch([list(prompt_ids)], sampling_params, **kwargs))[0]
-        return self._token_output(generation)
-
-    async def generate_batch(
-        self, prompts: list[list[int]], sampling_params: dict[str, Any], **kwargs: Any
-    ) -> list[Generation]:
-        """Continue several prompts with the same sampling parameters."""
         media = [name for name in ("image_data", "video_data", "audio_data") if kwargs.get(name)]
         if media:
             raise ValueError(f"{', '.join(media)}: rollout.name=hf takes text only")
+        return (await self.generate_group([list(prompt_ids)], [sampling_params]))[0]
+
+    async def generate_group(self, prompts: list[list[int]], params: list[dict[str, Any]]) -> list[TokenOutput]:
+        """Continue several prompts; returns when their batches have finished."""
         if self._missing:
             raise RuntimeError(
                 f"rollout server {self.replica_rank} was asked to generate before its weights arrived "
                 f"({len(self._missing)} tensors missing)"
             )
         requests = [
-            _Request(prompt, self._sampling_params(prompt, sampling_params), asyncio.get_running_loop().create_future())
-            for prompt in prompts
+            _Request(prompt, self._sampling_params(prompt, wanted), asyncio.get_running_loop().create_future())
+            for prompt, wanted in zip(prompts, params, strict=True)
         ]
         if not self._open.is_set():
             if self._reject:
@@ -189,7 +193,8 @@ class HFServer:
             self._loop_task = asyncio.create_task(self._serve())
         self._waiting.extend(requests)
         self._arrived.set()
-        return list(await asyncio.gather(*[request.future for request in requests]))
+        generations = await asyncio.gather(*[request.future for request in requests])
+        return [self._token_output(generation) for generation in generations]
 
     def _sampling_params(self, prompt: list[int], params: dict[str, Any]) -> SamplingParams:
         budget = self.config.prompt_length + self.config.response_length - len(prompt)
@@ -304,9 +309,7 @@ class HFReplica(RolloutReplica):  # type: ignore[misc]
             raise NotImplementedError("rollout.name=hf serves the actor only, not reward or teacher models")
         node_id = ray.get_runtime_context().get_node_id()
         if self.workers:
-            node_id = await self.workers[0].__ray_call__.remote(
-                lambda worker: ray.get_runtime_context().get_node_id()
-            )
+            node_id = await self.workers[0].__ray_call__.remote(lambda worker: ray.get_runtime_context().get_node_id())
         strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
         server = (
             ray.remote(HFServer)

@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import DictConfig
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-DEFAULT_POLL_INTERVAL = 0.02
+DEFAULT_POLL_INTERVAL = 0.05
 
 
 class FastPollSampler(ReplayBuffer):  # type: ignore[misc]
@@ -17,7 +17,7 @@ class FastPollSampler(ReplayBuffer):  # type: ignore[misc]
 
     Args:
         trainer_mode: must be "sync".
-        sampler_kwargs: `poll_interval` in seconds (default 0.02) and `filter_groups_enable` (no default).
+        sampler_kwargs: `poll_interval` in seconds (default 0.05) and `filter_groups_enable` (no default).
 
     Raises:
         ValueError: if group filtering or failed-group refill is on or not stated, the mode is not "sync", or
@@ -25,12 +25,10 @@ class FastPollSampler(ReplayBuffer):  # type: ignore[misc]
     """
 
     def __init__(self, trainer_mode: str, *args: Any, sampler_kwargs: DictConfig, **kwargs: Any) -> None:
-        remedy = (
-            "drop trainer.v1.sampler.custom_sampler (path and name null) to use verl's own sampler, which polls every 2 s"
-        )
+        remedy = "set trainer.v1.sampler.custom_sampler.path=null for verl's own sampler, which polls every 2 s"
         if trainer_mode != "sync":
             raise ValueError(
-                f"trainer.v1.trainer_mode={trainer_mode}: FastPollSampler samples synchronously; set it to sync, or {remedy}"
+                f"trainer.v1.trainer_mode={trainer_mode}: FastPollSampler samples synchronously; set sync, or {remedy}"
             )
         for key, setting in (
             ("filter_groups_enable", "algorithm.filter_groups.enable"),
@@ -39,17 +37,17 @@ class FastPollSampler(ReplayBuffer):  # type: ignore[misc]
             value = sampler_kwargs.get(key)
             if value is None:
                 raise ValueError(
-                    f"trainer.v1.sampler.sampler_kwargs.{key} is missing: verl does not tell a custom sampler {setting}; "
-                    f"add +trainer.v1.sampler.sampler_kwargs.{key}='${{{setting}}}', or {remedy}"
+                    f"trainer.v1.sampler.sampler_kwargs.{key} is missing: verl does not tell a custom sampler "
+                    f"{setting}; add +trainer.v1.sampler.sampler_kwargs.{key}='${{{setting}}}', or {remedy}"
                 )
             if value:
                 raise ValueError(
-                    f"{setting}=True: verl does not hand a custom sampler what this needs, and it would be off in silence; "
-                    f"set it to False, or {remedy}"
+                    f"{setting}=True: verl does not hand a custom sampler what this needs, so it would be off in "
+                    f"silence; set it to False, or {remedy}"
                 )
         poll_interval = float(sampler_kwargs.get("poll_interval", DEFAULT_POLL_INTERVAL))
         if not poll_interval > 0:
             raise ValueError(
-                f"trainer.v1.sampler.sampler_kwargs.poll_interval={poll_interval} must be positive (seconds, e.g. 0.02)"
+                f"trainer.v1.sampler.sampler_kwargs.poll_interval={poll_interval} must be positive (seconds, e.g. 0.05)"
             )
         super().__init__(trainer_mode, *args, sampler_kwargs=sampler_kwargs, poll_interval=poll_interval, **kwargs)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from verl_fgrpo.maze.manifest import new_file
 from verl_fgrpo.maze.mazes import Maze, generate_distinct, parse, solve
 from verl_fgrpo.maze.tokenizer import encode
 
@@ -17,12 +17,12 @@ DATA_SOURCE = "verl_fgrpo/maze"
 
 
 def make_splits(
-    size: int, train: int, heldout: int, rng: np.random.Generator, min_path: int = 2
+    size: int, train: int, heldout: int, rng: np.random.Generator, min_path: int = 2, corners: bool = False
 ) -> tuple[list[Maze], list[Maze]]:
     """Disjoint lists of training and held-out mazes: one list without repeats, cut in two.
 
-    Disjoint as problems (walls, START and GOAL). The same walls can occur in both with other endpoints, as small mazes have few
-    layouts (192 at size 7).
+    Disjoint as problems (walls, START and GOAL). The same walls can occur in both with other endpoints, as small mazes
+    have few layouts (`mazes.generate_distinct`).
 
     Raises:
         ValueError: counts below 1, or more mazes than exist.
@@ -30,7 +30,7 @@ def make_splits(
     for name, count in (("train", train), ("heldout", heldout)):
         if count < 1:
             raise ValueError(f"{name} = {count}: at least 1 maze is needed; raise --{name}")
-    mazes = generate_distinct(train + heldout, size, rng, min_path)
+    mazes = generate_distinct(train + heldout, size, rng, min_path, corners)
     splits = mazes[heldout:], mazes[:heldout]
     check_disjoint(*splits)
     return splits
@@ -39,7 +39,9 @@ def make_splits(
 def check_disjoint(train: Iterable[Maze], heldout: Iterable[Maze]) -> None:
     """Raises ValueError if a held-out maze is also a training maze."""
     if shared := {maze.text for maze in train} & {maze.text for maze in heldout}:
-        raise ValueError(f"{len(shared)} mazes are both in training and held out: splits must be disjoint; build them anew")
+        raise ValueError(
+            f"{len(shared)} mazes are both in training and held out: splits must be disjoint; build them anew"
+        )
 
 
 def to_rows(mazes: Iterable[Maze], split: str) -> list[dict[str, Any]]:
@@ -61,16 +63,17 @@ def write_parquet(mazes: Iterable[Maze], path: Path, split: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(pa.Table.from_pylist(to_rows(mazes, split)), partial)
-    os.replace(partial, path)
+    with new_file(path) as partial:
+        pq.write_table(pa.Table.from_pylist(to_rows(mazes, split)), partial)
 
 
 def read_parquet(path: Path) -> list[Maze]:
     """The mazes of a file that `write_parquet` wrote, in order."""
     import pyarrow.parquet as pq
 
-    return [parse(prompt[0]["content"]) for prompt in pq.read_table(path, columns=["prompt"]).column("prompt").to_pylist()]
+    return [
+        parse(prompt[0]["content"]) for prompt in pq.read_table(path, columns=["prompt"]).column("prompt").to_pylist()
+    ]
 
 
 def prompt_length(maze: Maze) -> int:
@@ -79,7 +82,7 @@ def prompt_length(maze: Maze) -> int:
 
 
 def response_limit(mazes: Iterable[Maze]) -> int:
-    """Tokens the longest target answer takes, end token included: the least response limit that can earn every reward."""
+    """Tokens of the longest target answer, end token included: the least limit that can earn every reward."""
     return max(len(solve(maze)) for maze in mazes) + 1
 
 

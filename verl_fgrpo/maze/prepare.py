@@ -1,10 +1,10 @@
 """Everything the maze experiment needs before RL, in one folder and restartable.
 
-    train.parquet, val.parquet   verl's data files; val holds the held-out mazes
-    start_model/                 Hugging Face folder: model, tokenizer, manifest.json
-    example.png                  held-out mazes with answers of the start model
-    settings.json                what was asked for, written first
-    manifest.json                lengths and versions, written last: the folder is complete
+train.parquet, val.parquet   verl's data files; val holds the held-out mazes
+start_model/                 Hugging Face folder: model, tokenizer, manifest.json
+example.png                  held-out mazes with answers of the start model
+settings.json                what was asked for, written first
+manifest.json                lengths and versions, written last: the folder is complete
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from verl_fgrpo.evaluation.provenance import provenance
 from verl_fgrpo.maze.dataset import (
     check_disjoint,
     fingerprint,
@@ -26,7 +27,7 @@ from verl_fgrpo.maze.dataset import (
     response_limit,
     write_parquet,
 )
-from verl_fgrpo.maze.manifest import provenance, write_json
+from verl_fgrpo.maze.manifest import write_json
 from verl_fgrpo.maze.mazes import Maze, check_size, solve
 from verl_fgrpo.maze.render import save_figure
 from verl_fgrpo.maze.sampling import sample_answers
@@ -37,10 +38,11 @@ from verl_fgrpo.maze.sft import SftSettings, load_model, train_start_model
 class MazeSettings:
     """What decides the contents of the folder; counts are mazes, `min_path` is in actions."""
 
-    size: int = 9
-    train: int = 20_000
+    size: int = 7
+    train: int = 5_000
     heldout: int = 256
     min_path: int = 2
+    corners: bool = False
     seed: int = 0
     sft: SftSettings = field(default_factory=SftSettings)
 
@@ -53,7 +55,8 @@ def prepare(
 ) -> dict[str, Any]:
     """Makes what is missing in `out` and returns the manifest.
 
-    Called again with the same settings on a complete folder it does nothing; after an interruption it goes on where it was.
+    Called again with the same settings on a complete folder it does nothing; after an interruption it goes on where
+    it was.
 
     Raises:
         ValueError: `out` was begun with other settings.
@@ -64,8 +67,8 @@ def prepare(
         found = json.loads(settings_file.read_text())
         if differing := _differences(found, wanted):
             raise ValueError(
-                f"{out} was made with {differing}: one folder holds one setting; choose another --out, the old settings, or "
-                "delete the folder"
+                f"{out} was made with {differing}: one folder holds one setting; choose another --out, the old "
+                "settings, or delete the folder"
             )
     if manifest_file.exists():
         say(f"already there: {out}")
@@ -78,7 +81,9 @@ def prepare(
     if not (train_file.exists() and val_file.exists()):
         say(f"mazes: {settings.train} for training, {settings.heldout} held out, {settings.size} x {settings.size}")
         rng = np.random.default_rng(settings.seed)
-        train, heldout = make_splits(settings.size, settings.train, settings.heldout, rng, settings.min_path)
+        train, heldout = make_splits(
+            settings.size, settings.train, settings.heldout, rng, settings.min_path, settings.corners
+        )
         write_parquet(train, train_file, "train")
         write_parquet(heldout, val_file, "val")
     train, heldout = read_parquet(train_file), read_parquet(val_file)
@@ -87,7 +92,9 @@ def prepare(
 
     train_start_model(train, out / "start_model", settings.sft, device, progress=progress)
     if not (out / "example.png").exists():
-        save_figure(example_panels(load_model(out / "start_model", device), heldout, limit, settings.seed), out / "example.png")
+        save_figure(
+            example_panels(load_model(out / "start_model", device), heldout, limit, settings.seed), out / "example.png"
+        )
     write_json(
         manifest_file,
         {
@@ -107,7 +114,7 @@ def prepare(
 def example_panels(
     model: Any, mazes: Sequence[Maze], max_tokens: int, seed: int, n: int = 16
 ) -> list[tuple[str, Maze, Mapping[str, Sequence[str]]]]:
-    """Three of the first 24 mazes on which the model is neither always right nor always wrong, with a right and two wrong answers.
+    """Three of the first 24 mazes that the model solves sometimes, with the right and up to two wrong answers.
 
     With fewer than three such mazes the remaining panels show the target path alone.
     """

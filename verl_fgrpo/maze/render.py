@@ -14,7 +14,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def to_text(maze: Maze, actions: Sequence[str] = ()) -> str:
-    """The maze in block characters, S and G marked, the path as arrows on the positions it leaves; a hit on a wall ends it.
+    """The maze in block characters, S and G marked, and the path as arrows; hitting a wall ends it.
 
     Each position is two characters wide, so that it looks square in a terminal.
     """
@@ -53,7 +53,9 @@ def draw(maze: Maze, paths: Mapping[str, Sequence[str]], axes: Any) -> None:
         text.set_path_effects([effects.withStroke(linewidth=3, foreground="white")])
     axes.set(xticks=[], yticks=[], xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
     if paths:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=min(2, len(paths)), frameon=False, fontsize=9)
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=min(2, len(paths)), frameon=False, fontsize=9
+        )
 
 
 def save_figure(panels: Sequence[tuple[str, Maze, Mapping[str, Sequence[str]]]], path: Path) -> None:
@@ -71,11 +73,11 @@ def save_figure(panels: Sequence[tuple[str, Maze, Mapping[str, Sequence[str]]]],
         raise ValueError("0 panels: a figure needs at least one (title, maze, paths)")
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.9 * columns, 4.4 * rows), layout="constrained")
+    figure = Figure(figsize=(3.9 * columns, 4.6 * rows), layout="tight")
     FigureCanvasAgg(figure)
     for i, (title, maze, paths) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.set_title(title, fontsize=11)
         draw(maze, paths, axes)
     with new_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
+        figure.savefig(partial, format="png", dpi=120, bbox_inches="tight")

@@ -13,10 +13,13 @@ END = "<|im_end|>"  # = tokenizer.END; repeated because verl loads this file by 
 def is_correct_answer(answer: str, target: str) -> bool:
     """Whether `answer` is the target action sequence, with or without the end token after it.
 
-    The end token is optional because verl decodes without special tokens. This loses nothing while the response limit exceeds
-    the longest target path: an answer that equals its target then has room for one more token, so it stopped by itself.
+    The end token is optional because verl decodes without special tokens. This loses nothing while the response limit
+    exceeds the longest target path: an answer that equals its target then has room for one more token, so it stopped
+    by itself. Words are separated by blanks alone: a newline is a token of the vocabulary, so one inside an answer
+    makes it wrong.
     """
-    return answer.strip().removesuffix(END).split() == target.split()
+    words = [word for word in answer.strip(" ").removesuffix(END).split(" ") if word]
+    return words == target.split(" ")
 
 
 def compute_score(
@@ -24,8 +27,9 @@ def compute_score(
 ) -> dict[str, float | bool]:
     """Binary reward R = 1[actions == target] (arXiv 2602.06717, section 5.2: one target action sequence a maze).
 
-    In a perfect maze only one simple path leads to the goal, so this equals walking the maze (`mazes.is_correct_path`, tested).
-    An answer cut off before the goal, a wrong turn, a detour and an empty answer are all wrong.
+    In a perfect maze only one simple path leads to the goal, so this equals walking the maze
+    (`mazes.is_correct_path`, tested). An answer cut off before the goal, a wrong turn, a detour and an empty answer
+    are all wrong.
 
     Args:
         data_source: unused; part of verl's interface.

@@ -1,4 +1,4 @@
-"""Many answers to each maze, for pass@k: the prompt is read once, its key-value cache serves all samples of the maze."""
+"""Many answers to each maze, for pass@k: one prompt pass a maze, whose key-value cache serves all samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from verl_fgrpo.maze.tokenizer import END_ID, VOCABULARY, encode
 
 @dataclass(frozen=True)
 class Answer:
-    """One sampled answer: action text without the end token, whether the end token came, and the summed log-probability."""
+    """One sampled answer: its words without the end token, whether the end token came, the summed log-probability."""
 
     text: str
     finished: bool
@@ -31,9 +31,9 @@ def sample_answers(
 ) -> Iterator[list[Answer]]:
     """Yields `n` answers for each maze in turn, drawn from softmax(logits / temperature) over the whole vocabulary.
 
-    Token t of sample i is the inverse of the cumulative distribution at u[i, t], with u from a generator seeded by `seed` and the
-    maze itself. So a maze's answers depend neither on the other mazes nor on their order, and the first answers are the same
-    whether n is 8 or 128 (up to float rounding in the batched forward pass).
+    Token t of sample i is the inverse of the cumulative distribution at u[i, t], with u from a generator seeded by
+    `seed` and the maze itself. So a maze's answers depend neither on the other mazes nor on their order, and the
+    first answers are the same whether n is 8 or 128 (up to float rounding in the batched forward pass).
 
     Args:
         model: a causal language model on any device, in evaluation mode (`sft.load_model`).

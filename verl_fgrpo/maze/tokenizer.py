@@ -1,10 +1,11 @@
 """Word-level maze tokenizer in Hugging Face format.
 
-Ten tokens, no unknown token (a word outside the vocabulary is an error, not a guess). Actions are ordinary tokens, because verl
-decodes rollouts without special tokens. The end token is `<|im_end|>` and the newline is one token, as verl demands of Qwen
-tokenizers. Padding uses the end token: a padding token of its own could be sampled in the middle of an answer, would vanish when
-verl decodes, and the answer would be rewarded as if it were not there. verl masks padding by position, never by id.
-The chat template is the message contents alone: a maze costs its own tokens and nothing else.
+Ten tokens, no unknown token (a word outside the vocabulary is an error, not a guess). Actions are ordinary tokens,
+because verl decodes rollouts without special tokens. The end token is `<|im_end|>` and the newline is one token, as
+verl demands of Qwen tokenizers. Padding uses the end token: a padding token of its own could be sampled in the middle
+of an answer, would vanish when verl decodes, and the answer would be rewarded as if it were not there. verl masks
+padding by position, never by id. The chat template is the message contents alone: a maze costs its own tokens and
+nothing else.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ def build_tokenizer() -> Any:
 
 
 def save_tokenizer(folder: Path) -> None:
-    """Writes the tokenizer so that `AutoTokenizer.from_pretrained(folder)` gives it back, next to a qwen2 config.json too.
+    """Writes the tokenizer so that `AutoTokenizer` gives it back, also from beside a qwen2 config.json.
 
-    transformers 5 distrusts the tokenizer class named in a folder of model_type qwen2 and builds a Qwen2Tokenizer, whose
-    pre-tokenizer does not know our words, unless the folder brings tokenizer code of its own (`auto_map`). Then, without
-    `trust_remote_code`, it runs no code of the folder and takes the named class after all. With `trust_remote_code=True` it
-    imports the file written here, which names the same class.
+    transformers 5 distrusts the tokenizer class named in a folder of model_type qwen2 and builds a Qwen2Tokenizer,
+    whose pre-tokenizer does not know our words, unless the folder brings tokenizer code of its own (`auto_map`).
+    Then, without `trust_remote_code`, it runs no code of the folder and takes the named class after all. With
+    `trust_remote_code=True` it imports the file written here, which names the same class.
     """
     build_tokenizer().save_pretrained(folder)
     path = folder / "tokenizer_config.json"
@@ -80,4 +81,6 @@ def encode(text: str) -> list[int]:
     try:
         return [TOKEN_ID[word] for word in words if word]
     except KeyError as error:
-        raise ValueError(f"word {error} is not in the maze vocabulary {VOCABULARY}: write mazes with Maze.text") from None
+        raise ValueError(
+            f"word {error} is not in the maze vocabulary {VOCABULARY}: write mazes with Maze.text"
+        ) from None

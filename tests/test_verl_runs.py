@@ -1,0 +1,160 @@
+"""Real runs of verl's own trainer on the CPU: every integration, its metrics, checkpoint, resume, validation.
+
+One start of verl costs about a minute, so each checks several things. The recipe itself: test_maze_recipe.py.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from verl_fgrpo.maze.prepare import MazeSettings, prepare
+from verl_fgrpo.maze.sft import SftSettings
+
+pytestmark = pytest.mark.verl_start
+
+GROUP = 8
+PROMPTS = 8
+
+
+@pytest.fixture(scope="session")
+def mazes(tmp_path_factory):
+    """Small mazes and a start model that solves some of them."""
+    folder = tmp_path_factory.mktemp("mazes")
+    manifest = prepare(
+        folder, MazeSettings(size=7, train=1500, heldout=8, seed=3, sft=SftSettings(steps=250, seed=3)), progress=False
+    )
+    return folder, manifest
+
+
+def run_verl(mazes, run, *overrides, timeout=400):
+    """`python -m verl.trainer.main_ppo` on the CPU; returns its metrics by step and its console output."""
+    data, manifest = mazes
+    run.mkdir(exist_ok=True)
+    metrics = run / f"metrics-{len(list(run.glob('metrics-*')))}.jsonl"
+    command = [
+        sys.executable,
+        "-m",
+        "verl.trainer.main_ppo",
+        "+platform=cpu",
+        f"data.train_files={data}/train.parquet",
+        f"data.val_files={data}/val.parquet",
+        f"data.train_batch_size={PROMPTS}",
+        "data.seed=1",
+        f"data.max_prompt_length={manifest['prompt_tokens']}",
+        f"data.max_response_length={manifest['response_limit']}",
+        f"actor_rollout_ref.model.path={data}/start_model",
+        "actor_rollout_ref.actor.optim.lr=1e-4",
+        f"actor_rollout_ref.actor.ppo_mini_batch_size={PROMPTS}",
+        "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
+        f"actor_rollout_ref.rollout.n={GROUP}",
+        "reward.custom_reward_function.path=pkg://verl_fgrpo.maze.rewards",
+        "reward.custom_reward_function.name=compute_score",
+        "trainer.total_epochs=100",
+        "trainer.val_before_train=False",
+        "trainer.test_freq=-1",
+        "trainer.save_freq=-1",
+        "trainer.resume_mode=auto",
+        f"trainer.default_local_dir={run}",
+        f"trainer.rollout_data_dir={run}/rollouts",
+        "trainer.logger=[console,file]",
+        *overrides,
+    ]
+    environment = os.environ | {
+        "VERL_PLATFORM": "cpu",
+        "VERL_FILE_LOGGER_PATH": str(metrics),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, cwd=run)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return {row["step"]: row["data"] for row in rows}, result.stdout
+
+
+def success_rates(run: Path, step: int) -> dict[str, float]:
+    """Success rate of every group, recomputed from verl's own dump of the rollouts."""
+    scores = defaultdict(list)
+    for line in (run / "rollouts" / f"{step}.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        scores[row["uid"].rsplit("_", 2)[0]].append(row["score"])
+    assert {len(group) for group in scores.values()} == {GROUP}
+    return {uid: float(np.mean(group)) for uid, group in scores.items()}
+
+
+def expected_advantages(rates, gamma):
+    """Smallest and largest focal advantage of a batch: (1 - mu)^gamma * (R - mu) / (std + 1e-6), Bessel-corrected."""
+    values = [0.0]
+    for mu in rates.values():
+        std = (mu * (1 - mu) * GROUP / (GROUP - 1)) ** 0.5
+        rewards = [reward for reward, present in ((1.0, mu > 0), (0.0, mu < 1)) if present]
+        values += [(1 - mu) ** gamma * (reward - mu) / (std + 1e-6) for reward in rewards]
+    return min(values), max(values)
+
+
+def test_f_grpo_estimator_checkpoint_resume_and_validation(mazes, tmp_path):
+    run = tmp_path / "f_grpo"
+    settings = ["+focal=grpo", "algorithm.focal_gamma=1.0", "trainer.save_freq=1"]
+    first, _ = run_verl(mazes, run, *settings, "trainer.total_training_steps=2")
+    assert set(first) == {1, 2}
+    active = 0
+    for step, metrics in first.items():
+        rates = success_rates(run, step)
+        active += sum(0 < mu < 1 for mu in rates.values())
+        low, high = expected_advantages(rates, gamma=1.0)
+        assert metrics["critic/advantages/min"] == pytest.approx(low, rel=1e-4)
+        assert metrics["critic/advantages/max"] == pytest.approx(high, rel=1e-4)
+        assert metrics["critic/score/mean"] == pytest.approx(np.mean(list(rates.values())), rel=1e-5)
+    assert active, "the start model must solve some mazes sometimes, or nothing is tested"
+    assert (run / "latest_checkpointed_iteration.txt").read_text() == "2"
+    assert list((run / "global_step_2/actor/huggingface").glob("*.safetensors"))
+
+    # the same command with one step more goes on at step 3, and validates at the end with two samples a maze
+    resumed, _ = run_verl(
+        mazes,
+        run,
+        *settings,
+        "trainer.total_training_steps=3",
+        "trainer.test_freq=3",
+        "actor_rollout_ref.rollout.val_kwargs.n=2",
+        "actor_rollout_ref.rollout.val_kwargs.do_sample=True",
+        "actor_rollout_ref.rollout.val_kwargs.temperature=1.0",
+        f"trainer.validation_data_dir={run}/validation",
+    )
+    assert set(resumed) == {3}
+    validated = [json.loads(line) for line in (run / "validation" / "3.jsonl").read_text().splitlines()]
+    assert len(validated) == 8 * 2
+    accuracy = [value for key, value in resumed[3].items() if key.startswith("val-core/") and "mean@2" in key]
+    assert accuracy == [pytest.approx(np.mean([row["score"] for row in validated]))]
+
+
+def test_f_vanilla_on_verls_own_grpo_logs_what_the_weight_did(mazes, tmp_path):
+    run = tmp_path / "f_vanilla"
+    metrics, _ = run_verl(mazes, run, "+focal=grpo_loss", "algorithm.focal_gamma=0.5", "trainer.total_training_steps=2")
+    assert set(metrics) == {1, 2}
+    for step, logged in metrics.items():
+        rates = np.array(list(success_rates(run, step).values()))
+        active = (rates > 0) & (rates < 1)
+        assert active.any()
+        assert logged["critic/advantages/max"] == pytest.approx(
+            expected_advantages({i: mu for i, mu in enumerate(rates)}, gamma=0.0)[1], rel=1e-4
+        )
+        # verl averages over micro-batches, which hold about but not exactly equally many rows
+        assert logged["actor/focal/active_share"] == pytest.approx(active.mean(), rel=0.1)
+        weight = np.where(active, (1 - rates) ** 0.5, 1.0)
+        assert logged["actor/focal/weight_mean"] == pytest.approx(weight.mean(), rel=0.1)
+        assert logged["actor/focal/success_rate"] == pytest.approx((rates * active).mean(), rel=0.2)
+        assert logged["actor/focal/off_lattice"] == 0.0
+
+
+def test_a_bad_gamma_stops_the_run_before_any_update_and_says_why(mazes, tmp_path):
+    with pytest.raises(AssertionError, match=r"policy_loss\.focal_gamma is -1"):
+        run_verl(
+            mazes, tmp_path / "bad", "+focal=grpo_loss", "algorithm.focal_gamma=-1", "trainer.total_training_steps=1"
+        )

@@ -1,0 +1,276 @@
+"""Success rates per prompt from rollouts on disk, and how many prompts sit where rare correct solutions are missed.
+
+Two kinds of source:
+
+- verl's rollout dumps, the folder `trainer.rollout_data_dir`: one file `<step>.jsonl` per step, a row per rollout with
+  `input`, `output`, `gts` (gold answer), `score`, `step`, and in verl's v1 trainer `uid` = uid_session_output. A uid is
+  new in every pass over the data, so a prompt is recognised by its text and gold answer.
+- graded samples: a JSONL(.gz) or Parquet file with `problem_id` (and `benchmark`, if any) and one of `correct`,
+  `verdict`, `score`; or a folder of verdicts written by scripts/eval_passk.py.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from verl_fgrpo.evaluation.files import read_log
+from verl_fgrpo.theory.tail_miss import tail_miss_probability
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SuccessCounts:
+    """How often each prompt was solved. Arrays of shape [prompts], int64; `prompts` names them in the same order."""
+
+    prompts: tuple[Hashable, ...]
+    num_rollouts: NDArray[np.int64]
+    num_correct: NDArray[np.int64]
+    group_size: int  # the most common number of rollouts drawn together for one prompt
+
+    @property
+    def success_rate(self) -> NDArray[np.float64]:
+        """num_correct / num_rollouts of every prompt."""
+        return self.num_correct / self.num_rollouts
+
+    def only(self, prompts: Iterable[Hashable]) -> "SuccessCounts":
+        """The same counts for some of the prompts."""
+        wanted = set(prompts)
+        keep = np.array([prompt in wanted for prompt in self.prompts], dtype=bool)
+        kept = tuple(prompt for prompt in self.prompts if prompt in wanted)
+        return SuccessCounts(kept, self.num_rollouts[keep], self.num_correct[keep], self.group_size)
+
+
+@dataclass(frozen=True)
+class DangerReport:
+    """Where a set of prompts stands. Shares are fractions of `num_prompts`."""
+
+    num_prompts: int
+    group_size: int
+    mean_success_rate: float
+    share_never_solved: float  # success rate 0: inactive
+    share_always_solved: float  # success rate 1: inactive
+    share_in_danger: float  # risk above the danger level
+    mean_risk: float
+    histogram: NDArray[np.int64]  # prompts per tenth of the success rate, [0, 0.1), ..., [0.9, 1]
+
+
+def dump_steps(folder: Path) -> list[int]:
+    """Steps a folder of verl rollout dumps holds, ascending; empty if it is no folder of dumps."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.stem) for path in folder.glob("*.jsonl") if re.fullmatch(r"\d+", path.stem))
+
+
+def read_success_counts(
+    source: Path, *, steps: Sequence[int] | None = None, success_threshold: float = 0.5
+) -> SuccessCounts:
+    """Count rollouts and correct rollouts per prompt in a dump folder or graded file.
+
+    Args:
+        source: see the module docstring.
+        steps: for rollout dumps, the steps to pool; default all.
+        success_threshold: a rollout is correct if its `score` is above (as `algorithm.focal_success_threshold`).
+
+    Returns:
+        The counts, prompts in order of first appearance.
+
+    Raises:
+        ValueError: nothing to read, a column missing, a score that is no number, steps that are not there.
+        FileNotFoundError: no such path.
+    """
+    if not source.exists():
+        raise FileNotFoundError(
+            f"{source} does not exist: name a rollout dump folder or a graded .jsonl or .parquet file"
+        )
+    present = dump_steps(source)
+    if present:
+        chosen = present if steps is None else list(steps)
+        if missing := sorted(set(chosen) - set(present)):
+            raise ValueError(f"{source} has no dump of steps {missing}; it holds {present[0]} to {present[-1]}")
+        outcomes = _dump_outcomes([source / f"{step}.jsonl" for step in chosen], success_threshold)
+    elif steps is not None:
+        raise ValueError(f"steps were asked for, but {source} is no folder of verl rollout dumps (<step>.jsonl)")
+    else:
+        outcomes = _graded_outcomes(source, success_threshold)
+
+    rollouts: Counter[Hashable] = Counter()
+    correct: Counter[Hashable] = Counter()
+    groups: Counter[Hashable] = Counter()
+    for prompt, group, is_correct in outcomes:
+        rollouts[prompt] += 1
+        correct[prompt] += is_correct
+        groups[group] += 1
+    if not rollouts:
+        raise ValueError(f"{source} holds no rollouts")
+    return SuccessCounts(
+        prompts=tuple(rollouts),
+        num_rollouts=np.array(list(rollouts.values()), dtype=np.int64),
+        num_correct=np.array([correct[prompt] for prompt in rollouts], dtype=np.int64),
+        group_size=Counter(groups.values()).most_common(1)[0][0],
+    )
+
+
+def risk_of_prompts(success_rate: ArrayLike, rare_share: float, group_size: int) -> NDArray[np.float64]:
+    """Tail-miss risk of each prompt if a share of its correct mass is rare: tau = rare_share * success rate.
+
+    The estimated success rate is put in for the true one (Lemma 3.1 of arXiv 2602.06717), so a prompt seen all right or
+    all wrong counts as never at risk; with few rollouts a prompt the result is coarse.
+
+    Args:
+        success_rate: mu per prompt, any shape.
+        rare_share: rho in [0, 1], the share of correct mass one would not like to lose.
+        group_size: N >= 1.
+
+    Returns:
+        float64 array of success_rate's shape.
+
+    Raises:
+        ValueError: rare_share, a success rate or group_size out of range.
+    """
+    if not 0 <= rare_share <= 1:
+        raise ValueError(f"rare_share must lie in [0, 1], got {rare_share!r}: it is the share of the correct mass")
+    mu = np.asarray(success_rate, dtype=np.float64)
+    return tail_miss_probability(rare_share * mu, mu, group_size)
+
+
+def danger_report(
+    counts: SuccessCounts, *, rare_share: float, group_size: int | None = None, danger: float = 0.5
+) -> DangerReport:
+    """Distribution of success rates, and the share of prompts whose tail-miss risk is above `danger`.
+
+    Args:
+        counts: from `read_success_counts`.
+        rare_share: see `risk_of_prompts`.
+        group_size: N of the training run; default the one seen in the data.
+        danger: risk above which a prompt counts as in danger, in [0, 1). 0.5: more likely than not, a group updates the
+            prompt without having seen its rare correct solutions.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: no prompt, an argument out of range.
+    """
+    if not counts.prompts:
+        raise ValueError("no prompts to report on")
+    if not 0 <= danger < 1:
+        raise ValueError(f"danger must be a probability in [0, 1), got {danger!r}")
+    size = counts.group_size if group_size is None else group_size
+    rate = counts.success_rate
+    risk = risk_of_prompts(rate, rare_share, size)
+    tenth = np.minimum(counts.num_correct * 10 // counts.num_rollouts, 9)
+    return DangerReport(
+        num_prompts=len(rate),
+        group_size=size,
+        mean_success_rate=float(rate.mean()),
+        share_never_solved=float((counts.num_correct == 0).mean()),
+        share_always_solved=float((counts.num_correct == counts.num_rollouts).mean()),
+        share_in_danger=float((risk > danger).mean()),
+        mean_risk=float(risk.mean()),
+        histogram=np.bincount(tenth, minlength=10),
+    )
+
+
+def danger_zone(rare_share: float, group_size: int, danger: float = 0.5) -> tuple[float, float] | None:
+    """Success rates whose tail-miss risk is above `danger`: (lowest, highest) on a grid of 0.001, or None.
+
+    Args:
+        rare_share, group_size, danger: as in `danger_report`.
+
+    Returns:
+        The ends of the zone, or None.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    grid = np.linspace(0.0, 1.0, 1001)
+    inside = grid[risk_of_prompts(grid, rare_share, group_size) > danger]
+    return (float(inside[0]), float(inside[-1])) if inside.size else None
+
+
+Outcome = tuple[Hashable, Hashable, bool]  # prompt, group, correct
+
+
+def _dump_outcomes(files: Sequence[Path], success_threshold: float) -> Iterator[Outcome]:
+    for path in files:
+        last_output: dict[str, tuple[int, Outcome]] = {}
+        for number, row in enumerate(_jsonl(path)):
+            _require(row, ("input", "score"), path)
+            prompt = (row["input"], json.dumps(row.get("gts"), sort_keys=True))
+            correct = _number(row["score"], "score", path) > success_threshold
+            # uid_session_output: a session that gave several outputs is one rollout, judged by its last output.
+            parts = str(row.get("uid", "")).rsplit("_", 2)
+            if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit():
+                group, session, output = (path.stem, parts[0]), f"{parts[0]}_{parts[1]}", int(parts[2])
+            else:
+                group, session, output = (path.stem, str(prompt)), f"row {number}", 0
+            if session not in last_output or output > last_output[session][0]:
+                last_output[session] = (output, (prompt, group, correct))
+        yield from (outcome for _, outcome in last_output.values())
+
+
+def _graded_outcomes(source: Path, success_threshold: float) -> Iterator[Outcome]:
+    for row in _graded_rows(source):
+        _require(row, ("problem_id",), source)
+        prompt = (row.get("benchmark"), row["problem_id"])
+        if row.get("correct") is not None:
+            correct = _number(row["correct"], "correct", source) > 0.5
+        elif row.get("verdict") is not None:
+            correct = row["verdict"] == "correct"
+        elif row.get("score") is not None:
+            correct = _number(row["score"], "score", source) > success_threshold
+        else:
+            raise ValueError(f"{source}: a row has none of correct, verdict, score; its columns are {sorted(row)}")
+        yield prompt, prompt, correct
+
+
+def _graded_rows(source: Path) -> Iterator[Row]:
+    if source.is_dir():
+        parts = sorted((source / "parts").glob("part-*.jsonl.gz"))
+        if not parts:
+            raise ValueError(f"{source} holds neither rollout dumps (<step>.jsonl) nor a store of verdicts (parts/)")
+        for part in parts:
+            yield from read_log(part)
+    elif source.suffix == ".parquet":
+        import pyarrow.parquet as parquet
+
+        names = set(parquet.read_schema(source).names)
+        columns = sorted(names & {"benchmark", "problem_id", "correct", "verdict", "score"})
+        yield from parquet.read_table(source, columns=columns).to_pylist()
+    elif source.name.endswith(".jsonl.gz"):
+        yield from read_log(source)
+    else:
+        yield from _jsonl(source)
+
+
+def _jsonl(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"{path}, line {number} is no JSON ({error.msg}): if the run still writes this step, leave it out"
+                ) from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {number} must be a JSON object with named columns")
+            yield row
+
+
+def _require(row: Row, names: Sequence[str], path: Path) -> None:
+    if missing := [name for name in names if name not in row]:
+        raise ValueError(f"{path}: column {', '.join(missing)} is missing; the columns are {sorted(row)}")
+
+
+def _number(value: Any, name: str, path: Path) -> float:
+    if not isinstance(value, (bool, int, float)) or not np.isfinite(value):
+        raise ValueError(f"{path}: {name} must be a finite number, got {value!r}")
+    return float(value)

@@ -1,0 +1,196 @@
+"""The categorical simulation over many group sizes, weights and seeds: parallel, resumable, one CSV.
+
+After every finished job the whole CSV is replaced at once, so an interrupted sweep keeps what it finished and the file
+is never half-written. A JSON beside it holds the settings; a sweep only continues a file made with the same ones.
+"""
+
+import csv
+import json
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+
+from verl_fgrpo.evaluation.files import write_atomic
+from verl_fgrpo.evaluation.provenance import provenance
+from verl_fgrpo.theory.simulation import NUM_ACTIONS, NUM_CORRECT, Trajectory, published_logits, simulate_batch
+
+PUBLISHED_GROUP_SIZES = tuple(2**power for power in range(1, 18))  # 2 ... 131,072
+COLUMNS = ("group_size", "focal_gamma", "seed", "step", "q_pos", "m_ret", "entropy", "anchor")
+RunKey = tuple[int, float, int]  # group_size, focal_gamma, seed
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A sweep; the defaults are the published one (arXiv 2602.06717, section 5.1 and App. J): 136 runs."""
+
+    group_sizes: tuple[int, ...] = PUBLISHED_GROUP_SIZES
+    focal_gammas: tuple[float, ...] = (0.0, 1.0)
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
+    steps: int = 1000
+    record_every: int = 10
+    learning_rate: float = 1e-2
+    optimizer: Literal["adam", "sgd"] = "adam"
+    num_actions: int = NUM_ACTIONS
+    num_correct: int = NUM_CORRECT
+    anchor_logit: float = 5.0
+    correct_logit: float = 3.0
+    wrong_logit: float = 0.0
+    reward_correct: float = 1.0
+    reward_wrong: float = -1.0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("group_sizes", "focal_gammas", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"{name} must hold distinct values, at least one, got {values!r}")
+        if self.record_every < 1:
+            raise ValueError(f"record_every must be >= 1 step, got {self.record_every!r}")
+
+    def settings(self) -> dict[str, Any]:
+        """What every run in one CSV must share: all but the lists of runs."""
+        return {k: v for k, v in asdict(self).items() if k not in ("group_sizes", "focal_gammas", "seeds")}
+
+
+QUICK = SweepConfig(group_sizes=(2, 32, 1024, 16384, 131072), seeds=(0,))  # shows the three regimes in a minute
+
+
+def run_sweep(config: SweepConfig, output: Path, workers: int = 1, progress: bool = True) -> Path:
+    """Run what `output` does not hold yet and return `output`.
+
+    Jobs go from the largest group size down, so that no worker ends alone on the longest. A run's numbers depend
+    neither on the order, nor on the workers, nor on what else is in the sweep.
+
+    Args:
+        config: the sweep.
+        output: CSV with one row per recorded step (columns: `COLUMNS`); `output` + ".json" holds settings and versions.
+        workers: processes with one thread each. On a CUDA device use 1: all runs of a group size then form one batch.
+        progress: show a progress bar of runs.
+
+    Returns:
+        output.
+
+    Raises:
+        ValueError: workers < 1, an existing output made with other settings, or an output without its settings.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be >= 1, got {workers!r}")
+    rows = _load_for_resume(config, output)
+    jobs = _open_jobs(config, finished=set(rows))
+    total = len(config.group_sizes) * len(config.focal_gammas) * len(config.seeds)
+    open_runs = sum(len(runs) for _, runs in jobs)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    made_by = provenance(("torch", "numpy"))
+    write_atomic(settings_path(output), json.dumps({"settings": config.settings()} | made_by, indent=2) + "\n")
+    with tqdm(total=total, initial=total - open_runs, unit="run", desc="simulate", disable=not progress) as bar:
+        for trajectories in _results(config, jobs, workers):
+            for trajectory in trajectories:
+                rows[(trajectory.group_size, trajectory.focal_gamma, trajectory.seed)] = _rows(trajectory, config)
+            write_atomic(output, "".join(_csv_lines(rows)))
+            bar.update(len(trajectories))
+    return output
+
+
+def settings_path(output: Path) -> Path:
+    """Path of the JSON that belongs to a sweep's CSV."""
+    return output.with_name(output.name + ".json")
+
+
+def final_rows(output: Path) -> str:
+    """The last recorded step of every run of a sweep, as CSV text."""
+    last: dict[tuple[str, ...], dict[str, str]] = {}
+    with output.open(newline="") as file:
+        for row in csv.DictReader(file):
+            last[row["group_size"], row["focal_gamma"], row["seed"]] = row
+    lines = [",".join(COLUMNS), *(",".join(row[column] for column in COLUMNS) for row in last.values())]
+    return "\n".join(lines) + "\n"
+
+
+def _open_jobs(config: SweepConfig, finished: set[RunKey]) -> list[tuple[int, list[tuple[float, int]]]]:
+    seeds_at_once = len(config.seeds) if config.device.startswith("cuda") else 1
+    jobs = []
+    for group_size in sorted(config.group_sizes, reverse=True):
+        for first in range(0, len(config.seeds), seeds_at_once):
+            seeds = config.seeds[first : first + seeds_at_once]
+            runs = [(g, s) for s in seeds for g in config.focal_gammas if (group_size, g, s) not in finished]
+            if runs:
+                jobs.append((group_size, runs))
+    return jobs
+
+
+def _results(
+    config: SweepConfig, jobs: list[tuple[int, list[tuple[float, int]]]], workers: int
+) -> Iterator[list[Trajectory]]:
+    if workers == 1:
+        for group_size, runs in jobs:
+            yield _simulate(config, group_size, runs)
+        return
+    context = multiprocessing.get_context("spawn")  # a forked torch may hang in its thread pool
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(_simulate, config, *job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _simulate(config: SweepConfig, group_size: int, runs: Sequence[tuple[float, int]]) -> list[Trajectory]:
+    return simulate_batch(
+        group_size,
+        runs,
+        config.steps,
+        logits=published_logits(
+            config.num_actions,
+            config.num_correct,
+            anchor=config.anchor_logit,
+            correct=config.correct_logit,
+            wrong=config.wrong_logit,
+        ),
+        num_correct=config.num_correct,
+        reward_correct=config.reward_correct,
+        reward_wrong=config.reward_wrong,
+        learning_rate=config.learning_rate,
+        optimizer=config.optimizer,
+        device=config.device,
+    )
+
+
+def _rows(trajectory: Trajectory, config: SweepConfig) -> list[list[str]]:
+    run = [str(trajectory.group_size), repr(trajectory.focal_gamma), str(trajectory.seed)]
+    series = (trajectory.q_pos, trajectory.m_ret, trajectory.entropy, trajectory.anchor)
+    recorded = sorted({*range(0, config.steps + 1, config.record_every), config.steps})
+    return [[*run, str(step), *(f"{values[step]:.9g}" for values in series)] for step in recorded]
+
+
+def _load_for_resume(config: SweepConfig, output: Path) -> dict[RunKey, list[list[str]]]:
+    if not output.exists():
+        return {}
+    if not settings_path(output).exists():
+        raise ValueError(
+            f"{output} exists without {settings_path(output).name}, so its settings are unknown: move it away"
+        )
+    stored = json.loads(settings_path(output).read_text())["settings"]
+    wanted = json.loads(json.dumps(config.settings()))
+    different = [f"{k}: {stored.get(k)!r} there, {v!r} now" for k, v in wanted.items() if stored.get(k) != v]
+    if different:
+        raise ValueError(f"{output} was made with other settings ({'; '.join(different)}): choose another output file")
+    rows: dict[RunKey, list[list[str]]] = {}
+    with output.open(newline="") as file:
+        for row in csv.DictReader(file):
+            key = (int(row["group_size"]), float(row["focal_gamma"]), int(row["seed"]))
+            rows.setdefault(key, []).append([row[column] for column in COLUMNS])
+    return rows
+
+
+def _csv_lines(rows: dict[RunKey, list[list[str]]]) -> Iterator[str]:
+    yield ",".join(COLUMNS) + "\n"
+    for key in sorted(rows):
+        for row in rows[key]:
+            yield ",".join(row) + "\n"
