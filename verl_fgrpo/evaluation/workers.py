@@ -34,7 +34,8 @@ class Limits:
     """Limits of one response.
 
     Attributes:
-        seconds: wall-clock time. math-verify's own limit (5 s a step) acts first where Python can be interrupted.
+        seconds: CPU time, so that a busy machine makes no time-outs; ten times as much wall-clock time ends it too.
+            math-verify's own limit (5 s of wall-clock time a step) acts first where Python can be interrupted.
         memory_mib: address space a worker may use beyond what it has after loading its libraries.
     """
 
@@ -64,6 +65,8 @@ class _Worker:
     task: Task | None = None
     done: int = 0
     deadline: float = 0.0
+    item_started: float = 0.0
+    cpu_at_start: float = 0.0
     ready: bool = False
     started: float = field(default_factory=time.monotonic)
 
@@ -116,7 +119,9 @@ def grade_tasks(
                 elif time.monotonic() > _deadline(worker):
                     if worker.task is None:
                         raise RuntimeError(f"a grading worker did not start within {START_SECONDS:.0f} s")
-                    detail = f"no verdict within {limits.seconds:g} s"
+                    if _has_time_left(worker, limits):
+                        continue
+                    detail = f"no verdict within {limits.seconds:g} s of CPU time"
                     yield from _abandon(worker, workers, waiting, "timeout", detail)
     finally:
         for worker in workers:
@@ -125,6 +130,25 @@ def grade_tasks(
 
 def _deadline(worker: _Worker) -> float:
     return worker.deadline if worker.ready else worker.started + START_SECONDS
+
+
+def _start_clock(worker: _Worker, limits: Limits) -> None:
+    worker.item_started = time.monotonic()
+    worker.deadline = worker.item_started + limits.seconds
+
+
+def _has_time_left(worker: _Worker, limits: Limits) -> bool:
+    """Whether the item has used less CPU time than it may; if so, its deadline moves on."""
+    try:
+        fields = open(f"/proc/{worker.process.pid}/stat").read().rpartition(")")[2].split()  # noqa: SIM115
+        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") - worker.cpu_at_start
+    except (OSError, IndexError):
+        return False  # no /proc: wall-clock time decides
+    left = limits.seconds - used
+    if left <= 0 or time.monotonic() - worker.item_started > 10 * limits.seconds:
+        return False
+    worker.deadline = time.monotonic() + max(0.05, left)
+    return True
 
 
 def _start(context: Any, limits: Limits, options: str) -> _Worker:
@@ -137,7 +161,7 @@ def _start(context: Any, limits: Limits, options: str) -> _Worker:
 
 def _send(worker: _Worker, task: Task, limits: Limits) -> None:
     worker.task, worker.done = task, 0
-    worker.deadline = time.monotonic() + limits.seconds
+    _start_clock(worker, limits)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died reading: `_receive` will see the end
         worker.pipe.send((task.problem, task.responses))
 
@@ -148,7 +172,7 @@ def _receive(
     """Handle all replies that have arrived, or the death of the worker."""
     try:
         while worker.pipe.poll():
-            reply = worker.pipe.recv()
+            reply, worker.cpu_at_start = worker.pipe.recv()
             if not worker.ready:
                 if reply is not None:
                     raise RuntimeError(f"a grading worker cannot start: {reply}")
@@ -158,7 +182,7 @@ def _receive(
             assert task is not None
             token = task.tokens[worker.done]
             worker.done += 1
-            worker.deadline = time.monotonic() + limits.seconds
+            _start_clock(worker, limits)
             if worker.done == len(task.responses):
                 worker.task = None
             yield token, reply
@@ -207,9 +231,9 @@ def _serve(pipe: Connection, memory_mib: int, options: str) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     except Exception as error:
-        pipe.send(f"{type(error).__name__}: {error}")
+        pipe.send((f"{type(error).__name__}: {error}", 0.0))
         return
-    pipe.send(None)
+    pipe.send((None, time.process_time()))
     graders: dict[str, Any] = {}
     while True:
         try:
@@ -217,7 +241,7 @@ def _serve(pipe: Connection, memory_mib: int, options: str) -> None:
         except EOFError:
             return
         for response in responses:
-            pipe.send(_grade(graders, problem, response, options))
+            pipe.send((_grade(graders, problem, response, options), time.process_time()))
 
 
 def _grade(graders: dict[str, Any], problem: Problem, response: str, options: str) -> Graded:
