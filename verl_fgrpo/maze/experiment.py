@@ -1,6 +1,6 @@
 """The maze experiment after training: sample held-out mazes from every checkpoint, compare GRPO with F-GRPO, report.
 
-OUT/samples/<run>-step<N>/   sample stores (`evaluation.samples`), resumed at single samples
+OUT/samples/<run>-step<N>/   runs of scripts/eval_passk.py, resumed at single samples
 OUT/report/                  report.md, pass_at_k.{md,csv,json,png,svg}, training.{csv,...,png,svg}, tests.{csv,...}
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from verl_fgrpo.evaluation.files import write_atomic
 from verl_fgrpo.evaluation.passk import powers_of_two
+from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.evaluation.report import (
     ProblemCounts,
     markdown_table,
@@ -29,7 +30,7 @@ from verl_fgrpo.evaluation.report import (
 from verl_fgrpo.evaluation.samples import Sample, SampleStore, sample_seed
 from verl_fgrpo.evaluation.significance import SubsampleTest, bootstrap_over_problems, subsample_tests
 from verl_fgrpo.maze.dataset import fingerprint, read_parquet
-from verl_fgrpo.maze.mazes import Maze
+from verl_fgrpo.maze.mazes import Maze, solve
 
 BENCHMARK = "maze"
 START = "start model"
@@ -72,7 +73,7 @@ def find_checkpoints(data: Path, runs: Sequence[Path]) -> list[Checkpoint]:
 
 def sample_checkpoint(
     checkpoint: Checkpoint,
-    store_path: Path,
+    run_folder: Path,
     mazes: Sequence[Maze],
     num_samples: int,
     max_tokens: int,
@@ -100,7 +101,8 @@ def sample_checkpoint(
         "temperature": 1.0,
         "seed": seed,
     }
-    store = SampleStore(store_path, settings)
+    store = SampleStore(run_folder / "samples", settings)
+    save_problems([as_problem(maze) for maze in mazes], run_folder / "problems.jsonl")
     missing = store.missing([(BENCHMARK, maze.problem_id) for maze in mazes], num_samples)
     todo: dict[str, list[int]] = {}
     for _, problem_id, index in missing:
@@ -129,15 +131,19 @@ def sample_checkpoint(
     return len(missing)
 
 
-def count_correct(store_path: Path, mazes: Sequence[Maze]) -> ProblemCounts:
-    """Grade a store: how many samples of each maze are its target action sequence, ended by the model itself."""
-    from verl_fgrpo.maze.mazes import solve
+def as_problem(maze: Maze) -> Problem:
+    """The maze as the evaluation's commands know it."""
+    return Problem(BENCHMARK, maze.problem_id, maze.text, "maze", (" ".join(solve(maze)),))
+
+
+def count_correct(run_folder: Path, mazes: Sequence[Maze]) -> ProblemCounts:
+    """Grade a run: how many samples of each maze are its target action sequence, ended by the model itself."""
     from verl_fgrpo.maze.rewards import is_correct_answer
 
     targets = {maze.problem_id: " ".join(solve(maze)) for maze in mazes}
     total = dict.fromkeys(targets, 0)
     correct = dict.fromkeys(targets, 0)
-    for sample in SampleStore(store_path).read():
+    for sample in SampleStore(run_folder / "samples").read():
         total[sample.problem_id] += 1
         correct[sample.problem_id] += sample.finish_reason == "stop" and is_correct_answer(
             sample.response, targets[sample.problem_id]
