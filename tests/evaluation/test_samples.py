@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verl_fgrpo.evaluation.files import CorruptLogError, LogWriter, read_log, write_atomic
-from verl_fgrpo.evaluation.samples import Sample, SampleStore, SampleStoreError, merge_stores, sample_seed
+from verl_fgrpo.evaluation.samples import Sample, SampleStore, SampleStoreError, key_of, merge_stores, sample_seed
 
 SETTINGS = {"model": "tiny", "temperature": 1.0, "max_tokens": 16, "seed": 0}
 
@@ -112,7 +112,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_no_store_no_settings(tmp_path: Path) -> None:
-    with pytest.raises(SampleStoreError, match="no sample store"):
+    with pytest.raises(SampleStoreError, match="no sample store at"):
         SampleStore(tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_a_sample_is_never_stored_twice(tmp_path: Path) -> None:
     store = fill(tmp_path / "s", [make(0)])
     with store.writer() as writer, pytest.raises(SampleStoreError, match="already stored"):
         writer.append(make(0))
-    assert Counter(sample.key for sample in store.read()) == {("maze", "p0", 0): 1}
+    assert Counter(key_of(sample) for sample in store.read()) == {("maze", "p0", 0): 1}
 
 
 def test_a_second_writer_is_refused_until_the_first_ends(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_kill_9_loses_and_doubles_nothing(tmp_path: Path) -> None:
             break
     samples = list(SampleStore(tmp_path / "s").read())
     assert kills == 4
-    assert sorted(sample.key for sample in samples) == sorted(
+    assert sorted(key_of(sample) for sample in samples) == sorted(
         ("maze", str(problem), index) for problem in range(20) for index in range(50)
     )
     for sample in samples:

@@ -1,4 +1,4 @@
-"""The sample store: one row per sample, append-only, compressed, resumable at every single sample.
+"""The store of samples and of verdicts on them: one row per sample, append-only, compressed, resumable at each row.
 
     store/
       manifest.json               the settings all samples share; opening with others is refused
@@ -19,12 +19,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Generic, TextIO, TypeVar
 
 from verl_fgrpo.evaluation.files import LogWriter, read_log, write_atomic
 from verl_fgrpo.evaluation.provenance import provenance
 
-__all__ = ["Sample", "SampleStore", "SampleStoreError", "SampleWriter", "merge_stores", "sample_seed"]
+__all__ = [
+    "VERDICTS",
+    "RowStore",
+    "RowWriter",
+    "Sample",
+    "SampleStore",
+    "SampleStoreError",
+    "Verdict",
+    "VerdictStore",
+    "key_of",
+    "merge_stores",
+    "sample_seed",
+]
 
 FORMAT = 1
 
@@ -54,9 +66,33 @@ class Sample:
     num_tokens: int
     finish_reason: str
 
-    @property
-    def key(self) -> tuple[str, str, int]:
-        return (self.benchmark, self.problem_id, self.sample_idx)
+
+@dataclass(frozen=True)
+class Verdict:
+    """What grading said about one sample.
+
+    Attributes:
+        benchmark, problem_id, sample_idx: which sample.
+        verdict: exactly one of `VERDICTS`.
+        answer: the extracted answer, for majority votes and for counting distinct answers; None if there is none.
+        detail: why it timed out or failed; "" otherwise.
+    """
+
+    benchmark: str
+    problem_id: str
+    sample_idx: int
+    verdict: str
+    answer: str | None
+    detail: str
+
+
+VERDICTS = ("correct", "wrong", "unparsed", "timeout", "error")
+Key = tuple[str, str, int]
+RowT = TypeVar("RowT", Sample, Verdict)
+
+
+def key_of(row: Sample | Verdict) -> Key:
+    return (row.benchmark, row.problem_id, row.sample_idx)
 
 
 def sample_seed(seed: int, benchmark: str, problem_id: str, sample_idx: int) -> int:
@@ -65,58 +101,62 @@ def sample_seed(seed: int, benchmark: str, problem_id: str, sample_idx: int) -> 
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
-class SampleStore:
-    """A folder of samples drawn with the same settings.
+class RowStore(Generic[RowT]):
+    """A folder of rows (samples, or verdicts on them) made with the same settings.
 
     Args:
         path: folder; made if absent.
-        settings: everything that defines the distribution sampled from (model, weights hash, prompt hash, temperature,
-            ...), JSON values only. Required for a new store; for an existing one it must be equal, or None to read.
+        settings: everything that defines the rows' distribution (model, weights hash, prompt hash, temperature, ...),
+            JSON values only. Required for a new store; for an existing one it must be equal, or None to read.
 
     Raises:
         SampleStoreError: no store there and no settings given, settings that differ, or a newer format.
     """
 
+    row_type: type[RowT]
+
     def __init__(self, path: Path | str, settings: Mapping[str, Any] | None = None) -> None:
         self.path = Path(path)
         manifest_path = self.path / "manifest.json"
+        kind = self.row_type.__name__.lower()
         if manifest_path.exists():
             self.manifest: dict[str, Any] = json.loads(manifest_path.read_text())
-            if self.manifest.get("format") != FORMAT:
+            if (self.manifest.get("format"), self.manifest.get("kind")) != (FORMAT, kind):
                 raise SampleStoreError(
-                    f"{manifest_path} has format {self.manifest.get('format')!r}, this version reads {FORMAT}"
+                    f"{manifest_path} has kind {self.manifest.get('kind')!r}, format {self.manifest.get('format')!r};"
+                    f" expected {kind!r} of format {FORMAT}"
                 )
             if settings is not None:
                 _refuse_other_settings(self.path, self.manifest["settings"], _as_json(settings))
         elif settings is None:
-            raise SampleStoreError(f"no sample store at {self.path}: {manifest_path.name} is missing")
+            raise SampleStoreError(f"no {kind} store at {self.path}: {manifest_path.name} is missing")
         else:
-            self.manifest = {"format": FORMAT, "settings": _as_json(settings), "created": provenance()}
+            self.manifest = {"format": FORMAT, "kind": kind, "settings": _as_json(settings), "created": provenance()}
             write_atomic(manifest_path, json.dumps(self.manifest, indent=2, sort_keys=True) + "\n")
         self.settings: dict[str, Any] = self.manifest["settings"]
 
     def part_paths(self) -> list[Path]:
         return sorted((self.path / "parts").glob("part-*.jsonl.gz"))
 
-    def read(self) -> Iterator[Sample]:
-        """All samples, part by part, in the order written."""
-        names = [field.name for field in fields(Sample)]
+    def read(self) -> Iterator[RowT]:
+        """All rows, part by part, in the order written."""
+        names = [field.name for field in fields(self.row_type)]
         for part in self.part_paths():
             for row in read_log(part):
-                yield Sample(**{name: row[name] for name in names})
+                yield self.row_type(**{name: row[name] for name in names})
 
     def present(self) -> dict[tuple[str, str], set[int]]:
-        """{(benchmark, problem_id): sample indices stored}. Raises SampleStoreError on a sample stored twice."""
+        """{(benchmark, problem_id): sample indices stored}. Raises SampleStoreError on a key stored twice."""
         found: dict[tuple[str, str], set[int]] = defaultdict(set)
-        for sample in self.read():
-            indices = found[sample.benchmark, sample.problem_id]
-            if sample.sample_idx in indices:
-                raise SampleStoreError(f"{self.path}: sample {sample.key} is stored twice")
-            indices.add(sample.sample_idx)
+        for row in self.read():
+            indices = found[row.benchmark, row.problem_id]
+            if row.sample_idx in indices:
+                raise SampleStoreError(f"{self.path}: {key_of(row)} is stored twice")
+            indices.add(row.sample_idx)
         return dict(found)
 
-    def missing(self, problems: Iterable[tuple[str, str]], num_samples: int) -> list[tuple[str, str, int]]:
-        """Keys still to be drawn for `num_samples` samples of every (benchmark, problem_id), problem by problem."""
+    def missing(self, problems: Iterable[tuple[str, str]], num_samples: int) -> list[Key]:
+        """Keys still to be made for `num_samples` rows of every (benchmark, problem_id), problem by problem."""
         if num_samples < 1:
             raise ValueError(f"num_samples={num_samples} must be at least 1")
         present = self.present()
@@ -126,16 +166,28 @@ class SampleStore:
             for index in sorted(set(range(num_samples)) - present.get((benchmark, problem_id), set()))
         ]
 
-    def writer(self, flush_rows: int = 256, flush_seconds: float = 5.0) -> SampleWriter:
+    def writer(self, flush_rows: int = 256, flush_seconds: float = 5.0) -> RowWriter[RowT]:
         """Open a new part for writing (use as a context manager). One writer per store at a time."""
-        return SampleWriter(self, flush_rows, flush_seconds)
+        return RowWriter(self, flush_rows, flush_seconds)
 
 
-class SampleWriter:
-    """Appends samples to a new part of a store; see `SampleStore.writer`. Refuses a sample that is already stored."""
+class SampleStore(RowStore[Sample]):
+    """Samples drawn with the same settings; see `RowStore`."""
 
-    def __init__(self, store: SampleStore, flush_rows: int, flush_seconds: float) -> None:
-        self._store = store
+    row_type = Sample
+
+
+class VerdictStore(RowStore[Verdict]):
+    """Verdicts on the samples of one store, all graded with the same settings; see `RowStore`."""
+
+    row_type = Verdict
+
+
+class RowWriter(Generic[RowT]):
+    """Appends rows to a new part of a store; see `RowStore.writer`. Refuses a key that is already stored."""
+
+    def __init__(self, store: RowStore[RowT], flush_rows: int, flush_seconds: float) -> None:
+        self._store: RowStore[RowT] = store
         parts = store.path / "parts"
         parts.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(store.path)
@@ -149,12 +201,16 @@ class SampleWriter:
             self._lock.close()
             raise
 
-    def append(self, sample: Sample) -> None:
-        indices = self._present.setdefault((sample.benchmark, sample.problem_id), set())
-        if sample.sample_idx in indices:
-            raise SampleStoreError(f"{self._store.path}: sample {sample.key} is already stored")
-        indices.add(sample.sample_idx)
-        self._log.append(asdict(sample))
+    def __contains__(self, key: Key) -> bool:
+        benchmark, problem_id, sample_idx = key
+        return sample_idx in self._present.get((benchmark, problem_id), ())
+
+    def append(self, row: RowT) -> None:
+        key = key_of(row)
+        if key in self:
+            raise SampleStoreError(f"{self._store.path}: {key} is already stored")
+        self._present.setdefault(key[:2], set()).add(row.sample_idx)
+        self._log.append(asdict(row))
 
     def flush(self) -> None:
         """Put everything appended so far safely on disk."""
@@ -164,7 +220,7 @@ class SampleWriter:
         self._log.close()
         self._lock.close()
 
-    def __enter__(self) -> SampleWriter:
+    def __enter__(self) -> RowWriter[RowT]:
         return self
 
     def __exit__(
@@ -187,18 +243,18 @@ def merge_stores(sources: Sequence[Path | str], destination: Path | str) -> int:
     for store in stores[1:]:
         _refuse_other_settings(store.path, stores[0].settings, store.settings)
     target = SampleStore(destination, stores[0].settings)
-    seen = {sample.key: _digest(sample) for sample in target.read()}
+    seen = {key_of(sample): _digest(sample) for sample in target.read()}
     added = 0
     with target.writer() as writer:
         for store in stores:
             for sample in store.read():
                 digest = _digest(sample)
-                if seen.setdefault(sample.key, digest) != digest:
+                if seen.setdefault(key_of(sample), digest) != digest:
                     raise SampleStoreError(
-                        f"sample {sample.key} of {store.path} differs from the one already merged: the shards overlap. "
+                        f"sample {key_of(sample)} of {store.path} differs from the one already merged: shards overlap. "
                         "Give each machine sample indices of its own."
                     )
-                if sample.sample_idx not in writer._present.get((sample.benchmark, sample.problem_id), set()):
+                if key_of(sample) not in writer:
                     writer.append(sample)
                     added += 1
     return added

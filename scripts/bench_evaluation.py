@@ -1,0 +1,139 @@
+"""Two measurements, each a ratio to the plain way of doing it, from one run on this machine.
+
+python scripts/bench_evaluation.py subsample
+python scripts/bench_evaluation.py grading --benchmark math500=FILE --benchmark olympiadbench=FILE [--problems 20]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+
+import numpy as np
+
+
+def bench_subsample(
+    num_problems: int = 1547, num_samples: int = 1024, iterations: int = 50_000, slice_: int = 5
+) -> None:
+    """Time of the paper's test, and of shuffling 0/1 outcomes with numpy for a few of its iterations."""
+    from verl_fgrpo.evaluation.passk import pass_at_k
+    from verl_fgrpo.evaluation.significance import subsample_tests
+
+    rng = np.random.default_rng(0)
+    base = rng.binomial(num_samples, rng.beta(0.4, 0.6, num_problems))
+    focal = np.clip(base + rng.integers(-40, 60, num_problems), 0, num_samples)
+    started = time.perf_counter()
+    results = subsample_tests(base, focal, num_samples, [1, 256], m=256, iterations=iterations, rng=1)
+    ours = time.perf_counter() - started
+
+    outcomes = [np.arange(num_samples)[None, :] < counts[:, None] for counts in (base, focal)]
+    started = time.perf_counter()
+    for _ in range(slice_):
+        for table in outcomes:
+            drawn = rng.permuted(table, axis=1)[:, :256].sum(axis=1)
+            for k in (1, 256):
+                pass_at_k(256, drawn, k).mean()
+    naive = (time.perf_counter() - started) / slice_ * iterations
+    for k, result in results.items():
+        print(f"k={k}: difference {result.difference:+.4f}, interval {result.interval}, p {result.p_value:.5f}")
+    print(
+        f"2 models x {num_problems} problems x n={num_samples} x k in (1, 256) x {iterations} iterations: {ours:.1f} s;"
+        f" shuffling with numpy {naive:.0f} s (from {slice_} iterations); ratio {naive / ours:.0f}"
+    )
+
+
+def bench_grading(files: dict[str, str], num_problems: int, num_samples: int, workers: int, same_text: bool) -> None:
+    """Samples per second against math-verify called one by one, and every verdict that differs."""
+    from math_verify import parse, verify
+
+    from verl_fgrpo.data.benchmarks import load_benchmark, read_rows
+    from verl_fgrpo.evaluation.answer_mix import answer_variants, sample_responses
+    from verl_fgrpo.evaluation.grading import grade_samples
+    from verl_fgrpo.evaluation.problems import Problem
+    from verl_fgrpo.evaluation.samples import Sample
+    from verl_fgrpo.evaluation.workers import Limits
+
+    rng = np.random.default_rng(0)
+    pool: list[tuple[Problem, str]] = []
+    for name, path in files.items():
+        loaded = load_benchmark(name, path, check_size=False)
+        texts = [str(row.get("solution") or row.get("problem") or "") for row in read_rows(path)]
+        pool += [(problem, text.replace("\\boxed", "")) for problem, text in zip(loaded, texts, strict=False)]
+    golds = [problem.answers[0] for problem, _ in pool]
+    chosen = [pool[index] for index in rng.choice(len(pool), size=min(num_problems, len(pool)), replace=False)]
+    samples = []
+    for problem, text in chosen:
+        others = [golds[index] for index in rng.choice(len(golds), size=20)]
+        variants = answer_variants(problem.answers[0], others, rng, max(5, num_samples // 20))
+        for index, response in enumerate(sample_responses(text, variants, num_samples, rng, same_text)):
+            samples.append(Sample(problem.benchmark, problem.problem_id, index, 0, response, 0, "stop"))
+    by_key = {problem.key: problem for problem, _ in chosen}
+    print(
+        f"{len(chosen)} problems x {num_samples} samples, {np.mean([len(s.response) for s in samples]):.0f} characters "
+        f"a response, {len({(s.problem_id, s.response) for s in samples})} distinct texts"
+    )
+
+    started, cpu = time.perf_counter(), _cpu_seconds()
+    ours = {}
+    for verdict in grade_samples(samples, by_key, Limits(), workers):
+        ours[verdict.benchmark, verdict.problem_id, verdict.sample_idx] = verdict
+    seconds, cpu = time.perf_counter() - started, _cpu_seconds() - cpu
+    print(f"this package, {workers} workers: {seconds:.1f} s (CPU {cpu:.1f} s), {len(samples) / seconds:.0f} samples/s")
+    print("verdicts:", dict(Counter(verdict.verdict for verdict in ours.values())))
+
+    gold = {key: [parse(f"\\boxed{{{answer}}}") for answer in problem.answers] for key, problem in by_key.items()}
+    started, their_cpu = time.perf_counter(), _cpu_seconds()
+    theirs = {}
+    for sample in samples:
+        parsed = parse(sample.response)
+        golds_ = gold[sample.benchmark, sample.problem_id]
+        theirs[sample.benchmark, sample.problem_id, sample.sample_idx] = any(verify(one, parsed) for one in golds_)
+    one_by_one, their_cpu = time.perf_counter() - started, _cpu_seconds() - their_cpu
+    print(
+        f"math-verify one by one: {one_by_one:.1f} s (CPU {their_cpu:.1f} s), {len(samples) / one_by_one:.0f} samples/s"
+    )
+    different = [key for key, verdict in ours.items() if (verdict.verdict == "correct") != theirs[key]]
+    timeouts = [key for key in different if ours[key].verdict == "timeout"]
+    print(
+        f"ratio {one_by_one / seconds:.1f} (of CPU time {their_cpu / cpu:.1f}); "
+        f"different verdicts {len(different)}, of which time-outs {len(timeouts)}"
+    )
+    by_text = {(s.benchmark, s.problem_id, s.sample_idx): s.response for s in samples}
+    for key in different[:20]:
+        print(json.dumps([by_key[key[:2]].answers, by_text[key][-200:], ours[key].verdict, theirs[key]]))
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and all it started, living or waited for."""
+    import psutil
+
+    this = psutil.Process()
+    total = 0.0
+    for process in [this, *this.children(recursive=True)]:
+        times = process.cpu_times()
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def main(args: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("subsample", "grading"))
+    parser.add_argument("--benchmark", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--problems", type=int, default=20)
+    parser.add_argument("--num-samples", type=int, default=1024)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--same-text", action="store_true", help="the reasoning is equal in all samples of a problem")
+    options = parser.parse_args(args)
+    if options.what == "subsample":
+        bench_subsample()
+    elif not options.benchmark:
+        parser.error("grading needs at least one --benchmark NAME=FILE")
+    else:
+        files = dict(entry.split("=", 1) for entry in options.benchmark)
+        bench_grading(files, options.problems, options.num_samples, options.workers, options.same_text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Build data files.
+
+    python scripts/prepare_data.py benchmarks --out data/benchmarks                         # all nine, from the hub
+    python scripts/prepare_data.py benchmarks --out data/benchmarks --only aime24 math500   # some of them
+    python scripts/prepare_data.py benchmarks --out data/benchmarks --only aime24 --local aime24=aime.json
+
+One JSON-lines file per benchmark, for `scripts/eval_passk.py sample --problems`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    benchmarks = commands.add_parser("benchmarks", help="the evaluation benchmarks, in one schema, sizes checked")
+    benchmarks.add_argument("--out", required=True, type=Path)
+    benchmarks.add_argument("--only", nargs="+", metavar="NAME", help="default: the paper's nine")
+    benchmarks.add_argument("--local", nargs="+", default=[], metavar="NAME=FILE", help=".json, .jsonl or .parquet")
+    benchmarks.add_argument("--any-size", action="store_true", help="do not check the number of problems")
+    benchmarks.add_argument("--list", action="store_true", help="print sources and sizes and stop")
+    benchmarks.set_defaults(run_command=_benchmarks)
+    options = parser.parse_args(arguments)
+    try:
+        options.run_command(options)
+    except (ValueError, RuntimeError, FileNotFoundError) as error:
+        sys.exit(f"prepare_data.py {options.command}: {error}")
+
+
+def _benchmarks(options: argparse.Namespace) -> None:
+    from verl_fgrpo.data.benchmarks import BENCHMARKS, load_benchmark
+    from verl_fgrpo.evaluation.problems import save_problems
+
+    if options.list:
+        for name, benchmark in BENCHMARKS.items():
+            size = " or ".join(map(str, benchmark.sizes)) or "any"
+            print(f"{name:14} {size:>10} problems  {'/'.join(filter(None, benchmark.hub))}: {benchmark.note}")
+        return
+    local = dict(entry.split("=", 1) for entry in options.local)
+    names = options.only or [name for name, benchmark in BENCHMARKS.items() if benchmark.block]
+    if unused := sorted(set(local) - set(names)):
+        raise ValueError(f"--local names {unused}, which --only leaves out")
+    failed = []
+    for name in names:
+        try:
+            problems = load_benchmark(name, local.get(name), check_size=not options.any_size)
+        except (ValueError, RuntimeError, FileNotFoundError) as error:
+            failed.append(name)
+            print(error, file=sys.stderr)
+            continue
+        save_problems(problems, options.out / f"{name}.jsonl")
+        print(f"{name}: {len(problems)} problems -> {options.out / f'{name}.jsonl'}")
+    if failed:
+        raise RuntimeError(f"{', '.join(failed)} not written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Data preparation: training files for verl, and the evaluation benchmarks in one schema."""

@@ -1,0 +1,238 @@
+"""What is right: one grader per kind of problem. They run in killable worker processes, see `workers`.
+
+A grader maps (problem, response) to (verdict, extracted answer, detail) with verdict one of correct, wrong, unparsed,
+error. Time-outs, memory limits and crashes are the workers' business, except math-verify's own time limit.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+from verl_fgrpo.evaluation.problems import Problem
+
+__all__ = ["Graded", "Grader", "grade_choice", "grade_ifeval", "grade_maze", "grade_math", "grader_of"]
+
+Graded = tuple[str, str | None, str]
+Grader = Callable[[Problem, str], Graded]
+
+# Longest answer text kept for majority votes; a longer one is cut (it is still graded whole).
+ANSWER_CHARACTERS = 500
+
+
+def grader_of(kind: str, options: str = "{}") -> Grader:
+    """The grader of a kind; `options` is JSON, e.g. '{"ifeval": "loose"}'."""
+    if kind == "ifeval":
+        mode = json.loads(options).get("ifeval", "strict")
+        return lambda problem, response: grade_ifeval(problem, response, mode)
+    return {"math": grade_math, "choice": grade_choice, "maze": grade_maze, "synlogic": grade_synlogic}[kind]
+
+
+def grade_math(problem: Problem, response: str) -> Graded:
+    r"""math-verify with its default settings: correct iff `verify(parse(gold), parse(response))` for some gold answer.
+
+    The gold is parsed as `\boxed{gold}`, as it stands in a response, and once. Of the response, math-verify's regular
+    expressions search the whole text every time; the parsing of what they find (its costly part) and the comparison
+    are remembered for texts with the same match, which changes no verdict because both depend on nothing else.
+
+    Unlike math-verify's defaults, which return False, a comparison that fails is reported: timeout for its time limit
+    (5 s a comparison), error for an exception, both only if no other comparison succeeds.
+    """
+    from math_verify import parse
+    from math_verify.errors import TimeoutException
+
+    _remember_matches()
+    try:
+        target = parse(response, raise_on_error=True)
+    except TimeoutException:
+        return "timeout", None, "math-verify: parsing took over 5 s"
+    except Exception as error:
+        return "error", None, f"math-verify, parsing: {type(error).__name__}: {str(error)[:200]}"
+    if not target:
+        return "unparsed", None, ""
+    answer = next((part for part in reversed(target) if isinstance(part, str)), None)
+    verdict, detail = _compare(problem.answers, _Parsed(target))
+    if answer is None:
+        answer = str(target[0])
+    return verdict, answer[:ANSWER_CHARACTERS], detail
+
+
+class _Parsed:
+    """A parsed response as a dictionary key: equal if math-verify remembered the very same objects."""
+
+    def __init__(self, target: list[Any]) -> None:
+        self.target = target
+        self._identity = tuple(part if isinstance(part, str) else id(part) for part in target)
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Parsed) and self._identity == other._identity
+
+
+@lru_cache(maxsize=4096)
+def _compare(answers: tuple[str, ...], parsed: _Parsed) -> tuple[str, str]:
+    from math_verify import verify
+    from math_verify.errors import TimeoutException
+
+    failure = ("wrong", "")
+    for gold in answers:
+        expected = _parsed_gold(gold)
+        if not expected:
+            failure = ("error", f"math-verify cannot parse the gold answer {gold[:100]!r}")
+        # One pair at a time, as verify does inside, but so that a failing pair is told from a different answer.
+        for one, other in product(expected, parsed.target):
+            try:
+                if verify([one], [other], raise_on_error=True):
+                    return "correct", ""
+            except TimeoutException:
+                failure = ("timeout", "math-verify: a comparison took over 5 s")
+            except Exception as error:
+                if failure[0] != "timeout":
+                    failure = ("error", f"math-verify, comparing: {type(error).__name__}: {str(error)[:200]}")
+    return failure
+
+
+@lru_cache(maxsize=4096)
+def _parsed_gold(gold: str) -> list[Any]:
+    from math_verify import parse
+
+    return list(parse(f"\\boxed{{{gold.strip()}}}"))
+
+
+@lru_cache(maxsize=1)
+def _remember_matches() -> None:
+    """Let math-verify's own `extract_match` remember its results by what the regular expression captured.
+
+    It is a pure function of the captured groups and the configuration (math-verify 0.8 and 0.9; a test checks it).
+    """
+    import math_verify.parser as parser
+
+    original = parser.extract_match
+    results: dict[Any, Any] = {}
+
+    def extract_match(match: re.Match[str], target_type: Any) -> Any:
+        key = (tuple(match.groupdict().items()), target_type)
+        if key not in results:
+            if len(results) >= 20_000:
+                results.clear()
+            results[key] = original(match, target_type)
+        return results[key]
+
+    parser.extract_match = extract_match
+
+
+_BOXED_LETTER = re.compile(r"\\boxed\s*\{\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*\(?([A-Za-z])\)?(?=[\s.:,)}])")
+_ANSWER_LETTER = re.compile(r"(?i:answer)\s*(?:is|:)?\s*:?\s*\**\s*\$?\(?([A-J])\)?(?![A-Za-z])")
+
+
+def grade_choice(problem: Problem, response: str) -> Graded:
+    """Multiple choice: the letter in the last \\boxed{...}, else after the last "answer is" / "Answer:"; no guessing.
+
+    A response without either is unparsed. A boxed text that is not one letter is unparsed too, not searched further.
+    """
+    if "\\boxed" in response:
+        last = response[response.rindex("\\boxed") :][:200]
+        found = _BOXED_LETTER.match(last)
+        letter = found.group(1) if found else None
+    else:
+        letters = _ANSWER_LETTER.findall(response)
+        letter = letters[-1] if letters else None
+    if letter is None:
+        return "unparsed", None, ""
+    letter = letter.upper()
+    return ("correct" if letter in problem.answers else "wrong"), letter, ""
+
+
+def grade_maze(problem: Problem, response: str) -> Graded:
+    """The maze package's own reward decides; the answer is the path, so that distinct paths can be counted.
+
+    An empty response is unparsed; any other one that is not the target path is wrong.
+    """
+    from verl_fgrpo.maze.rewards import END, is_correct_answer
+
+    path = " ".join(response.strip().removesuffix(END).split())
+    if not path:
+        return "unparsed", None, ""
+    correct = any(is_correct_answer(response, answer) for answer in problem.answers)
+    return ("correct" if correct else "wrong"), path[:ANSWER_CHARACTERS], ""
+
+
+def grade_ifeval(problem: Problem, response: str, mode: str = "strict") -> Graded:
+    """IFEval at prompt level: correct iff every instruction is followed, by the checkers in lm-eval.
+
+    Source: arXiv 2311.07911, section 2.2. `mode` "loose" also accepts the response without its first line, last line or
+    asterisks. An empty response follows nothing: wrong. The answer is a bit per instruction ("101").
+    """
+    if mode not in ("strict", "loose"):
+        raise ValueError(f"ifeval mode {mode!r} must be 'strict' or 'loose'")
+    checkers = optional_module(
+        "lm_eval.tasks.ifeval.utils", "IFEval is graded by lm-eval's checkers: pip install 'lm-eval[ifeval]'"
+    )
+    example = checkers.InputExample(
+        key=0,
+        instruction_id_list=list(problem.extra["instruction_id_list"]),
+        prompt=problem.prompt,
+        kwargs=list(problem.extra["kwargs"]),
+    )
+    try:
+        followed = getattr(checkers, f"test_instruction_following_{mode}")(example, response).follow_instruction_list
+    except LookupError as error:
+        if "nltk" not in str(error):
+            raise
+        raise LookupError(
+            "an instruction that counts sentences or words needs NLTK's data: python -m nltk.downloader punkt_tab"
+        ) from error
+    bits = "".join("1" if one else "0" for one in followed)
+    return ("correct" if all(followed) else "wrong"), bits, ""
+
+
+def grade_synlogic(problem: Problem, response: str) -> Graded:
+    """SynLogic (arXiv 2505.19641): the verifier of the problem's game, from a checkout named by SYNLOGIC_ROOT.
+
+    The verifiers catch their own exceptions and say only right or wrong. Unparsed: their `extract_answer`, if it takes
+    the response alone, finds nothing.
+    """
+    verifiers, data = _synlogic()
+    task = problem.extra["task"].rsplit("/", 1)[-1]
+    if task not in verifiers:
+        raise ValueError(f"SynLogic has no verifier for {task!r}")
+    verifier = verifiers[task]()
+    item = data.from_json_str(problem.extra["game_data_str"])
+    if verifier.verify(item, response):
+        return "correct", None, ""
+    try:
+        answer = verifier.extract_answer(response)
+    except Exception:
+        answer = ""
+    return ("unparsed" if answer is None else "wrong"), None, ""
+
+
+@lru_cache(maxsize=1)
+def _synlogic() -> tuple[Any, Any]:
+    root = os.environ.get("SYNLOGIC_ROOT")
+    remedy = (
+        "SynLogic is graded by the verifiers of its repository: clone MiniMax-AI/SynLogic from GitHub, install its "
+        "requirements and set SYNLOGIC_ROOT to the folder"
+    )
+    if not root or not os.path.isfile(os.path.join(root, "task2verifier.py")):
+        raise ModuleNotFoundError(f"{remedy} (now {root!r}, which has no task2verifier.py)")
+    sys.path.insert(0, root)
+    classes = optional_module("task2verifier", remedy).verifier_classes
+    return classes, optional_module("base.data", remedy).Data
+
+
+def optional_module(name: str, remedy: str) -> Any:
+    """Import a module that only some graders need; ModuleNotFoundError with a remedy otherwise."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{name} is not installed ({error}). {remedy}") from error

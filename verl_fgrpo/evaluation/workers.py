@@ -1,0 +1,240 @@
+"""Grading in worker processes that can be killed: a time and a memory limit for every single response.
+
+A regular expression or an integer power inside sympy cannot be interrupted from Python, so a limit that holds needs a
+process of its own. The parent sends a chunk of items to a worker and gets one reply per item; when a reply is overdue,
+it kills the worker (SIGKILL), gives that item the verdict "timeout", starts a new worker and sends it the rest.
+A worker that dies by itself (out of memory, segmentation fault) gives its current item the verdict "error".
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from verl_fgrpo.evaluation.graders import Graded, grader_of
+from verl_fgrpo.evaluation.problems import Problem
+
+__all__ = ["Limits", "Task", "grade_tasks"]
+
+START_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one response.
+
+    Attributes:
+        seconds: wall-clock time. math-verify's own limit (5 s a step) acts first where Python can be interrupted.
+        memory_mib: address space a worker may use beyond what it has after loading its libraries.
+    """
+
+    seconds: float = 10.0
+    memory_mib: int = 2048
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise ValueError(f"seconds={self.seconds} must be positive")
+        if self.memory_mib < 64:
+            raise ValueError(f"memory_mib={self.memory_mib} must be at least 64: sympy itself needs some")
+
+
+@dataclass
+class Task:
+    """Responses to one problem; `tokens` come back with the verdicts, in whatever order."""
+
+    problem: Problem
+    responses: list[str]
+    tokens: list[Any]
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    task: Task | None = None
+    done: int = 0
+    deadline: float = 0.0
+    ready: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+
+def grade_tasks(
+    tasks: Iterable[Task], limits: Limits | None = None, num_workers: int = 1, options: str = "{}"
+) -> Iterator[tuple[Any, Graded]]:
+    """Yield (token, (verdict, answer, detail)) for every response of every task, in order of completion.
+
+    Args:
+        tasks: read lazily, one per idle worker.
+        limits: of one response.
+        num_workers: processes.
+        options: of the graders, see `graders.grader_of`.
+
+    Raises:
+        RuntimeError: a worker cannot start (a library is missing, say); its message is passed on.
+    """
+    limits = limits or Limits()
+    if num_workers < 1:
+        raise ValueError(f"num_workers={num_workers} must be at least 1")
+    # Fork from a clean server that has loaded the libraries once: a new worker starts in milliseconds, and inherits
+    # neither the parent's threads nor its open files.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["verl_fgrpo.evaluation.workers", "verl_fgrpo.evaluation.warm"])
+    source = iter(tasks)
+    waiting: deque[Task] = deque()
+    workers: list[_Worker] = []
+
+    def more() -> bool:
+        if not waiting and (task := next(source, None)) is not None:
+            waiting.append(task)
+        return bool(waiting)
+
+    try:
+        while True:
+            for worker in workers:
+                if worker.ready and worker.task is None and more():
+                    _send(worker, waiting.popleft(), limits)
+            if more() and len(workers) < num_workers:
+                workers.append(_start(context, limits, options))
+            if not waiting and all(worker.task is None for worker in workers):
+                return
+            busy = [worker for worker in workers if worker.task is not None or not worker.ready]
+            timeout = max(0.0, min(map(_deadline, busy)) - time.monotonic())
+            readable = set(wait([worker.pipe for worker in busy], timeout))
+            for worker in busy:
+                if worker.pipe in readable:
+                    yield from _receive(worker, workers, waiting, limits)
+                elif time.monotonic() > _deadline(worker):
+                    if worker.task is None:
+                        raise RuntimeError(f"a grading worker did not start within {START_SECONDS:.0f} s")
+                    detail = f"no verdict within {limits.seconds:g} s"
+                    yield from _abandon(worker, workers, waiting, "timeout", detail)
+    finally:
+        for worker in workers:
+            _kill(worker)
+
+
+def _deadline(worker: _Worker) -> float:
+    return worker.deadline if worker.ready else worker.started + START_SECONDS
+
+
+def _start(context: Any, limits: Limits, options: str) -> _Worker:
+    parent, child = context.Pipe()
+    process = context.Process(target=_serve, args=(child, limits.memory_mib, options), daemon=True)
+    process.start()
+    child.close()
+    return _Worker(process, parent)
+
+
+def _send(worker: _Worker, task: Task, limits: Limits) -> None:
+    worker.task, worker.done = task, 0
+    worker.deadline = time.monotonic() + limits.seconds
+    worker.pipe.send((task.problem, task.responses))
+
+
+def _receive(
+    worker: _Worker, workers: list[_Worker], waiting: deque[Task], limits: Limits
+) -> Iterator[tuple[Any, Graded]]:
+    """Handle all replies that have arrived, or the death of the worker."""
+    try:
+        while worker.pipe.poll():
+            reply = worker.pipe.recv()
+            if not worker.ready:
+                if reply is not None:
+                    raise RuntimeError(f"a grading worker cannot start: {reply}")
+                worker.ready = True
+                return
+            task = worker.task
+            assert task is not None
+            token = task.tokens[worker.done]
+            worker.done += 1
+            worker.deadline = time.monotonic() + limits.seconds
+            if worker.done == len(task.responses):
+                worker.task = None
+            yield token, reply
+            if worker.task is None:
+                return
+    except (EOFError, ConnectionResetError):
+        worker.process.join(5)
+        if not worker.ready:
+            raise RuntimeError(f"a grading worker died at its start, exit code {worker.process.exitcode}") from None
+        detail = f"the worker died, exit code {worker.process.exitcode} (memory limit or a crash in a library)"
+        yield from _abandon(worker, workers, waiting, "error", detail)
+
+
+def _abandon(
+    worker: _Worker, workers: list[_Worker], waiting: deque[Task], verdict: str, detail: str
+) -> Iterator[tuple[Any, Graded]]:
+    """Give the current item its verdict, keep the rest of the task for another worker, and end this one."""
+    _kill(worker)
+    workers.remove(worker)
+    task = worker.task
+    if task is not None:
+        at = worker.done
+        if at + 1 < len(task.responses):
+            waiting.appendleft(Task(task.problem, task.responses[at + 1 :], task.tokens[at + 1 :]))
+        yield task.tokens[at], (verdict, None, detail)
+
+
+def _kill(worker: _Worker) -> None:
+    worker.process.kill()
+    worker.process.join()
+    worker.pipe.close()
+
+
+def _serve(pipe: Connection, memory_mib: int, options: str) -> None:
+    """A worker: receive (problem, responses), reply (verdict, answer, detail) for each response."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends its workers
+    try:
+        # Nothing a response makes the libraries print may reach the user's terminal.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno() if _has_fileno(sys.stdout) else 1)
+        import logging
+
+        logging.disable(logging.CRITICAL)
+        used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")  # noqa: SIM115
+        limit = used + memory_mib * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except Exception as error:
+        pipe.send(f"{type(error).__name__}: {error}")
+        return
+    pipe.send(None)
+    graders: dict[str, Any] = {}
+    while True:
+        try:
+            problem, responses = pipe.recv()
+        except EOFError:
+            return
+        for response in responses:
+            pipe.send(_grade(graders, problem, response, options))
+
+
+def _grade(graders: dict[str, Any], problem: Problem, response: str, options: str) -> Graded:
+    try:
+        if problem.kind not in graders:
+            graders[problem.kind] = grader_of(problem.kind, options)
+        graded: Graded = graders[problem.kind](problem, response)
+        return graded
+    except MemoryError:
+        return "error", None, "memory limit"
+    except RecursionError:
+        return "error", None, "nested too deeply (RecursionError)"
+    except Exception as error:
+        return "error", None, f"{type(error).__name__}: {str(error)[:300]}"
+
+
+def _has_fileno(stream: Any) -> bool:
+    try:
+        stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True
