@@ -19,7 +19,7 @@ FOCAL_GAMMA=${FOCAL_GAMMA:-1.0}               # paper Table 4: 0.5 and 1
 GROUP_SIZE=${GROUP_SIZE:-8}                   # paper Table 4: 4 to 128
 SEED=${SEED:-1}                               # of mazes, start model, order of prompts and sampling
 MAZE_SIZE=${MAZE_SIZE:-7}                     # ours: paper 17; what a CPU trains in minutes
-STEPS=${STEPS:-60}                            # ours: paper 20,000
+STEPS=${STEPS:-100}                           # ours: paper 20,000
 PROMPTS_PER_STEP=${PROMPTS_PER_STEP:-32}      # ours: paper 256
 LEARNING_RATE=${LEARNING_RATE:-1e-4}          # paper App. K
 SFT_STEPS=${SFT_STEPS:-700}                   # ours: paper 1,500
@@ -27,7 +27,7 @@ TRAIN_MAZES=${TRAIN_MAZES:-5000}              # ours: paper 1M
 HELDOUT_MAZES=${HELDOUT_MAZES:-256}           # paper App. K
 NUM_SAMPLES=${NUM_SAMPLES:-128}               # samples per held-out maze
 SUBSAMPLE=${SUBSAMPLE:-64}                    # m of the paired test, and the largest k
-SAVE_FREQ=${SAVE_FREQ:-20}                    # steps between checkpoints
+SAVE_FREQ=${SAVE_FREQ:-25}                    # steps between checkpoints
 DEVICE=${DEVICE:-cpu}                         # cpu | cuda
 OUT=${OUT:-outputs/maze/$METHOD-size$MAZE_SIZE-n$GROUP_SIZE-gamma$FOCAL_GAMMA-seed$SEED-steps$STEPS${SUFFIX:-}}
 DATA=${DATA:-outputs/maze/data-size$MAZE_SIZE-seed$SEED${SUFFIX:-}}
@@ -44,7 +44,7 @@ done
 case $DEVICE in cpu | cuda) ;; *) die "DEVICE is '$DEVICE', but it must be cpu or cuda" ;; esac
 setup_env
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg PYTHONUNBUFFERED=1
-export RAY_DEDUP_LOGS=0 RAY_USAGE_STATS_ENABLED=0
+export RAY_DEDUP_LOGS=0 RAY_USAGE_STATS_ENABLED=0 HF_HUB_DISABLE_PROGRESS_BARS=1
 if [ "$DEVICE" = cpu ]; then
     export VERL_PLATFORM=cpu
     PLATFORM=(+platform=cpu)
@@ -115,6 +115,7 @@ for run in "$OUT/$BASE" "$OUT/$FOCAL"; do
     WATCHED+=("$run=$!")
 done
 if [ "${#WATCHED[@]}" -gt 0 ]; then
+    say "verl and Ray take about a minute to start; logs: $OUT/*/logs"
     "$PYTHON" scripts/training_run.py watch --steps "$STEPS" "${WATCHED[@]}"
 fi
 

@@ -8,6 +8,7 @@ simulation_tail_miss (5); simulation.csv holds the last step of every run, simul
 """
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,11 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sweep = figures.read_sweep(sweep_path)
     except FileNotFoundError as error:
         parser.error(str(error))
+    settings = json.loads(settings_path(sweep_path).read_text())["settings"]
+    setting = f"{settings['num_actions']:,} actions, {settings['num_correct']:,} of them correct"
     drawn = {
         "tail_miss": figures.tail_miss_figure(),
         "tail_miss_by_success_rate": figures.tail_miss_figure(figures.SUCCESS_RATES),
         "advantage_scale": figures.advantage_scale_figure(),
-        "simulation": figures.simulation_figure(sweep),
+        "simulation": figures.simulation_figure(sweep, setting),
         "simulation_tail_miss": figures.simulation_tail_miss_figure(),
     }
     for name, figure in drawn.items():

@@ -4,6 +4,8 @@
     python scripts/prepare_data.py benchmarks --out data/benchmarks --only aime24 math500   # some of them
     python scripts/prepare_data.py benchmarks --out data/benchmarks --only aime24 --local aime24=aime.json
 
+    python scripts/prepare_data.py problems --data val.parquet --name maze --kind maze --out val.jsonl   # verl's format
+
 One JSON-lines file per benchmark, for `scripts/eval_passk.py sample --problems`.
 """
 
@@ -24,6 +26,14 @@ def main(arguments: list[str] | None = None) -> None:
     benchmarks.add_argument("--any-size", action="store_true", help="do not check the number of problems")
     benchmarks.add_argument("--list", action="store_true", help="print sources and sizes and stop")
     benchmarks.set_defaults(run_command=_benchmarks)
+    problems = commands.add_parser(
+        "problems", help="problems of one file, e.g. in verl's format, as a benchmark of your own"
+    )
+    problems.add_argument("--data", required=True, type=Path, help=".json, .jsonl or .parquet")
+    problems.add_argument("--name", required=True, help="of the benchmark")
+    problems.add_argument("--kind", default="math", help="how it is graded: math, choice or maze")
+    problems.add_argument("--out", required=True, type=Path)
+    problems.set_defaults(run_command=_problems)
     options = parser.parse_args(arguments)
     try:
         options.run_command(options)
@@ -56,6 +66,15 @@ def _benchmarks(options: argparse.Namespace) -> None:
         print(f"{name}: {len(problems)} problems -> {options.out / f'{name}.jsonl'}")
     if failed:
         raise RuntimeError(f"{', '.join(failed)} not written")
+
+
+def _problems(options: argparse.Namespace) -> None:
+    from verl_fgrpo.data.benchmarks import read_problems
+    from verl_fgrpo.evaluation.problems import save_problems
+
+    problems = read_problems(options.data, options.name, options.kind)
+    save_problems(problems, options.out)
+    print(f"{options.name}: {len(problems)} problems -> {options.out}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ python_is_supported() {
 }
 
 environment_is_complete() {
-    "$1" "$ROOT/scripts/check_env.py" "$ROOT" 2>/dev/null
+    "$1" "$ROOT/scripts/check_env.py" "$ROOT" >/dev/null 2>&1
 }
 
 setup_env() {

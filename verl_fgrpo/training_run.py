@@ -9,6 +9,7 @@ RUN/logs/*.jsonl, *.log                  verl's metrics and console output, one 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -122,8 +123,17 @@ def watch(runs: Sequence[Path], steps: int, pids: Sequence[int], poll: float = 1
     import psutil
     from tqdm import tqdm
 
+    interval = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no line a second
     bars = [
-        tqdm(total=steps, desc=f"{run.name:>8}", position=i, initial=last_checkpoint(run), unit="step")
+        tqdm(
+            total=steps,
+            desc=f"{run.name:>8}",
+            position=i,
+            initial=last_checkpoint(run),
+            unit="step",
+            mininterval=interval,
+            maxinterval=2 * interval,
+        )
         for i, run in enumerate(runs)
     ]
     running = set(range(len(runs)))
@@ -131,11 +141,11 @@ def watch(runs: Sequence[Path], steps: int, pids: Sequence[int], poll: float = 1
         time.sleep(poll)
         for i in sorted(running):
             rows = read_metrics(runs[i])
-            if rows:
-                bars[i].update(max(int(rows[-1]["step"]), bars[i].n) - bars[i].n)
+            if rows and rows[-1]["step"] > bars[i].n:
                 score = rows[-1]["data"].get("critic/score/mean")
                 if score is not None:
-                    bars[i].set_postfix_str(f"reward {score:.2f}")
+                    bars[i].set_postfix_str(f"reward {score:.2f}", refresh=False)
+                bars[i].update(int(rows[-1]["step"]) - bars[i].n)
             if not _alive(psutil, pids[i]):
                 running.discard(i)
     for bar in bars:

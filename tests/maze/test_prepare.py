@@ -91,8 +91,10 @@ def test_killed_anywhere_it_continues_to_the_same_result(tmp_path, monkeypatch, 
     prepare(tmp_path / "p", settings, progress=False)
     a, b = contents(folder), contents(tmp_path / "p")
     assert a.keys() == b.keys()
-    same = set(a) - {"start_model/manifest.json"}  # holds the seconds the training took
+    same = set(a) - {"start_model/manifest.json", "manifest.json"}  # hold times
     assert [key for key in same if a[key] != b[key]] == []
+    first, second = (json.loads(side["manifest.json"]) for side in (a, b))
+    assert first.pop("time") and second.pop("time") and first == second
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, rng):

@@ -18,7 +18,7 @@ from typing import Any
 
 from verl_fgrpo.evaluation.problems import Problem, problem_id_of
 
-__all__ = ["BENCHMARKS", "Benchmark", "load_benchmark", "read_rows"]
+__all__ = ["BENCHMARKS", "Benchmark", "load_benchmark", "read_problems", "read_rows"]
 
 Row = Mapping[str, Any]
 
@@ -85,6 +85,16 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in text.splitlines() if line.strip()]
     raise ValueError(f"{path}: unknown suffix {path.suffix!r}; use .json, .jsonl or .parquet")
+
+
+def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Problem]:
+    """Distinct problems of any file with the known columns, e.g. a training or validation file in verl's format."""
+    problems: dict[str, Problem] = {}
+    for row in read_rows(path):
+        prompt, answers = _prompt(row), _answers(row)
+        problem_id = str((row.get("extra_info") or {}).get("problem_id") or problem_id_of(prompt, answers))
+        problems[problem_id] = Problem(name, problem_id, prompt, kind, answers)
+    return list(problems.values())
 
 
 def _from_hub(name: str, benchmark: Benchmark) -> Iterable[Row]:

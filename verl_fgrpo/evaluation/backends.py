@@ -153,8 +153,13 @@ class TransformersBackend:
                 "length" if stop is None else "stop",
             )
 
+    @property
+    def end_id(self) -> int:
+        """The token that ends a response."""
+        return self._end_ids[0]
+
     def _find_end_ids(self) -> list[int]:
-        """End tokens of the generation config and the tokenizer, and the end of a chat turn if there is such a token."""
+        """End tokens of the generation config and the tokenizer, and the end of a chat turn if there is such a one."""
         ends: list[int] = []
         configured = self.model.generation_config.eos_token_id
         candidates = configured if isinstance(configured, list) else [configured]
@@ -346,8 +351,8 @@ class VllmRayBackend:
         engines = self.concurrency or gpus // self.tensor_parallel_size
         if engines < 1:
             raise RuntimeError(
-                f"the Ray cluster has {gpus} GPUs, an engine needs {self.tensor_parallel_size}: use --backend openai with "
-                "a server elsewhere, or --backend transformers"
+                f"the Ray cluster has {gpus} GPUs, an engine needs {self.tensor_parallel_size}: use --backend openai "
+                "with a server elsewhere, or --backend transformers"
             )
         config = vLLMEngineProcessorConfig(
             model_source=str(self.folder),

@@ -192,6 +192,8 @@ def write_report(
 ) -> list[Path]:
     """Write report.md, .csv, .json and pass_at_k.png, .svg; returns the paths."""
     rows = pass_at_k_rows({name: run.counts() for name, run in runs.items()}, ks)
+    order = list(dict.fromkeys(row["benchmark"] for row in rows))
+    rows.sort(key=lambda row: order.index(row["benchmark"]))  # runs below each other, to be compared
     blocks = block_rows(rows)
     details = benchmark_rows(runs)
     verdicts = verdict_rows(runs)

@@ -131,7 +131,7 @@ def _remember_matches() -> None:
 
 
 _BOXED_LETTER = re.compile(r"\\boxed\s*\{\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*\(?([A-Za-z])\)?(?=[\s.:,)}])")
-_ANSWER_LETTER = re.compile(r"(?i:answer)\s*(?:is|:)?\s*:?\s*\**\s*\$?\(?([A-J])\)?(?![A-Za-z])")
+_ANSWER_LETTER = re.compile(r"(?i:answer)\s*(?:is|:)?\s*:?\s*\**\s*\$?(?:\(([A-Ja-j])\)|([A-J])(?![A-Za-z]))")
 
 
 def grade_choice(problem: Problem, response: str) -> Graded:
@@ -145,7 +145,7 @@ def grade_choice(problem: Problem, response: str) -> Graded:
         letter = found.group(1) if found else None
     else:
         letters = _ANSWER_LETTER.findall(response)
-        letter = letters[-1] if letters else None
+        letter = (letters[-1][0] or letters[-1][1]) if letters else None
     if letter is None:
         return "unparsed", None, ""
     letter = letter.upper()

@@ -14,7 +14,18 @@ import verl_fgrpo
 
 __all__ = ["provenance"]
 
-PACKAGES = ("numpy", "torch", "transformers", "vllm", "verl", "math-verify", "sympy", "latex2sympy2_extended")
+PACKAGES = (
+    "numpy",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "pyarrow",
+    "vllm",
+    "verl",
+    "math-verify",
+    "sympy",
+    "latex2sympy2_extended",
+)
 
 
 def provenance(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:

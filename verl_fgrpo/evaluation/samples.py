@@ -31,6 +31,8 @@ __all__ = [
     "Sample",
     "SampleStore",
     "SampleStoreError",
+    "Score",
+    "ScoreStore",
     "Verdict",
     "VerdictStore",
     "key_of",
@@ -86,12 +88,23 @@ class Verdict:
     detail: str
 
 
+@dataclass(frozen=True)
+class Score:
+    """Likelihood of one sample under a model: `nll` in nats, summed over its `num_tokens` response tokens."""
+
+    benchmark: str
+    problem_id: str
+    sample_idx: int
+    nll: float
+    num_tokens: int
+
+
 VERDICTS = ("correct", "wrong", "unparsed", "timeout", "error")
 Key = tuple[str, str, int]
-RowT = TypeVar("RowT", Sample, Verdict)
+RowT = TypeVar("RowT", Sample, Verdict, Score)
 
 
-def key_of(row: Sample | Verdict) -> Key:
+def key_of(row: Sample | Verdict | Score) -> Key:
     return (row.benchmark, row.problem_id, row.sample_idx)
 
 
@@ -121,7 +134,7 @@ class RowStore(Generic[RowT]):
         kind = self.row_type.__name__.lower()
         if manifest_path.exists():
             self.manifest: dict[str, Any] = json.loads(manifest_path.read_text())
-            if (self.manifest.get("format"), self.manifest.get("kind")) != (FORMAT, kind):
+            if (self.manifest.get("format"), self.manifest.get("kind", "sample")) != (FORMAT, kind):
                 raise SampleStoreError(
                     f"{manifest_path} has kind {self.manifest.get('kind')!r}, format {self.manifest.get('format')!r};"
                     f" expected {kind!r} of format {FORMAT}"
@@ -181,6 +194,12 @@ class VerdictStore(RowStore[Verdict]):
     """Verdicts on the samples of one store, all graded with the same settings; see `RowStore`."""
 
     row_type = Verdict
+
+
+class ScoreStore(RowStore[Score]):
+    """Likelihoods of the samples of one store under one model; see `RowStore`."""
+
+    row_type = Score
 
 
 class RowWriter(Generic[RowT]):

@@ -8,6 +8,7 @@ A worker that dies by itself (out of memory, segmentation fault) gives its curre
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -137,7 +138,8 @@ def _start(context: Any, limits: Limits, options: str) -> _Worker:
 def _send(worker: _Worker, task: Task, limits: Limits) -> None:
     worker.task, worker.done = task, 0
     worker.deadline = time.monotonic() + limits.seconds
-    worker.pipe.send((task.problem, task.responses))
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died reading: `_receive` will see the end
+        worker.pipe.send((task.problem, task.responses))
 
 
 def _receive(

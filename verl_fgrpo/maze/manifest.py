@@ -1,15 +1,12 @@
-"""Whole-or-nothing files and folders, and the record of what made them."""
+"""Files and folders written whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -41,27 +38,3 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes `content` to `path`, whole or not at all."""
     with new_file(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def provenance() -> dict[str, Any]:
-    """Versions of Python and the packages that matter, and the git commit of this source (None outside a checkout)."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name in ("verl-fgrpo", "torch", "transformers", "tokenizers", "numpy", "pyarrow"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
-    return {"versions": versions, "git": _git()}
-
-
-def _git() -> dict[str, Any] | None:
-    def run(*args: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if not run("ls-files", Path(__file__).name):  # an installed package inside somebody else's repository
-            return None
-        return {"commit": run("rev-parse", "HEAD"), "dirty": bool(run("status", "--porcelain"))}
-    except (OSError, subprocess.CalledProcessError):
-        return None

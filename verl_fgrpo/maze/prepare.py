@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from verl_fgrpo.evaluation.provenance import provenance
 from verl_fgrpo.maze.dataset import (
     check_disjoint,
     fingerprint,
@@ -26,7 +27,7 @@ from verl_fgrpo.maze.dataset import (
     response_limit,
     write_parquet,
 )
-from verl_fgrpo.maze.manifest import provenance, write_json
+from verl_fgrpo.maze.manifest import write_json
 from verl_fgrpo.maze.mazes import Maze, check_size, solve
 from verl_fgrpo.maze.render import save_figure
 from verl_fgrpo.maze.sampling import sample_answers

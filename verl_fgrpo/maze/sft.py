@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from verl_fgrpo.evaluation.provenance import provenance
 from verl_fgrpo.maze.dataset import fingerprint
-from verl_fgrpo.maze.manifest import new_file, new_folder, provenance, write_json
+from verl_fgrpo.maze.manifest import new_file, new_folder, write_json
 from verl_fgrpo.maze.mazes import Maze, solve
 from verl_fgrpo.maze.model import ModelSize, build_model
 from verl_fgrpo.maze.tokenizer import END, END_ID, encode, save_tokenizer

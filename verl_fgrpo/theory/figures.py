@@ -155,13 +155,15 @@ def read_sweep(
     return sweep
 
 
-def simulation_figure(sweep: Sweep, shown: Sequence[int] | None = None) -> Figure:
+def simulation_figure(sweep: Sweep, setting: str = "", shown: Sequence[int] | None = None) -> Figure:
     """Figure 2, three panels: correct mass over steps, retained mass over steps, retained mass against the group size.
 
-    Lines are means over seeds, bands reach from the lowest to the highest seed.
+    Lines are means over seeds, bands reach from the lowest to the highest seed. A panel's title states the paper's
+    finding only if the sweep shows it in every mean.
 
     Args:
         sweep: from `read_sweep`.
+        setting: what was simulated, for the title.
         shown: group sizes of the first two panels; default the smallest, the largest and three in between.
 
     Raises:
@@ -174,6 +176,14 @@ def simulation_figure(sweep: Sweep, shown: Sequence[int] | None = None) -> Figur
     if shown is None:
         inner = [size for size in (32, 1024, 16384, 32768) if size in sizes[1:-1]]
         shown = [sizes[0], *inner[:3], sizes[-1]] if len(sizes) > 1 else sizes
+    start = {key: (q_pos[:, 0].mean(), m_ret[:, 0].mean()) for key, (_, q_pos, m_ret) in sweep.items()}
+    end = {key: (q_pos[:, -1].mean(), m_ret[:, -1].mean()) for key, (_, q_pos, m_ret) in sweep.items()}
+    baseline = [end[size, 0.0][1] for size in sizes if (size, 0.0) in end]
+    rises = all(end[key][0] > start[key][0] for key in end)
+    collapses = min(baseline) < 0.5 * min(baseline[0], baseline[-1])
+    keeps_more = len(gammas) > 1 and all(
+        end[size, gamma][1] >= end[size, 0.0][1] - 1e-3 for size, gamma in end if (size, 0.0) in end
+    )
     num_seeds = max(q_pos.shape[0] for _, q_pos, _ in sweep.values())
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(13.0, 4.3), layout="constrained")
@@ -188,9 +198,9 @@ def simulation_figure(sweep: Sweep, shown: Sequence[int] | None = None) -> Figur
                 label = f"N = {size:,}" if gamma == 0 else None
                 for axes, values in ((mass, q_pos), (kept, m_ret)):
                     axes.plot(steps, values.mean(0), color=colour, linestyle=dashed, label=label)
-        mass.set_title("Correct actions get likelier at every size ...")
+        mass.set_title("Correct actions get likelier at every size ..." if rises else "Correct mass")
         mass.set_ylabel("total probability of correct actions")
-        kept.set_title("... but middle sizes forget most of them")
+        kept.set_title("... but middle sizes forget most of them" if collapses else "Retained correct mass")
         kept.set_ylabel("share of the initial correct mass still there")
         for axes in (mass, kept):
             axes.set_xlabel("update step")
@@ -211,16 +221,14 @@ def simulation_figure(sweep: Sweep, shown: Sequence[int] | None = None) -> Figur
             final.fill_between(own, [e.min() for e in ends], [e.max() for e in ends], color=colour, alpha=0.2, lw=0)
         last_step = int(next(iter(sweep.values()))[0][-1])
         _group_size_axis(final, sizes[-1], first=sizes[0])
-        final.set_title("Focal weighting forgets less")
+        final.set_title("Focal weighting forgets less" if keeps_more else "Retained correct mass at the end")
         final.set_ylabel(f"share of the initial correct mass after {last_step:,} steps")
         final.legend(loc="center", bbox_to_anchor=(0.565, 0.75), fontsize=8, handlelength=1.2)
         for axes in (kept, final):
             axes.set_ylim(0, 1.04)
         seeds = f"{num_seeds} seeds: means, right with lowest to highest" if num_seeds > 1 else "1 seed"
-        figure.suptitle(
-            f"128,000 actions, 10,000 of them correct, one policy trained with groups of N samples ({seeds})",
-            fontsize=11,
-        )
+        title = f"One policy trained with groups of N samples ({seeds})"
+        figure.suptitle(f"{setting}: {title[0].lower()}{title[1:]}" if setting else title, fontsize=11)
     return figure
 
 

@@ -1,0 +1,196 @@
+"""Rare-solution drift: does training make the base model's rarest correct solutions less likely?
+
+    dNLL_rare = mean NLL of a fixed set under the trained model - the same under the base model
+
+The set: of the base model's correct samples (256 training prompts x 800 rollouts), the 1% with the highest
+length-normalised NLL under the base model. Source: arXiv 2602.06717, M.2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verl_fgrpo.evaluation.files import write_atomic
+from verl_fgrpo.evaluation.problems import Problem, load_problems
+from verl_fgrpo.evaluation.prompts import build_prompt
+from verl_fgrpo.evaluation.provenance import provenance
+from verl_fgrpo.evaluation.samples import Sample, SampleStore, Score, ScoreStore, VerdictStore, key_of
+
+__all__ = ["RareDrift", "Scorer", "Trajectory", "build_rare_set", "load_rare_set", "rarest", "score_rare_set"]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One member of the set: everything needed to score it again, and its mean NLL per token under the base model."""
+
+    problem: Problem
+    preset: str
+    response: str
+    finish_reason: str
+    base_nll: float
+
+
+@dataclass(frozen=True)
+class RareDrift:
+    """dNLL_rare of one model, nats per token, with a 95% bootstrap interval over the trajectories."""
+
+    name: str
+    difference: float
+    interval: tuple[float, float]
+    mean_nll: float
+    base_mean_nll: float
+    trajectories: int
+
+
+class Scorer:
+    """Log-likelihoods of responses under a causal language model of `transformers`.
+
+    The response is tokenized anew from its text, which can split it differently from how it was sampled; the same split
+    is used for every model with the same tokenizer. A response that ended by itself counts its end token.
+
+    Args:
+        folder: model folder.
+        device, dtype: as for sampling.
+        batch_size: responses per forward pass.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu", dtype: str = "float32", batch_size: int = 8) -> None:
+        from verl_fgrpo.evaluation.backends import TransformersBackend
+
+        self._engine = TransformersBackend(folder, device=device, dtype=dtype)
+        self._batch_size = batch_size
+
+    def identity(self) -> dict[str, Any]:
+        return self._engine.identity()
+
+    def score(self, items: Sequence[tuple[Problem, str, str, str]]) -> Iterator[tuple[float, int]]:
+        """Yield (summed NLL in nats, number of tokens) for each (problem, preset, response, finish_reason)."""
+        import torch
+
+        model, tokenizer, end = self._engine.model, self._engine.tokenizer, self._engine.end_id
+        for start in range(0, len(items), self._batch_size):
+            rows, lengths = [], []
+            for problem, preset, response, finish_reason in items[start : start + self._batch_size]:
+                prompt = self._engine.encode(build_prompt(preset, problem))
+                answer = tokenizer(response, add_special_tokens=False)["input_ids"]
+                if finish_reason == "stop":
+                    answer = [*answer, end]
+                if not answer:
+                    raise ValueError(f"an empty response to {problem.key} has no likelihood per token")
+                rows.append([*prompt, *answer])
+                lengths.append(len(answer))
+            width = max(map(len, rows))
+            ids = torch.tensor([row + [end] * (width - len(row)) for row in rows], device=model.device)
+            mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=model.device)
+            with torch.inference_mode():
+                logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+                first = len(row) - length
+                log_p = torch.log_softmax(logits[index, first - 1 : len(row) - 1].float(), dim=-1)
+                chosen = log_p.gather(1, ids[index, first : len(row), None]).squeeze(1)
+                yield -float(chosen.double().sum()), length
+
+
+def rarest(scores: Sequence[Score], share: float = 0.01) -> list[Score]:
+    """The `share` of scores with the highest NLL per token, rarest first; at least one, ties by key.
+
+    Raises:
+        ValueError: share not in (0, 1], or no scores.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share={share} must lie in (0, 1]")
+    if not scores:
+        raise ValueError("there is no correct sample to choose from")
+    ordered = sorted(scores, key=lambda score: (-score.nll / score.num_tokens, key_of(score)))
+    return ordered[: max(1, round(share * len(scores)))]
+
+
+def build_rare_set(
+    run: Path, scorer: Scorer, out: Path, share: float = 0.01, progress: bool = True
+) -> list[Trajectory]:
+    """Score every correct sample of a graded run of the base model and write the rarest to `out` (JSON).
+
+    Scores are kept in RUN/scores as they come: interrupt and repeat at will.
+
+    Raises:
+        ValueError: the run was sampled with other weights than the scorer has.
+    """
+    from tqdm import tqdm
+
+    store = SampleStore(run / "samples")
+    sampled_with, scored_with = store.settings.get("weights"), scorer.identity()["weights"]
+    if sampled_with not in (None, scored_with):
+        raise ValueError(
+            f"{run} was sampled with weights {sampled_with}, the scorer has {scored_with}: the set is defined under "
+            "the model that was sampled"
+        )
+    preset = str(store.settings["prompt_preset"])
+    problems = {problem.key: problem for problem in load_problems([run / "problems.jsonl"])}
+    correct = {key_of(row) for row in VerdictStore(run / "verdicts").read() if row.verdict == "correct"}
+    if not correct:
+        raise ValueError(f"{run} has no correct sample: nothing can be rare")
+    scores = ScoreStore(run / "scores", scorer.identity())
+    with scores.writer(flush_rows=64) as writer:
+        todo = [sample for sample in store.read() if key_of(sample) in correct and key_of(sample) not in writer]
+        items = [(problems[sample.benchmark, sample.problem_id], preset, *_text(sample)) for sample in todo]
+        bar = tqdm(total=len(correct), initial=len(correct) - len(todo), desc="scoring", disable=not progress)
+        with bar:
+            for sample, (nll, length) in zip(todo, scorer.score(items), strict=True):
+                writer.append(Score(*key_of(sample), nll, length))
+                bar.update()
+    chosen = rarest(list(scores.read()), share)
+    wanted = {key_of(score): score for score in chosen}
+    texts = {key_of(sample): sample for sample in store.read() if key_of(sample) in wanted}
+    trajectories = [
+        Trajectory(
+            problems[score.benchmark, score.problem_id],
+            preset,
+            *_text(texts[key_of(score)]),
+            score.nll / score.num_tokens,
+        )
+        for score in chosen
+    ]
+    content = {
+        "base": scorer.identity(),
+        "share": share,
+        "correct_samples": len(correct),
+        "trajectories": [asdict(trajectory) for trajectory in trajectories],
+        "provenance": provenance(),
+    }
+    write_atomic(out, json.dumps(content, indent=1) + "\n")
+    return trajectories
+
+
+def load_rare_set(path: Path) -> list[Trajectory]:
+    """Read a file of `build_rare_set`."""
+    return [
+        Trajectory(**{**row, "problem": Problem(**{**row["problem"], "answers": tuple(row["problem"]["answers"])})})
+        for row in json.loads(path.read_text())["trajectories"]
+    ]
+
+
+def score_rare_set(
+    trajectories: Sequence[Trajectory], scorer: Scorer, name: str, seed: int = 0, progress: bool = True
+) -> RareDrift:
+    """dNLL_rare of a model: the mean over trajectories of (NLL per token under it - the same under the base)."""
+    from tqdm import tqdm
+
+    from verl_fgrpo.evaluation.significance import bootstrap_over_problems
+
+    items = [(item.problem, item.preset, item.response, item.finish_reason) for item in trajectories]
+    values = np.array(
+        [nll / length for nll, length in tqdm(scorer.score(items), total=len(items), desc=name, disable=not progress)]
+    )
+    base = np.array([item.base_nll for item in trajectories])
+    band = bootstrap_over_problems(base, values, rng=seed)
+    return RareDrift(name, band.estimate, band.interval, float(values.mean()), float(base.mean()), len(base))
+
+
+def _text(sample: Sample) -> tuple[str, str]:
+    return sample.response, sample.finish_reason
