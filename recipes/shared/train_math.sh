@@ -18,6 +18,7 @@ VAL_BEFORE_TRAIN=${VAL_BEFORE_TRAIN:-True}    # ours: the model before training 
 VAL_N=${VAL_N:-4}                             # ours: samples per problem at a validation; the paper's n=1024 is for the end
 FILTER_GROUPS=${FILTER_GROUPS:-0}             # paper: none; 1: verl's filter_groups on acc
 OVERLONG=${OVERLONG:-0}                       # paper: none; 1: verl's penalty in the last part of the limit
+DUMP_ROLLOUTS=${DUMP_ROLLOUTS:-0}             # ours: 1 writes every rollout to OUT/rollouts (about 20 GB a run of Qwen2.5-7B)
 ROLLOUT=${ROLLOUT:-vllm}                      # ours: vllm | sglang (paper L.1: sglang)
 NNODES=${NNODES:-1}                           # ours: paper L.1 uses 16 GPUs, NNODES=2
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}             # ours: the usual node
@@ -61,7 +62,7 @@ done
 [ "$GROUP_SIZE" -ge 2 ] || die "GROUP_SIZE is '$GROUP_SIZE', but a group needs at least 2 rollouts to compare; the paper uses 8"
 [ $((TRAIN_BATCH_SIZE % MINI_BATCH_SIZE)) -eq 0 ] || die "TRAIN_BATCH_SIZE=$TRAIN_BATCH_SIZE must be a multiple of MINI_BATCH_SIZE=$MINI_BATCH_SIZE; the paper uses 256 and 64"
 [ $((GPUS_PER_NODE * NNODES % ROLLOUT_TP)) -eq 0 ] || die "NNODES * GPUS_PER_NODE = $((GPUS_PER_NODE * NNODES)) must be a multiple of ROLLOUT_TP=$ROLLOUT_TP"
-for name in FILTER_GROUPS OVERLONG; do
+for name in FILTER_GROUPS OVERLONG DUMP_ROLLOUTS; do
     case ${!name} in 0 | 1) ;; *) die "$name is '${!name}', but it must be 0 or 1" ;; esac
 done
 for name in OFFLOAD VAL_BEFORE_TRAIN; do
@@ -173,6 +174,7 @@ TRAINER=(
     trainer.experiment_name="$RUN_NAME"
     trainer.logger="$LOGGER"
 )
+[ "$DUMP_ROLLOUTS" = 0 ] || TRAINER+=(trainer.rollout_data_dir="$OUT/rollouts")
 if [ "$DEVICE" = cpu ]; then
     PLATFORM=(+platform=cpu)
     export VERL_PLATFORM=cpu
