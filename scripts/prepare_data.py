@@ -92,9 +92,7 @@ def _problems(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from verl_fgrpo.data.deepscaler import prepare
 
-    counts = prepare(
-        options.out, options.model, options.preset, options.source, options.validation, options.max_tokens
-    )
+    counts = prepare(options.out, options.model, options.preset, options.source, options.validation, options.max_tokens)
     print(counts.describe())
     print(f"-> {options.out}/train.parquet" + (f", {options.out}/val.parquet" if options.validation else ""))
     if not options.validation:

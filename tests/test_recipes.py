@@ -191,7 +191,11 @@ def test_options_of_full_dapo():
     assert config.algorithm.filter_groups.enable and config.algorithm.filter_groups.metric == "acc"
     assert config.reward.reward_manager.name == "dapo"
     kwargs = config.reward.reward_kwargs
-    assert (kwargs.max_resp_len, kwargs.overlong_buffer_cfg.len, kwargs.overlong_buffer_cfg.enable) == (8192, 2048, True)
+    assert (kwargs.max_resp_len, kwargs.overlong_buffer_cfg.len, kwargs.overlong_buffer_cfg.enable) == (
+        8192,
+        2048,
+        True,
+    )
     # correct: 1 - penalty > 0 below the limit; wrong: at most 0
     assert config.algorithm.focal_success_threshold == 0.0
 
@@ -291,7 +295,10 @@ def test_the_checks_one_by_one(tmp_path, monkeypatch):
     }  # fmt: skip
     config = resolved("fgrpo_qwen7b", **variables)
     assert missing(config, disk_gb=0.001) == []
-    assert "fewer than TRAIN_BATCH_SIZE=16" in missing(resolved("fgrpo_qwen7b", **variables | {"TRAIN_BATCH_SIZE": "16"}), 0)[0]
+    assert (
+        "fewer than TRAIN_BATCH_SIZE=16"
+        in missing(resolved("fgrpo_qwen7b", **variables | {"TRAIN_BATCH_SIZE": "16"}), 0)[0]
+    )
     assert "the checkpoints need about 9,000,000 GB" in missing(config, 9e6)[0]
     (data / "val.parquet").write_text("not parquet")
     assert "is not a readable parquet file" in missing(config, 0)[0]
@@ -335,9 +342,9 @@ def train(tmp_path, name, steps, **variables):
         write_data(data, write_model(model))
     before = set((out / "logs").glob("*.jsonl"))
     done = recipe(
-        name, timeout=580, DEVICE="cpu", MODEL_PATH=str(model), DATA_DIR=str(data), OUT=str(out), TOTAL_STEPS=str(steps),
-        TRAIN_BATCH_SIZE="8", MINI_BATCH_SIZE="4", GROUP_SIZE=str(GROUP), MAX_PROMPT_LENGTH="320", DUMP_ROLLOUTS="1",
-        MAX_RESPONSE_LENGTH="24", SAVE_FREQ="1", LEARNING_RATE="1e-4", VAL_BEFORE_TRAIN="False", VAL_N="4",
+        name, timeout=900, DEVICE="cpu", MODEL_PATH=str(model), DATA_DIR=str(data), OUT=str(out),
+        TOTAL_STEPS=str(steps), TRAIN_BATCH_SIZE="8", MINI_BATCH_SIZE="4", GROUP_SIZE=str(GROUP), MAX_PROMPT_LENGTH="320",
+        DUMP_ROLLOUTS="1", MAX_RESPONSE_LENGTH="48", SAVE_FREQ="1", LEARNING_RATE="1e-4", VAL_BEFORE_TRAIN="False", VAL_N="4",
         LOGGER="[console,file]", **variables,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
@@ -359,7 +366,9 @@ def check_step(run, step, metrics, gamma):
     rates = np.array([np.mean(group) for group in scores.values()])
     assert metrics["critic/score/mean"] == pytest.approx(rates.mean(), rel=1e-5)
     highest = [
-        (1 - mu) ** gamma * (1 - mu) / (np.sqrt(mu * (1 - mu) * GROUP / (GROUP - 1)) + 1e-6) for mu in rates if 0 < mu < 1
+        (1 - mu) ** gamma * (1 - mu) / (np.sqrt(mu * (1 - mu) * GROUP / (GROUP - 1)) + 1e-6)
+        for mu in rates
+        if 0 < mu < 1
     ]
     assert metrics["critic/advantages/max"] == pytest.approx(max(highest, default=0.0), rel=1e-4)
     return len(highest)

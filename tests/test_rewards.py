@@ -102,7 +102,9 @@ def golds(count):
     """Real gold answers, spread over MATH train, MATH500, Minerva and OlympiadBench."""
     import pyarrow.parquet as pq
 
-    found = [row["reward_model"]["ground_truth"]["target"] for row in pq.read_table(DATA / "math_train.parquet").to_pylist()]
+    found = [
+        row["reward_model"]["ground_truth"]["target"] for row in pq.read_table(DATA / "math_train.parquet").to_pylist()
+    ]
     for name in ("math", "minerva", "olympiad_bench"):
         for row in json.loads((DATA / f"{name}.json").read_text()):
             answer = row["answer"]
@@ -163,7 +165,10 @@ def test_it_works_in_the_executor_threads_of_a_ray_actor():
             from verl_fgrpo.rewards import compute_score
 
             loop = asyncio.get_running_loop()
-            calls = [loop.run_in_executor(None, lambda item=item: compute_score("math", *item, seconds=5.0)) for item in items]
+            calls = [
+                loop.run_in_executor(None, lambda item=item: compute_score("math", *item, seconds=5.0))
+                for item in items
+            ]
             return [result["score"] for result in await asyncio.gather(*calls)]
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)

@@ -1,7 +1,7 @@
 """A tiny random Qwen2 that now and then answers, and real MATH problems it can be right about, for runs without a GPU.
 
-Its tokenizer is byte-level BPE with Qwen's special tokens and prompt format, and has one token for each of \\boxed{0} to
-\\boxed{9}: random tokens then hold an answer often enough that groups have right and wrong rollouts.
+Its tokenizer is byte-level BPE with Qwen's special tokens and prompt format, and has one token for each of
+\\boxed{1} to \\boxed{4}: random tokens then hold an answer often enough that groups have right and wrong rollouts.
 """
 
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "benchmarks" / "math_train.parquet"
 
+ANSWERS = "1234"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 #: The format of Qwen2.5's template for messages without tools.
 CHATML = (
@@ -29,7 +30,7 @@ def write_model(folder: Path, seed: int = 0) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(SPECIAL)
-    tokenizer.add_tokens([AddedToken(f"\\boxed{{{digit}}}", normalized=False) for digit in range(10)])
+    tokenizer.add_tokens([AddedToken(f"\\boxed{{{digit}}}", normalized=False) for digit in ANSWERS])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=SPECIAL[0], eos_token=SPECIAL[2])
     fast.chat_template = CHATML
     torch.manual_seed(seed)
@@ -52,16 +53,16 @@ def write_model(folder: Path, seed: int = 0) -> Path:
 
 
 def problems(count: int) -> list[dict[str, str]]:
-    """Short MATH problems whose answer is one digit; sums where the benchmark files are absent."""
+    """Short MATH problems whose answer is one of those digits; sums where the benchmark files are absent."""
     if not DATA.exists():
         rng = random.Random(0)
-        pairs = [(rng.randrange(1, 200), rng.randrange(10)) for _ in range(count)]
+        pairs = [(rng.randrange(1, 200), int(rng.choice(ANSWERS))) for _ in range(count)]
         return [{"problem": f"What is {a + b} - {a}?", "answer": str(b)} for a, b in pairs]
     import pyarrow.parquet as pq
 
     rows = pq.read_table(DATA).to_pylist()
     texts = [(row["prompt"][0]["content"], row["reward_model"]["ground_truth"]["target"]) for row in rows]
-    short = [(text, gold) for text, gold in texts if gold.isdigit() and len(gold) == 1 and len(text) < 150]
+    short = [(text, gold) for text, gold in texts if gold in list(ANSWERS) and len(text) < 150]
     return [{"problem": text, "answer": gold} for text, gold in short[:count]]
 
 

@@ -78,7 +78,7 @@ def compose_config(arguments: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(folder), version_base=None):
             search_path = "hydra.searchpath=[pkg://verl_fgrpo.presets]"  # what our plugin does while verl is imported
-            config = compose("ppo_trainer", overrides=[*arguments, search_path])
+            config: DictConfig = compose("ppo_trainer", overrides=[*arguments, search_path])
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"verl's configuration refuses the arguments: {error}") from error
@@ -122,7 +122,9 @@ TRAINING_FLOPS = 0.35 * 989e12  # 35 % of an H100's dense bf16 peak
 VALIDATION_PROBLEMS = 1_546  # the six math benchmarks
 
 
-def estimate(config: DictConfig, billions: float, problems: int = PAPER_PROBLEMS, validation: int | None = None) -> Estimate:
+def estimate(
+    config: DictConfig, billions: float, problems: int = PAPER_PROBLEMS, validation: int | None = None
+) -> Estimate:
     """GPU hours and disk of a run.
 
     Generation: tokens / rate. Training: 8 FLOPs per parameter and token (forward, backward, recomputed forward) and 2
@@ -169,7 +171,8 @@ def describe(plan: Estimate, gpus: int) -> str:
         "estimate, from assumptions and not from a measurement:\n"
         f"  {plan.steps:,} steps of {plan.rollouts:,} rollouts\n"
         f"  {plan.gpu_hours:,.0f} GPU hours: generation {plan.generation_hours:,.0f}, training "
-        f"{plan.training_hours:,.0f}, validation {plan.validation_hours:,.0f}; {plan.gpu_hours / gpus:,.0f} h on {gpus} GPU(s)\n"
+        f"{plan.training_hours:,.0f}, validation {plan.validation_hours:,.0f}; "
+        f"{plan.gpu_hours / gpus:,.0f} h on {gpus} GPU(s)\n"
         f"  {plan.disk_gb:,.0f} GB of disk: {plan.checkpoints} checkpoints of {plan.checkpoint_gb:,.0f} GB "
         "(parameters, optimiser, bf16 copy)\n"
         f"  assumed: {plan.assumptions}"
@@ -259,8 +262,8 @@ def _data(config: DictConfig) -> list[str]:
                 problems.append(f"{name} {file} lacks the columns {absent}; make it with scripts/prepare_data.py train")
     if not problems and (count := rows(config.data.train_files)) is not None and count < config.data.train_batch_size:
         problems.append(
-            f"TRAIN_FILE has {count} rows, fewer than TRAIN_BATCH_SIZE={config.data.train_batch_size}, so there would be "
-            "no step; lower TRAIN_BATCH_SIZE or give more data"
+            f"TRAIN_FILE has {count} rows, fewer than TRAIN_BATCH_SIZE={config.data.train_batch_size}, so there would "
+            "be no step; lower TRAIN_BATCH_SIZE or give more data"
         )
     return problems
 
@@ -280,7 +283,9 @@ def _model(path: str) -> list[str]:
     if isinstance(try_to_load_from_cache(path, "config.json"), str):
         return []
     if os.environ.get("HF_HUB_OFFLINE") == "1":
-        return [f"MODEL_PATH {path} is not in the local cache and HF_HUB_OFFLINE=1; download it first: hf download {path}"]
+        return [
+            f"MODEL_PATH {path} is not in the local cache and HF_HUB_OFFLINE=1; download it first: hf download {path}"
+        ]
     try:
         HfApi().model_info(path, timeout=5)
     except Exception as error:
@@ -298,8 +303,8 @@ def _disk(folder: Path, needed_gb: float) -> list[str]:
     if free >= needed_gb:
         return []
     return [
-        f"{folder} has {free:,.0f} GB free, but the checkpoints need about {needed_gb:,.0f} GB; set OUT to a larger disk, "
-        "KEEP_CHECKPOINTS=2, or a larger SAVE_FREQ"
+        f"{folder} has {free:,.0f} GB free, but the checkpoints need about {needed_gb:,.0f} GB; set OUT to a larger "
+        "disk, KEEP_CHECKPOINTS=2, or a larger SAVE_FREQ"
     ]
 
 
@@ -313,8 +318,8 @@ def _gpus(config: DictConfig) -> list[str]:
     if found >= wanted:
         return []
     return [
-        f"this machine has {found} GPU(s) that torch can use, but GPUS_PER_NODE is {wanted}; lower it (for one GPU also "
-        "OFFLOAD=True), or start Ray on a cluster and set RAY_ADDRESS. To only look at the configuration: DRY_RUN=1"
+        f"this machine has {found} GPU(s) that torch can use, but GPUS_PER_NODE is {wanted}; lower it (for one GPU "
+        "also OFFLOAD=True), or start Ray on a cluster and set RAY_ADDRESS. To only look at the configuration: DRY_RUN=1"
     ]
 
 

@@ -1,6 +1,7 @@
 """Training file for verl from DeepScaleR: one row per problem, prompts that fit, counts told at every step.
 
-Source: arXiv 2602.06717, L.1: rows over 1,024 tokens and duplicates with conflicting answers are dropped; 39,202 are left.
+Source: arXiv 2602.06717, L.1: rows over 1,024 tokens and duplicates with conflicting answers are dropped;
+39,202 are left.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Counts:
         return (
             f"{self.read:,} rows read\n"
             f"{self.with_answer:,} with problem and answer ({self.read - self.with_answer:,} without dropped)\n"
-            f"{self.consistent:,} after {self.with_answer - self.consistent:,} rows of problems with conflicting answers\n"
+            f"{self.consistent:,} consistent: {self.with_answer - self.consistent:,} rows of problems with conflicting answers "
+            "dropped\n"
             f"{self.unique:,} problems ({self.consistent - self.unique:,} repetitions dropped)\n"
             f"{self.fitting:,} with a prompt within the limit ({self.unique - self.fitting:,} longer ones dropped); "
             f"the paper has {PAPER_ROWS:,}, so {self.fitting - PAPER_ROWS:+,}\n"
@@ -191,12 +193,14 @@ def _validation_rows(
 
     problems = [problem for problem in load_problems(files) if problem.kind == "math"] if files else []
     if files and not problems:
-        raise ValueError(f"none of {', '.join(map(str, files))} holds math problems; see prepare_data.py benchmarks --list")
+        raise ValueError(
+            f"none of {', '.join(map(str, files))} holds math problems; see prepare_data.py benchmarks --list"
+        )
     long = [problem.key for problem in problems if prompt_tokens(problem.prompt) > max_tokens]
     if long:
         raise ValueError(
-            f"{len(long)} validation problems have prompts over {max_tokens} tokens (first: {long[0]}), and leaving them "
-            "out would change the benchmark; raise --max-tokens and MAX_PROMPT_LENGTH"
+            f"{len(long)} validation problems have prompts over {max_tokens} tokens (first: {long[0]}), and leaving "
+            "them out would change the benchmark; raise --max-tokens and MAX_PROMPT_LENGTH"
         )
     return [
         verl_row(problem.benchmark, index, problem.prompt, problem.answers, preset, "test")
@@ -234,7 +238,7 @@ def _from_hub() -> Iterable[Mapping[str, Any]]:
         rows: Iterable[Mapping[str, Any]] = load_dataset(HUB_ID, split="train")
     except Exception as error:
         raise RuntimeError(
-            f"cannot load {HUB_ID} ({type(error).__name__}: {str(error)[:300]}); without a network, download it elsewhere "
-            "and give --source FILE"
+            f"cannot load {HUB_ID} ({type(error).__name__}: {str(error)[:300]}); without a network, download it "
+            "elsewhere and give --source FILE"
         ) from error
     return rows
