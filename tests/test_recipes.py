@@ -343,9 +343,9 @@ def train(tmp_path, name, steps, **variables):
     before = set((out / "logs").glob("*.jsonl"))
     done = recipe(
         name, timeout=900, DEVICE="cpu", MODEL_PATH=str(model), DATA_DIR=str(data), OUT=str(out),
-        TOTAL_STEPS=str(steps), TRAIN_BATCH_SIZE="8", MINI_BATCH_SIZE="4", GROUP_SIZE=str(GROUP), MAX_PROMPT_LENGTH="320",
-        DUMP_ROLLOUTS="1", MAX_RESPONSE_LENGTH="48", SAVE_FREQ="1", LEARNING_RATE="1e-4", VAL_BEFORE_TRAIN="False", VAL_N="4",
-        LOGGER="[console,file]", **variables,
+        TOTAL_STEPS=str(steps), TRAIN_BATCH_SIZE="8", MINI_BATCH_SIZE="4", GROUP_SIZE=str(GROUP),
+        MAX_PROMPT_LENGTH="320", DUMP_ROLLOUTS="1", MAX_RESPONSE_LENGTH="48", SAVE_FREQ="1", LEARNING_RATE="1e-4", VAL_BEFORE_TRAIN="False",
+        VAL_N="4", LOGGER="[console,file]", **variables,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     (metrics,) = set((out / "logs").glob("*.jsonl")) - before

@@ -319,7 +319,7 @@ def _gpus(config: DictConfig) -> list[str]:
         return []
     return [
         f"this machine has {found} GPU(s) that torch can use, but GPUS_PER_NODE is {wanted}; lower it (for one GPU "
-        "also OFFLOAD=True), or start Ray on a cluster and set RAY_ADDRESS. To only look at the configuration: DRY_RUN=1"
+        "also OFFLOAD=True), or start Ray on a cluster and set RAY_ADDRESS. To see the configuration alone: DRY_RUN=1"
     ]
 
 

@@ -38,7 +38,7 @@ def test_every_step_drops_what_it_says():
     assert kept == [("one half", r"\frac{1}{2}"), (("w " * 10).strip(), "5"), ("no gold that parses", r"\text{}")]
     assert counts == Counts(read=10, with_answer=8, consistent=5, unique=4, fitting=3, unparsable_gold=1)
     text = counts.describe()
-    assert "3 rows of problems with conflicting answers" in text and "the paper has 39,202, so -39,199" in text
+    assert "3 rows of problems with conflicting answers dropped" in text and "the paper has 39,202, so -39,199" in text
 
 
 def test_numbers_as_answers_become_text():

@@ -53,8 +53,8 @@ class Counts:
         return (
             f"{self.read:,} rows read\n"
             f"{self.with_answer:,} with problem and answer ({self.read - self.with_answer:,} without dropped)\n"
-            f"{self.consistent:,} consistent: {self.with_answer - self.consistent:,} rows of problems with conflicting answers "
-            "dropped\n"
+            f"{self.consistent:,} consistent: {self.with_answer - self.consistent:,} rows of problems with conflicting "
+            "answers dropped\n"
             f"{self.unique:,} problems ({self.consistent - self.unique:,} repetitions dropped)\n"
             f"{self.fitting:,} with a prompt within the limit ({self.unique - self.fitting:,} longer ones dropped); "
             f"the paper has {PAPER_ROWS:,}, so {self.fitting - PAPER_ROWS:+,}\n"
