@@ -341,12 +341,13 @@ def train(tmp_path, name, steps, **variables):
     if not model.exists():
         write_data(data, write_model(model))
     before = set((out / "logs").glob("*.jsonl"))
-    done = recipe(
-        name, timeout=900, DEVICE="cpu", MODEL_PATH=str(model), DATA_DIR=str(data), OUT=str(out),
-        TOTAL_STEPS=str(steps), TRAIN_BATCH_SIZE="8", MINI_BATCH_SIZE="4", GROUP_SIZE=str(GROUP),
-        MAX_PROMPT_LENGTH="320", DUMP_ROLLOUTS="1", MAX_RESPONSE_LENGTH="48", SAVE_FREQ="1", LEARNING_RATE="1e-4", VAL_BEFORE_TRAIN="False",
-        VAL_N="4", LOGGER="[console,file]", **variables,
-    )  # fmt: skip
+    settings = {
+        "DEVICE": "cpu", "MODEL_PATH": str(model), "DATA_DIR": str(data), "OUT": str(out), "TOTAL_STEPS": str(steps),
+        "TRAIN_BATCH_SIZE": "8", "MINI_BATCH_SIZE": "4", "GROUP_SIZE": str(GROUP), "MAX_PROMPT_LENGTH": "320",
+        "MAX_RESPONSE_LENGTH": "48", "SAVE_FREQ": "1", "LEARNING_RATE": "1e-4", "VAL_BEFORE_TRAIN": "False",
+        "VAL_N": "4", "DUMP_ROLLOUTS": "1", "LOGGER": "[console,file]",
+    }  # fmt: skip
+    done = recipe(name, timeout=900, **settings, **variables)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     (metrics,) = set((out / "logs").glob("*.jsonl")) - before
     return {row["step"]: row["data"] for row in map(json.loads, metrics.read_text().splitlines())}
