@@ -44,7 +44,9 @@ def bench_subsample(
     )
 
 
-def bench_grading(files: dict[str, str], num_problems: int, num_samples: int, workers: int, same_text: bool) -> None:
+def bench_grading(
+    files: dict[str, str], num_problems: int, num_samples: int, workers: int, same_text: bool, skewed: bool
+) -> None:
     """Samples per second against math-verify called one by one, and every verdict that differs."""
     from math_verify import parse, verify
 
@@ -67,7 +69,7 @@ def bench_grading(files: dict[str, str], num_problems: int, num_samples: int, wo
     for problem, text in chosen:
         others = [golds[index] for index in rng.choice(len(golds), size=20)]
         variants = answer_variants(problem.answers[0], others, rng, max(5, num_samples // 20))
-        for index, response in enumerate(sample_responses(text, variants, num_samples, rng, same_text)):
+        for index, response in enumerate(sample_responses(text, variants, num_samples, rng, same_text, skewed)):
             samples.append(Sample(problem.benchmark, problem.problem_id, index, 0, response, 0, "stop"))
     by_key = {problem.key: problem for problem, _ in chosen}
     print(
@@ -125,6 +127,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--num-samples", type=int, default=1024)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--same-text", action="store_true", help="the reasoning is equal in all samples of a problem")
+    parser.add_argument("--uniform", action="store_true", help="all distinct answers equally often, not 1/rank")
     options = parser.parse_args(args)
     if options.what == "subsample":
         bench_subsample()
@@ -132,7 +135,9 @@ def main(args: list[str] | None = None) -> None:
         parser.error("grading needs at least one --benchmark NAME=FILE")
     else:
         files = dict(entry.split("=", 1) for entry in options.benchmark)
-        bench_grading(files, options.problems, options.num_samples, options.workers, options.same_text)
+        bench_grading(
+            files, options.problems, options.num_samples, options.workers, options.same_text, not options.uniform
+        )
 
 
 if __name__ == "__main__":

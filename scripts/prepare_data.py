@@ -5,8 +5,12 @@
     python scripts/prepare_data.py benchmarks --out data/benchmarks --only aime24 --local aime24=aime.json
 
     python scripts/prepare_data.py problems --data val.parquet --name maze --kind maze --out val.jsonl   # verl's format
+    python scripts/prepare_data.py train --model Qwen/Qwen2.5-7B --preset qwen2.5 --out data/deepscaler-qwen2.5 \\
+        --validation data/benchmarks/{aime24,aime25,amc23,math500,minerva,olympiadbench}.jsonl
 
-One JSON-lines file per benchmark, for `scripts/eval_passk.py sample --problems`.
+benchmarks: one JSON-lines file each, for `scripts/eval_passk.py sample --problems`.
+train: DeepScaleR as train.parquet and benchmarks as val.parquet for verl, where the recipes look for them, with
+manifest.json (counts after every step, next to the paper's 39,202). Presets: qwen2.5, qwen3, llama3 (paper, Table 9).
 """
 
 from __future__ import annotations
@@ -34,6 +38,14 @@ def main(arguments: list[str] | None = None) -> None:
     problems.add_argument("--kind", default="math", help="how it is graded: math, choice or maze")
     problems.add_argument("--out", required=True, type=Path)
     problems.set_defaults(run_command=_problems)
+    train = commands.add_parser("train", help="the training file for verl, from DeepScaleR")
+    train.add_argument("--out", required=True, type=Path, help="folder")
+    train.add_argument("--model", required=True, help="hub id or folder: its tokenizer and chat template count tokens")
+    train.add_argument("--preset", required=True, help="prompt preset: qwen2.5, qwen3, llama3")
+    train.add_argument("--source", type=Path, help=".json, .jsonl or .parquet; default: DeepScaleR from the hub")
+    train.add_argument("--validation", type=Path, nargs="+", default=[], help="files of `benchmarks`")
+    train.add_argument("--max-tokens", type=int, default=1024, help="longest prompt (paper, Table 5: 1024)")
+    train.set_defaults(run_command=_train)
     options = parser.parse_args(arguments)
     try:
         options.run_command(options)
@@ -75,6 +87,16 @@ def _problems(options: argparse.Namespace) -> None:
     problems = read_problems(options.data, options.name, options.kind)
     save_problems(problems, options.out)
     print(f"{options.name}: {len(problems)} problems -> {options.out}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from verl_fgrpo.data.deepscaler import prepare
+
+    counts = prepare(options.out, options.model, options.preset, options.source, options.validation, options.max_tokens)
+    print(counts.describe())
+    print(f"-> {options.out}/train.parquet" + (f", {options.out}/val.parquet" if options.validation else ""))
+    if not options.validation:
+        print("no --validation: verl needs a validation file too; give one, or point VAL_FILE elsewhere")
 
 
 if __name__ == "__main__":

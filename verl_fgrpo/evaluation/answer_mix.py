@@ -45,14 +45,21 @@ def answer_variants(gold: str, others: Sequence[str], rng: np.random.Generator, 
 
 
 def sample_responses(
-    reasoning: str, variants: Sequence[str], num_samples: int, rng: np.random.Generator, same_text: bool = False
+    reasoning: str,
+    variants: Sequence[str],
+    num_samples: int,
+    rng: np.random.Generator,
+    same_text: bool = False,
+    skewed: bool = True,
 ) -> list[str]:
-    """`num_samples` responses ending in one of `variants`, the first ones more often (1/rank), each at least once.
+    """`num_samples` responses ending in one of `variants`, each at least once.
+
+    With `skewed` the first variants come more often (1/rank), as a model's answers do; otherwise all equally often.
 
     The reasoning before the answer is the problem's sentences in random order, so that no two texts are equal; with
     `same_text` it is the same for every sample, so that only the answers differ.
     """
-    weights = 1.0 / np.arange(1, len(variants) + 1)
+    weights = 1.0 / np.arange(1, len(variants) + 1) if skewed else np.ones(len(variants))
     picks = rng.choice(len(variants), size=num_samples, p=weights / weights.sum())
     picks[: len(variants)] = np.arange(len(variants))
     rng.shuffle(picks)

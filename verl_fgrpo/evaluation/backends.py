@@ -228,7 +228,7 @@ class OpenAIBackend:
         )
         models = self._get("/models")
         known = [str(entry["id"]) for entry in models["data"]]
-        if model not in known:
+        if known and model not in known:  # a server that loads models on demand may list none
             raise ValueError(f"the server at {url} has no model {model!r}; it has {known}")
         self._root = next((entry.get("root") for entry in models["data"] if entry["id"] == model), None)
 

@@ -190,13 +190,14 @@ def plot_pass_at_k(rows: Sequence[Row], stem: Path | str, title: str = "") -> li
 
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
     runs = list(dict.fromkeys(row["run"] for row in rows))
+    first_colour = 0 if len(runs) > 2 else 1  # grey is for a start model, the first of three runs
     figure, axes = _panels(len(benchmarks))
     for axis, benchmark in zip(axes, benchmarks, strict=False):
         for number, run in enumerate(runs):
             line = sorted(
                 (row for row in rows if row["benchmark"] == benchmark and row["run"] == run), key=lambda row: row["k"]
             )
-            _line_with_band(axis, line, "k", run, number)
+            _line_with_band(axis, line, "k", run, number + first_colour)
         panel = next(row for row in rows if row["benchmark"] == benchmark)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
