@@ -47,9 +47,16 @@ def test_killed_and_started_again_the_recipe_ends_with_a_report(tmp_path):
     os.kill(process.pid, signal.SIGKILL)  # the shell alone: its trainers are orphaned and must be found and ended
     process.wait()
 
+    saved = [pointer.parent for pointer in pointers if pointer.exists()]
+
     again = start(tmp_path)
     output, _ = again.communicate(timeout=600)
     assert again.returncode == 0, output[-4000:]
+
+    for run in saved:  # what had a checkpoint went on after it: the last start did not repeat step 1
+        last_metrics = sorted((run / "logs").glob("*.jsonl"))[-1].read_text()
+        starts = len(list((run / "logs").glob("*.log")))
+        assert starts == 1 or '"step":1,' not in last_metrics
 
     report = tmp_path / "run" / "report"
     text = (report / "report.md").read_text()
