@@ -234,9 +234,10 @@ def write_report(
     rows = pass_at_k_rows(final, ks)
     table = markdown_table(rows, index=("run",))
     write_table(rows, report / "pass_at_k", table)
-    plot_pass_at_k(
-        rows, report / "pass_at_k", f"Held-out mazes after {last[focal].step} steps, {num_samples} samples each"
-    )
+    k = ks[-1]
+    at_k = {row["run"]: 100 * row["value"] for row in rows if row["k"] == k}
+    title = f"pass@{k}: {at_k[START]:.1f} -> {at_k[base]:.1f} ({base}), {at_k[focal]:.1f} ({focal})"
+    plot_pass_at_k(rows, report / "pass_at_k", title)
 
     tests = subsample_tests(final[base].num_correct, final[focal].num_correct, num_samples, ks, m=m)
     test_rows = [_test_row(test, final[base], final[focal]) for test in tests.values()]
@@ -248,11 +249,11 @@ def write_report(
         for run in (base, focal) if point.run == START else (point.run,):
             for row in pass_at_k_rows({run: problem_counts}, sorted({1, ks[-1]})):
                 curve.append({"step": point.step, **row})
-    curve.sort(key=lambda row: (row["run"], row["step"], row["k"]))
+    # base first, so that it has the same colour in both figures
+    curve.sort(key=lambda row: (row["run"] != base, row["step"], row["k"]))
     write_table(curve, report / "training", markdown_table(curve, index=("run", "step")))
-    plot_training_curve(curve, report / "training", "Held-out mazes during training")
+    plot_training_curve(curve, report / "training", f"Held-out mazes, {num_samples} samples each")
 
-    k = ks[-1]
     verdict = _verdict(test_rows[-1], final, base, focal)
     text = "\n".join(
         [
