@@ -185,11 +185,11 @@ def sample_run(
                     _save_speed(run, samples, tokens, now - started)
     if samples:
         _save_speed(run, samples, tokens, time.monotonic() - started)
-    if samples >= 2 * len(texts) and all(len(different) == 1 for different in texts.values()):
+    if texts and samples >= 2 * len(texts) and all(len(different) == 1 for different in texts.values()):
         warnings.warn(
             f"the {samples} new samples of {len(texts)} problems are equal within each problem at temperature "
-            f"{decoding.temperature}: either the policy is that certain, or the server ignores temperature and seed (some "
-            "decode greedily unless configured otherwise). Look before you trust pass@k for k > 1.",
+            f"{decoding.temperature}: either the policy is that certain, or the server ignores temperature and seed "
+            "(some decode greedily unless configured otherwise). Look before you trust pass@k for k > 1.",
             stacklevel=2,
         )
     if left := len(store.missing(list(by_key), num_samples)):
