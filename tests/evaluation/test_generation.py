@@ -315,6 +315,15 @@ def test_openai_backend_draws_every_sample_once_through_failures(
         OpenAIBackend(server.url, "big")
 
 
+def test_a_server_that_ignores_the_seed_is_noticed(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "reply", lambda prompt, seed: "always the same")
+    backend = OpenAIBackend(server.url, "tiny", concurrency=2)
+    with pytest.warns(UserWarning, match="the server ignores temperature and seed"):
+        sample_run(tmp_path / "run", PROBLEMS, backend, 3, Decoding(max_tokens=50), "none", progress=False)
+
+
 def test_a_server_that_stays_down_ends_the_run_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("verl_fgrpo.evaluation.backends.time.sleep", lambda seconds: None)
     with pytest.raises(RuntimeError, match="http://127.0.0.1:9/v1/models failed 6 times"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -162,6 +163,7 @@ def sample_run(
     by_key = {problem.key: problem for problem in problems}
     started, tokens, samples = time.monotonic(), 0, 0
     last_saved = started
+    texts: dict[tuple[str, str], set[int]] = {}
     with store.writer() as writer:
         missing = store.missing(list(by_key), num_samples)
         requests = [
@@ -172,6 +174,7 @@ def sample_run(
         with bar:
             for item in backend.generate(requests, decoding) if requests else ():
                 writer.append(Sample(*item.key, item.seed, item.response, item.num_tokens, item.finish_reason))
+                texts.setdefault(item.key[:2], set()).add(hash(item.response))
                 samples += 1
                 tokens += item.num_tokens
                 now = time.monotonic()
@@ -182,6 +185,13 @@ def sample_run(
                     _save_speed(run, samples, tokens, now - started)
     if samples:
         _save_speed(run, samples, tokens, time.monotonic() - started)
+    if texts and samples >= 2 * len(texts) and all(len(different) == 1 for different in texts.values()):
+        warnings.warn(
+            f"the {samples} new samples of {len(texts)} problems are equal within each problem at temperature "
+            f"{decoding.temperature}: either the policy is that certain, or the server ignores temperature and seed "
+            "(some decode greedily unless configured otherwise). Look before you trust pass@k for k > 1.",
+            stacklevel=2,
+        )
     if left := len(store.missing(list(by_key), num_samples)):
         raise RuntimeError(f"the backend ended with {left} samples not drawn; run the same command again")
     return store
