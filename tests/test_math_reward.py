@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -73,11 +75,20 @@ def test_a_worker_that_dies_is_an_error_and_is_replaced():
     problem = Problem("x", "", "", "math", ("4",))
     assert pool.grade(problem, r"\boxed{4}")[0] == "correct"
     worker = pool._idle.get()
-    worker.process.kill()
-    worker.process.join()
     pool._idle.put(worker)
-    verdict, _, detail = pool.grade(problem, r"\boxed{4}")
+    os.kill(worker.process.pid, signal.SIGSTOP)  # so that it dies with the response in hand
+    with ThreadPoolExecutor(1) as thread:
+        graded = thread.submit(pool.grade, problem, r"\boxed{4}")
+        time.sleep(0.3)
+        os.kill(worker.process.pid, signal.SIGKILL)
+        verdict, _, detail = graded.result(timeout=60)
     assert verdict == "error" and "the worker died, exit code -9" in detail
+    assert pool.grade(problem, r"\boxed{4}")[0] == "correct"
+
+    idle = pool._idle.get()  # one that died between two responses costs nobody a verdict
+    idle.process.kill()
+    idle.process.join()
+    pool._idle.put(idle)
     assert pool.grade(problem, r"\boxed{4}")[0] == "correct"
     pool.close()
 

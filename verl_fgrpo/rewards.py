@@ -53,7 +53,8 @@ def compute_score(
         solution_str: the decoded response.
         ground_truth: gold answer in LaTeX without `\boxed`; several alternatives as a list; or a mapping with `target`.
         extra_info: unused.
-        seconds: time limit of one response, from the moment a worker takes it.
+        seconds: of CPU time a response may take, so that a busy machine makes no time-outs; ten times as much
+            wall-clock time ends it too.
         memory_mib: memory limit of a worker, beyond what it has after loading its libraries.
         graders: worker processes of this reward process, so that one slow response does not hold up the rest. These
             three are set with `+reward.custom_reward_function.reward_kwargs.seconds=5` and so on.
@@ -102,11 +103,11 @@ class GraderPool:
         self._context = multiprocessing.get_context("forkserver")
         # Forked from a server that has loaded the libraries once, so a new worker starts in milliseconds. A worker
         # re-imports its parent's main module, in verl Ray's: preloaded too.
-        preload = ["verl_fgrpo.evaluation.workers", "verl_fgrpo.evaluation.warm"]
+        preload = list(workers.PRELOAD)
         if "ray" in sys.modules:
             preload.append("ray._private.workers.default_worker")
         self._context.set_forkserver_preload(preload)
-        self._idle: queue.LifoQueue[workers._Worker | None] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[workers.Worker | None] = queue.LifoQueue()
         for _ in range(size):
             self._idle.put(None)
 
@@ -118,40 +119,18 @@ class GraderPool:
         """
         worker = self._idle.get()
         try:
-            if worker is None:
-                worker = self._start()
-            worker.pipe.send((problem, [response]))
-            if worker.pipe.poll(self.limits.seconds):
-                graded: Graded = worker.pipe.recv()
-                return graded
-            workers._kill(worker)
-            worker = None
-            return "timeout", None, f"no verdict within {self.limits.seconds:g} s"
-        except (EOFError, OSError):
-            assert worker is not None
-            workers._kill(worker)
-            code, worker = worker.process.exitcode, None
-            return "error", None, f"the worker died, exit code {code} (memory limit or a crash in a library)"
+            if worker is None or not worker.process.is_alive():
+                worker = workers.start_worker(self._context, self.limits)
+            return workers.grade_one(worker, problem, response, self.limits)
         finally:
-            self._idle.put(worker)
-
-    def _start(self) -> workers._Worker:
-        worker = workers._start(self._context, self.limits, "{}")
-        try:
-            message = worker.pipe.recv() if worker.pipe.poll(workers.START_SECONDS) else "it did not answer"
-        except (EOFError, OSError):
-            message = "it died"
-        if message is not None:
-            workers._kill(worker)
-            raise RuntimeError(f"a grading worker cannot start: {message}")
-        return worker
+            self._idle.put(worker if worker is not None and worker.process.is_alive() else None)
 
     def close(self) -> None:
         """End the idle processes; they are started again when needed."""
         for _ in range(self._idle.qsize()):
             worker = self._idle.get_nowait()
             if worker is not None:
-                workers._kill(worker)
+                workers.kill_worker(worker)
             self._idle.put(None)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from verl_fgrpo.evaluation.problems import Problem, problem_id_of
 
-__all__ = ["BENCHMARKS", "Benchmark", "load_benchmark", "read_problems", "read_rows"]
+__all__ = ["BENCHMARKS", "Benchmark", "answers_of", "load_benchmark", "prompt_of", "read_problems", "read_rows"]
 
 Row = Mapping[str, Any]
 
@@ -91,7 +91,7 @@ def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Probl
     """Distinct problems of any file with the known columns, e.g. a training or validation file in verl's format."""
     problems: dict[str, Problem] = {}
     for row in read_rows(path):
-        prompt, answers = _prompt(row), _answers(row)
+        prompt, answers = prompt_of(row), answers_of(row)
         problem_id = str((row.get("extra_info") or {}).get("problem_id") or problem_id_of(prompt, answers))
         problems[problem_id] = Problem(name, problem_id, prompt, kind, answers)
     return list(problems.values())
@@ -118,7 +118,8 @@ def _field(row: Row, *names: str) -> Any:
     raise ValueError(f"none of the columns {names} has a value; the row has {sorted(row)}")
 
 
-def _prompt(row: Row) -> str:
+def prompt_of(row: Row) -> str:
+    """The question of a row: a text column, or the one user turn of verl's schema."""
     prompt = _field(row, "problem", "question", "prompt", "Question")
     if isinstance(prompt, str):
         return prompt
@@ -128,7 +129,7 @@ def _prompt(row: Row) -> str:
     return str(users[0])
 
 
-def _answers(row: Row) -> tuple[str, ...]:
+def answers_of(row: Row) -> tuple[str, ...]:
     """Gold answers as text, without duplicates: a list means alternatives; 142.0 is 142."""
     if isinstance(row.get("reward_model"), Mapping):  # verl's schema
         gold = row["reward_model"]["ground_truth"]
@@ -146,7 +147,7 @@ def _answers(row: Row) -> tuple[str, ...]:
 
 
 def _math(name: str, row: Row) -> Problem:
-    prompt, answers = _prompt(row), _answers(row)
+    prompt, answers = prompt_of(row), answers_of(row)
     if not answers:
         raise ValueError(f"{name}: the problem {prompt[:60]!r} has no answer")
     return Problem(name, problem_id_of(prompt, answers), prompt, "math", answers)
@@ -194,7 +195,7 @@ def _ifeval(name: str, row: Row) -> Problem:
 
 
 def _synlogic(name: str, row: Row) -> Problem:
-    prompt = _prompt(row)
+    prompt = prompt_of(row)
     details = row.get("extra_info") or {}
     extra = {"task": str(_field(row, "data_source")), "game_data_str": str(_field(details, "game_data_str"))}
     return Problem(name, problem_id_of(prompt, [extra["game_data_str"]]), prompt, "synlogic", extra=extra)

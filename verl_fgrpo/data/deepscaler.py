@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.data.benchmarks import _answers, _prompt, read_rows
+from verl_fgrpo.data.benchmarks import answers_of, prompt_of, read_rows
 from verl_fgrpo.evaluation.files import write_atomic
 from verl_fgrpo.evaluation.problems import Problem, problem_id_of
 from verl_fgrpo.evaluation.prompts import build_prompt
@@ -91,7 +91,7 @@ def select(
     for row in rows:
         read += 1
         try:
-            problem, answers = _prompt(row).strip(), _answers(row)
+            problem, answers = prompt_of(row).strip(), answers_of(row)
         except ValueError:
             continue
         if not problem or len(answers) != 1:

@@ -24,9 +24,11 @@ from typing import Any
 from verl_fgrpo.evaluation.graders import Graded, grader_of
 from verl_fgrpo.evaluation.problems import Problem
 
-__all__ = ["Limits", "Task", "grade_tasks"]
+__all__ = ["PRELOAD", "Limits", "Task", "Worker", "grade_one", "grade_tasks", "kill_worker", "start_worker"]
 
 START_SECONDS = 120.0
+#: Modules of the fork server: loaded once, so that a new worker starts in milliseconds.
+PRELOAD = ("verl_fgrpo.evaluation.workers", "verl_fgrpo.evaluation.warm")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ class Task:
 
 
 @dataclass
-class _Worker:
+class Worker:
+    """A grading process, the pipe to it, and what it is doing."""
+
     process: Any
     pipe: Connection
     task: Task | None = None
@@ -88,13 +92,12 @@ def grade_tasks(
     limits = limits or Limits()
     if num_workers < 1:
         raise ValueError(f"num_workers={num_workers} must be at least 1")
-    # Fork from a clean server that has loaded the libraries once: a new worker starts in milliseconds, and inherits
-    # neither the parent's threads nor its open files.
+    # Fork from a clean server: a new worker inherits neither the parent's threads nor its open files.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["verl_fgrpo.evaluation.workers", "verl_fgrpo.evaluation.warm"])
+    context.set_forkserver_preload(list(PRELOAD))
     source = iter(tasks)
     waiting: deque[Task] = deque()
-    workers: list[_Worker] = []
+    workers: list[Worker] = []
 
     def more() -> bool:
         if not waiting and (task := next(source, None)) is not None:
@@ -107,7 +110,7 @@ def grade_tasks(
                 if worker.ready and worker.task is None and more():
                     _send(worker, waiting.popleft(), limits)
             if more() and len(workers) < num_workers:
-                workers.append(_start(context, limits, options))
+                workers.append(start_worker(context, limits, options))
             if not waiting and all(worker.task is None for worker in workers):
                 return
             busy = [worker for worker in workers if worker.task is not None or not worker.ready]
@@ -125,19 +128,19 @@ def grade_tasks(
                     yield from _abandon(worker, workers, waiting, "timeout", detail)
     finally:
         for worker in workers:
-            _kill(worker)
+            kill_worker(worker)
 
 
-def _deadline(worker: _Worker) -> float:
+def _deadline(worker: Worker) -> float:
     return worker.deadline if worker.ready else worker.started + START_SECONDS
 
 
-def _start_clock(worker: _Worker, limits: Limits) -> None:
+def _start_clock(worker: Worker, limits: Limits) -> None:
     worker.item_started = time.monotonic()
     worker.deadline = worker.item_started + limits.seconds
 
 
-def _has_time_left(worker: _Worker, limits: Limits) -> bool:
+def _has_time_left(worker: Worker, limits: Limits) -> bool:
     """Whether the item has used less CPU time than it may; if so, its deadline moves on."""
     try:
         fields = open(f"/proc/{worker.process.pid}/stat").read().rpartition(")")[2].split()  # noqa: SIM115
@@ -151,15 +154,59 @@ def _has_time_left(worker: _Worker, limits: Limits) -> bool:
     return True
 
 
-def _start(context: Any, limits: Limits, options: str) -> _Worker:
+def grade_one(worker: Worker, problem: Problem, response: str, limits: Limits) -> Graded:
+    """Grade one response in a worker that has nothing else to do; one that is over its limits is killed.
+
+    Args:
+        worker: of `start_worker`; after the verdicts "timeout" and "error" it may be dead.
+        problem: with the gold answers.
+        response: text.
+        limits: those the worker was started with.
+
+    Returns:
+        (verdict, answer, detail).
+
+    Raises:
+        RuntimeError: the worker could not start; its message is passed on.
+    """
+    try:
+        if not worker.ready:
+            message = worker.pipe.recv()[0] if worker.pipe.poll(START_SECONDS) else "it did not answer"
+            if message is not None:
+                kill_worker(worker)
+                raise RuntimeError(f"a grading worker cannot start: {message}")
+            worker.ready = True
+        worker.pipe.send((problem, [response]))
+        _start_clock(worker, limits)
+        while not worker.pipe.poll(max(0.0, worker.deadline - time.monotonic())):
+            if not _has_time_left(worker, limits):
+                kill_worker(worker)
+                return "timeout", None, f"no verdict within {limits.seconds:g} s of CPU time"
+        graded: Graded
+        graded, worker.cpu_at_start = worker.pipe.recv()
+        return graded
+    except (EOFError, OSError):
+        kill_worker(worker)
+        if not worker.ready:
+            code = worker.process.exitcode
+            raise RuntimeError(f"a grading worker died at its start, exit code {code}") from None
+        return "error", None, _death(worker)
+
+
+def _death(worker: Worker) -> str:
+    return f"the worker died, exit code {worker.process.exitcode} (memory limit or a crash in a library)"
+
+
+def start_worker(context: Any, limits: Limits, options: str = "{}") -> Worker:
+    """Start a process that grades; `grade_tasks` or `grade_one` waits until it is ready."""
     parent, child = context.Pipe()
     process = context.Process(target=_serve, args=(child, limits.memory_mib, options), daemon=True)
     process.start()
     child.close()
-    return _Worker(process, parent)
+    return Worker(process, parent)
 
 
-def _send(worker: _Worker, task: Task, limits: Limits) -> None:
+def _send(worker: Worker, task: Task, limits: Limits) -> None:
     worker.task, worker.done = task, 0
     _start_clock(worker, limits)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died reading: `_receive` will see the end
@@ -167,7 +214,7 @@ def _send(worker: _Worker, task: Task, limits: Limits) -> None:
 
 
 def _receive(
-    worker: _Worker, workers: list[_Worker], waiting: deque[Task], limits: Limits
+    worker: Worker, workers: list[Worker], waiting: deque[Task], limits: Limits
 ) -> Iterator[tuple[Any, Graded]]:
     """Handle all replies that have arrived, or the death of the worker."""
     try:
@@ -192,15 +239,14 @@ def _receive(
         worker.process.join(5)
         if not worker.ready:
             raise RuntimeError(f"a grading worker died at its start, exit code {worker.process.exitcode}") from None
-        detail = f"the worker died, exit code {worker.process.exitcode} (memory limit or a crash in a library)"
-        yield from _abandon(worker, workers, waiting, "error", detail)
+        yield from _abandon(worker, workers, waiting, "error", _death(worker))
 
 
 def _abandon(
-    worker: _Worker, workers: list[_Worker], waiting: deque[Task], verdict: str, detail: str
+    worker: Worker, workers: list[Worker], waiting: deque[Task], verdict: str, detail: str
 ) -> Iterator[tuple[Any, Graded]]:
     """Give the current item its verdict, keep the rest of the task for another worker, and end this one."""
-    _kill(worker)
+    kill_worker(worker)
     workers.remove(worker)
     task = worker.task
     if task is not None:
@@ -210,7 +256,8 @@ def _abandon(
         yield task.tokens[at], (verdict, None, detail)
 
 
-def _kill(worker: _Worker) -> None:
+def kill_worker(worker: Worker) -> None:
+    """End a worker at once, whatever it is doing."""
     worker.process.kill()
     worker.process.join()
     worker.pipe.close()
