@@ -8,6 +8,7 @@ import torch
 
 from verl_fgrpo.config import FocalConfig
 from verl_fgrpo.focal import focal_weight, group_codes, success_rate
+from verl_fgrpo.handover import handed_over
 
 AdvantageEstimatorFn = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
@@ -25,8 +26,9 @@ BASE_ESTIMATORS = (
     "reinforce_plus_plus_baseline",
 )
 # All but one compute a number per rollout and broadcast it over the tokens: they are called on summed rewards of shape
-# (B, 1), which saves passes over (B, T). This one whitens over tokens, so it must see the real matrices.
-NEEDS_TOKENS = frozenset({"reinforce_plus_plus_baseline"})
+# (B, 1), which saves passes over (B, T). These must see the real matrices: the first whitens over tokens, the others
+# (siblings) add up log-probabilities of response tokens.
+NEEDS_TOKENS = frozenset({"reinforce_plus_plus_baseline", "unlikeliness", "ds_grpo"})
 # This one weighs rollouts by their length: it gets a mask of two columns, 1 and length - 1, whose sum is the length.
 NEEDS_LENGTH = frozenset({"opo"})
 # These turn the uids into integers, which costs more than all the rest; ours are integers already.
@@ -39,7 +41,7 @@ def focal_estimator(name: str, host: AdvantageEstimatorFn) -> AdvantageEstimator
         A_focal_i = (1 - mu_i) ** gamma * A_i                                               (arXiv 2602.06717, eq. 13)
 
     Args:
-        name: verl's name of the estimator, one of `BASE_ESTIMATORS`.
+        name: verl's name of the estimator, one of `BASE_ESTIMATORS`, or of a sibling.
         host: verl's function for it.
 
     Returns:
@@ -83,7 +85,7 @@ def focal_estimator(name: str, host: AdvantageEstimatorFn) -> AdvantageEstimator
         with torch.no_grad():
             scores = token_level_rewards.sum(dim=-1)
             codes, labels = group_codes(index)
-            _check_batch(name, scores, codes, labels, response_mask)
+            check_batch(f"f_{name}", scores, codes, labels, response_mask)
             mu = success_rate(scores, codes, settings.success_threshold)
             weight = focal_weight(mu, settings.gamma).to(scores.dtype).unsqueeze(-1)
 
@@ -116,13 +118,43 @@ def focal_estimator(name: str, host: AdvantageEstimatorFn) -> AdvantageEstimator
     return focal_advantage
 
 
-def _check_batch(
-    name: str, scores: torch.Tensor, codes: torch.Tensor, labels: list[Any], response_mask: torch.Tensor
+def success_scores(scores: torch.Tensor, threshold: float) -> tuple[torch.Tensor, float]:
+    """The numbers that tell which rollouts succeeded, and the threshold above which they did.
+
+    The best that is known: the reward function's own `acc` (above 0.5), else the raw reward before any KL penalty, both
+    if a trainer of verl_fgrpo handed them over, else the reward itself.
+
+    Args:
+        scores: (B,) summed reward of every rollout, as verl gives it.
+        threshold: `algorithm.focal_success_threshold`.
+
+    Returns:
+        (B,) numbers on the device of `scores`, and their threshold.
+    """
+    handover = handed_over()
+    if handover is not None and handover.accuracy is not None:
+        return handover.accuracy.to(scores.device), 0.5
+    if handover is not None and handover.raw_scores is not None:
+        return handover.raw_scores.to(scores.device), threshold
+    return scores, threshold
+
+
+def check_batch(
+    name: str,
+    scores: torch.Tensor,
+    codes: torch.Tensor,
+    labels: list[Any],
+    response_mask: torch.Tensor,
+    compares_rollouts: bool = True,
 ) -> None:
-    """Refuse a batch whose success rates would be meaningless."""
+    """Refuse a batch whose advantages or success rates would be meaningless.
+
+    Raises:
+        ValueError: a wrong number of labels, a non-finite reward, or only groups of one where `compares_rollouts`.
+    """
     if len(codes) != len(scores):
         raise ValueError(
-            f"f_{name} got {len(scores)} rollouts but {len(codes)} group labels; pass one uid per rollout in index"
+            f"{name} got {len(scores)} rollouts but {len(codes)} group labels; pass one uid per rollout in index"
         )
     finite = torch.isfinite(scores)
     if not bool(finite.all()):
@@ -131,6 +163,8 @@ def _check_batch(
             f"the reward of rollout {row} of uid {labels[int(codes[row])]!r} sums to {scores[row].item()}, but "
             "rewards must be finite numbers; make the reward function return 0.0 instead of NaN or infinity"
         )
+    if not compares_rollouts:
+        return
     size = torch.bincount(codes)
     several = size > 1
     # Padding rows share one uid and have an empty mask: they are no group. Looked at only when it can matter.
@@ -138,6 +172,6 @@ def _check_batch(
         real = response_mask.any(dim=-1).cpu()
         if bool(real.any()) and int(torch.bincount(codes[real]).max()) < 2:
             raise ValueError(
-                f"every one of the {int(real.sum())} groups in this batch has one rollout, but f_{name} compares the "
+                f"every one of the {int(real.sum())} groups in this batch has one rollout, but {name} compares the "
                 "rollouts of a prompt; set actor_rollout_ref.rollout.n to 2 or more (the paper uses 8)"
             )

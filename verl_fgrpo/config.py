@@ -1,7 +1,7 @@
 """The focal settings, typed and validated in one place, read from verl's config."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any
 
@@ -80,6 +80,73 @@ class FocalConfig:
             success_threshold=algorithm.get("focal_success_threshold", DEFAULT_SUCCESS_THRESHOLD),
             norm_adv_by_std_in_grpo=bool(algorithm.get("norm_adv_by_std_in_grpo", True)),
         )
+
+
+@dataclass(frozen=True)
+class SiblingConfig:
+    """Settings of the sibling methods, all under verl's `algorithm`.
+
+    Args:
+        unlikeliness_beta: strength of the rank penalty, 0 to 1. 0.25: arXiv 2506.02355.
+        ds_gp: weight of log pi_old for correct rollouts, at least 0. Ours: no published value is known to us; 0.001
+            moves a response of 500 tokens at -0.3 nats each by 0.15.
+        ds_gn: the same for wrong rollouts.
+        ds_length_normalized: False takes log pi_old of the whole response (arXiv 2511.19942, eq. 6), True its mean per
+            token, so that long responses are not moved more; then ds_gp and ds_gn want to be larger, e.g. 0.1.
+        w_reinforce_lambda: advantage of a correct rollout, at least 0. 0.1: arXiv 2506.01347; 0 is NSR.
+        passk_k: rollouts that share a reward, at least 1, at most the group size. Ours: 4, half of the usual 8.
+
+    Raises:
+        ValueError: a value out of range or of the wrong type.
+    """
+
+    unlikeliness_beta: float = 0.25
+    ds_gp: float = 0.001
+    ds_gn: float = 0.001
+    ds_length_normalized: bool = False
+    w_reinforce_lambda: float = 0.1
+    passk_k: int = 4
+
+    def __post_init__(self) -> None:
+        for key, highest in (
+            ("unlikeliness_beta", 1.0),
+            ("ds_gp", float("inf")),
+            ("ds_gn", float("inf")),
+            ("w_reinforce_lambda", float("inf")),
+        ):
+            value = getattr(self, key)
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                number = float("nan")
+            if not (isfinite(number) and 0 <= number <= highest):
+                rule = "a finite number of at least 0" if highest > 1 else "a number from 0 to 1"
+                default = type(self).__dataclass_fields__[key].default
+                raise ValueError(
+                    f"algorithm.{key} is {value!r}, but it must be {rule}; e.g. +algorithm.{key}={default}"
+                )
+            object.__setattr__(self, key, number)
+        if not isinstance(self.ds_length_normalized, bool):
+            raise ValueError(
+                f"algorithm.ds_length_normalized is {self.ds_length_normalized!r}, but it must be True or False; "
+                "e.g. +algorithm.ds_length_normalized=False"
+            )
+        if isinstance(self.passk_k, bool) or not isinstance(self.passk_k, int) or self.passk_k < 1:
+            raise ValueError(
+                f"algorithm.passk_k is {self.passk_k!r}, but it must be a whole number from 1 to "
+                "actor_rollout_ref.rollout.n; e.g. +algorithm.passk_k=4"
+            )
+
+    @classmethod
+    def from_algorithm(cls, algorithm: Mapping[str, Any] | None) -> "SiblingConfig":
+        """Read the settings from verl's `algorithm` config (a DictConfig, a dataclass with `get`, a dict, or None).
+
+        Raises:
+            ValueError: an invalid value.
+        """
+        if algorithm is None:
+            return cls()
+        return cls(**{f.name: algorithm.get(f.name, f.default) for f in fields(cls)})
 
 
 @dataclass

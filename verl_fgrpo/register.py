@@ -35,12 +35,16 @@ def _register(registry: dict[str, Any], kind: str, name: str, function: Callable
 
 
 def register_estimators() -> None:
-    """Register f_X for every X of `advantages.BASE_ESTIMATORS` with verl."""
+    """Register every sibling Y, and f_X for every X of `advantages.BASE_ESTIMATORS` and every sibling, with verl."""
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, get_adv_estimator_fn
 
     from verl_fgrpo.advantages import BASE_ESTIMATORS, focal_estimator
+    from verl_fgrpo.siblings.estimators import SIBLINGS, sibling_estimator
 
-    for name in BASE_ESTIMATORS:
+    for name in SIBLINGS:
+        sibling = sibling_estimator(name, get_adv_estimator_fn("grpo"))
+        _register(ADV_ESTIMATOR_REGISTRY, "advantage estimator", name, sibling)
+    for name in (*BASE_ESTIMATORS, *SIBLINGS):
         estimator = focal_estimator(name, get_adv_estimator_fn(name))
         _register(ADV_ESTIMATOR_REGISTRY, "advantage estimator", f"f_{name}", estimator)
 
