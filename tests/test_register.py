@@ -194,4 +194,4 @@ def test_the_built_wheel_works_in_a_ray_worker_without_the_checkout(tmp_path):
     )
     file, error, names, preset = result.stdout.split()[-4:]
     assert Path(file).is_relative_to(site), f"loaded {file}, not the wheel"
-    assert (error, names, preset) == ("None", "16", "True")
+    assert (error, names, preset) == ("None", "21", "True")

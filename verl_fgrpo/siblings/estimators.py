@@ -201,12 +201,12 @@ def _row_log_probs(name: str, response_mask: torch.Tensor) -> torch.Tensor:
             f"{name} was handed log-probabilities of shape {tuple(log_probs.shape)} for a response mask of shape "
             f"{tuple(response_mask.shape)}; hand over old_log_probs of the same rows and tokens"
         )
-    mask = response_mask.bool()
-    log_probs = torch.where(mask, log_probs.to(response_mask.device, torch.float64), 0.0)
-    finite = torch.isfinite(log_probs).all(dim=-1)
+    log_probs = torch.where(response_mask.bool(), log_probs.to(response_mask.device), 0.0)
+    total = log_probs.sum(dim=-1, dtype=torch.float64)
+    finite = torch.isfinite(total)
     if not bool(finite.all()):
         raise ValueError(
             f"the log-probabilities of rollout {int((~finite).nonzero()[0])} are not all finite, but {name} ranks or "
             "adds them; look for NaN or -inf in the actor's old_log_probs"
         )
-    return log_probs.sum(dim=-1)
+    return total
