@@ -487,8 +487,13 @@ def test_a_session_with_two_outputs_counts_once(name):
 
 def test_sessions_that_do_not_fit_are_an_error():
     data, log_probs = batch(5, [(4, 2)])
-    for sessions, final in ((["a", "a", "b", "b"], [True, True, False, True]), (["a", "b"], [True, True])):
-        with pytest.raises(ValueError, match="sessions do not fit.*exactly one final output|does not match|shape"):
+    for sessions, final, message in (
+        (["a", "a", "b", "b"], [True, True, False, True], "2 final outputs.*exactly one row per session"),
+        (["a", "a", "b", "b"], [False, True, False, False], "0 final outputs"),
+        (["a", "b"], [True, True], "2 sessions and 2 final flags were handed over for a batch of 4 rows"),
+        (["a", "b", "c", "d"], [True, True], "4 sessions and 2 final flags"),
+    ):
+        with pytest.raises(ValueError, match=message):
             call("maxrl", data, log_probs, algorithm(), sessions=sessions, final=torch.tensor(final))
 
 

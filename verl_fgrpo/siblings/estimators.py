@@ -168,14 +168,18 @@ def _rows_of_rollouts(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     handover = handed_over()
     if handover is None or handover.sessions is None or handover.final is None:
         return every_row, every_row
-    session_of_row, _ = group_codes(handover.sessions)
-    final = handover.final.to(codes.device)
-    session_of_row = session_of_row.to(codes.device)
-    finals = torch.bincount(session_of_row[final], minlength=int(session_of_row.max()) + 1)
-    if len(session_of_row) != len(codes) or bool((finals != 1).any()):
+    if not len(handover.sessions) == len(handover.final) == len(codes):
         raise ValueError(
-            f"the handed-over sessions do not fit: {len(session_of_row)} rows for a batch of {len(codes)}, and every "
-            "session needs exactly one final output; hand over rows in the order of the batch"
+            f"{len(handover.sessions)} sessions and {len(handover.final)} final flags were handed over for a batch of "
+            f"{len(codes)} rows; hand over one of each per row, in the order of the batch"
+        )
+    session_of_row = group_codes(handover.sessions)[0].to(codes.device)
+    final = handover.final.to(codes.device)
+    finals = torch.bincount(session_of_row[final], minlength=int(session_of_row.max()) + 1)
+    if bool((finals != 1).any()):
+        raise ValueError(
+            f"a session was handed over with {int(finals[finals != 1][0])} final outputs, but its reward is that of its "
+            "last output; mark exactly one row per session as final"
         )
     rows = torch.empty(len(finals), dtype=torch.int64, device=codes.device)
     rows[session_of_row[final]] = every_row[final]
