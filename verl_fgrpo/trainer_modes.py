@@ -21,6 +21,11 @@ from verl_fgrpo.handover import Handover, correct_rollouts, handing_over, report
 from verl_fgrpo.monitoring import count_groups, group_metrics
 
 
+def _values(column: Any) -> list[Any]:
+    """The Python values of a TransferQueue column, whose type differs with the storage backend."""
+    return [getattr(value, "data", value) for value in column]
+
+
 class HandsOver:
     """Mixin over a trainer of verl that opens a `Handover` around its `_compute_advantage`."""
 
@@ -57,11 +62,10 @@ class HandsOver:
             fields += ["acc", "score"]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         if colocated:
-            columns = {name: data[name].tolist() for name in ("acc", "score") if name in data}
+            columns = {name: _values(data[name]) for name in ("acc", "score") if name in data}
             infos = [{name: column[row] for name, column in columns.items()} for row in range(len(batch.keys))]
         else:
-            extra = data["extra_fields"].tolist() if "extra_fields" in data else []
-            infos = [(row or {}).get("reward_extra_info") or {} for row in extra]
+            infos = [(extra or {}).get("reward_extra_info") or {} for extra in _values(data["extra_fields"])]
         sessions, final = sessions_of(batch.keys)
         return Handover(
             log_probs=data["old_log_probs"].to_padded_tensor(0.0),
