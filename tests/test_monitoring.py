@@ -62,13 +62,9 @@ def test_a_rare_share_that_is_no_share_is_an_error(share):
         tail_miss_estimate([1], [4], share)
 
 
-def test_count_groups_leaves_out_what_does_not_count():
-    correct = torch.tensor([True, True, False, True, True])
-    codes = torch.tensor([0, 0, 1, 1, 2])
-    num_correct, size = count_groups(correct, codes)
-    assert (num_correct.tolist(), size.tolist()) == ([2, 1, 1], [2, 2, 1])
-    num_correct, size = count_groups(correct, codes, torch.tensor([True, False, True, True, False]))
-    assert (num_correct.tolist(), size.tolist()) == ([1, 1], [1, 2])
+def test_count_groups():
+    num_correct, size = count_groups(torch.tensor([True, False, False, True, True]), torch.tensor([0, 1, 2, 2, 0]))
+    assert (num_correct.tolist(), size.tolist()) == ([2, 0, 1], [2, 1, 2])
 
 
 def test_golden_weight_metrics():

@@ -270,3 +270,18 @@ def test_verls_own_estimators_get_verls_own_result_and_the_group_metrics(monkeyp
         check_advantages(rows, expected_advantages({key: score for key, (score, _, _) in OUTPUTS.items()}, gamma=0.0))
     assert {key: metrics[key] for key in GROUP_METRICS} == pytest.approx(GROUP_METRICS)
     assert "focal/weight_mean" not in metrics
+
+
+def test_an_f_loss_has_the_same_metrics_as_the_estimator(monkeypatch):
+    outputs = {key: (float(info["acc"]), info, length) for key, (_, info, length) in OUTPUTS.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        _, expected, _ = step(patch, outputs, "+algorithm.focal_gamma=0.7")
+    _, metrics, _ = step(
+        monkeypatch,
+        outputs,
+        "algorithm.adv_estimator=grpo",
+        "actor_rollout_ref.actor.policy_loss.loss_mode=f_vanilla",
+        "actor_rollout_ref.actor.policy_loss._target_=verl_fgrpo.config.FocalPolicyLossConfig",
+        "+actor_rollout_ref.actor.policy_loss.focal_gamma=0.7",
+    )
+    assert metrics == pytest.approx(expected)

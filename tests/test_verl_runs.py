@@ -177,10 +177,21 @@ def test_f_grpo_in_focal_sync_with_its_metrics_checkpoint_and_validation(mazes, 
 
 def test_f_vanilla_on_verls_own_grpo_logs_what_the_weight_did(mazes, tmp_path):
     run = tmp_path / "f_vanilla"
-    metrics, _ = run_verl(mazes, run, "+focal=grpo_loss", "algorithm.focal_gamma=0.5", "trainer.total_training_steps=2")
+    metrics, _ = run_verl(
+        mazes,
+        run,
+        "+focal=grpo_loss",
+        "algorithm.focal_gamma=0.5",
+        "trainer.v1.trainer_mode=focal_sync",
+        "trainer.total_training_steps=2",
+    )
     assert set(metrics) == {1, 2}
     for step, logged in metrics.items():
-        rates = np.array(list(success_rates(run, step).values()))
+        groups = success_rates(run, step)
+        check_focal_metrics(logged, groups, gamma=0.5)
+        scale = expected_update_scale(run, step, groups, gamma=0.5)
+        assert logged["focal/update_scale"] == pytest.approx(scale, rel=0.02)
+        rates = np.array(list(groups.values()))
         active = (rates > 0) & (rates < 1)
         assert active.any()
         assert logged["critic/advantages/max"] == pytest.approx(

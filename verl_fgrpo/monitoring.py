@@ -71,25 +71,18 @@ def group_metrics(num_correct: ArrayLike, group_size: ArrayLike, rare_share: flo
     return metrics
 
 
-def count_groups(
-    correct: torch.Tensor, codes: torch.Tensor, counted: torch.Tensor | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def count_groups(correct: torch.Tensor, codes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Number of correct rollouts and size of every group.
 
     Args:
         correct: (B,) bool.
-        codes: (B,) int64 group number, from `focal.group_codes`.
-        counted: (B,) bool, the rows that count (no padding, one output per session); default all.
+        codes: (B,) int64 group number 0 .. G - 1, from `focal.group_codes`.
 
     Returns:
-        X and N, (G,) int64 each, of the groups with at least one counted row.
+        X and N, (G,) int64 each.
     """
-    keep = torch.ones_like(codes, dtype=torch.bool) if counted is None else counted.cpu()
-    codes, correct = codes.cpu()[keep], correct.cpu()[keep]
-    size = torch.bincount(codes)
-    num_correct = torch.bincount(codes, weights=correct.to(torch.float64), minlength=len(size)).to(torch.int64)
-    present = size > 0
-    return num_correct[present].numpy(), size[present].numpy()
+    num_correct = torch.bincount(codes, weights=correct.to(codes.device, torch.float64)).to(torch.int64)
+    return num_correct.cpu().numpy(), torch.bincount(codes).cpu().numpy()
 
 
 def weight_metrics(

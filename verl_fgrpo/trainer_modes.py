@@ -15,10 +15,10 @@ from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from verl_fgrpo.config import FocalConfig
-from verl_fgrpo.focal import group_codes
+from verl_fgrpo.config import DEFAULT_GAMMA, FocalConfig
+from verl_fgrpo.focal import focal_weight, group_codes, success_rate
 from verl_fgrpo.handover import Handover, correct_rollouts, handing_over, reported_accuracy, sessions_of
-from verl_fgrpo.monitoring import count_groups, group_metrics
+from verl_fgrpo.monitoring import count_groups, group_metrics, weight_metrics
 
 
 def _values(column: Any) -> list[Any]:
@@ -51,7 +51,7 @@ class HandsOver:
         handover = self._handover(batch)
         with handing_over(handover):
             batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
-        metrics.update(self._group_metrics(batch.keys, handover) | handover.metrics)
+        metrics.update(self._metrics(batch, handover) | handover.metrics)
         return batch
 
     def _handover(self, batch: Any) -> Handover:
@@ -76,11 +76,24 @@ class HandsOver:
             padding=torch.tensor([bool(tag.get("is_padding", False)) for tag in batch.tags]),
         )
 
-    def _group_metrics(self, keys: list[str], handover: Handover) -> dict[str, float]:
-        assert handover.raw_scores is not None and handover.final is not None and handover.padding is not None
+    def _metrics(self, batch: Any, handover: Handover) -> dict[str, float]:
+        """Metrics that need no help of the estimator: those of the groups, and of the weight inside an f_ loss."""
+        assert handover.final is not None and handover.padding is not None
+        rows = (handover.final & ~handover.padding).nonzero().squeeze(1)
+        handover = handover.select(rows)
+        assert handover.raw_scores is not None
+        keys = [batch.keys[row] for row in rows.tolist()]
         codes, _ = group_codes([key.rsplit("_", 2)[0] for key in keys])
         correct = correct_rollouts(handover.raw_scores, self._focal.success_threshold, handover)
-        return group_metrics(*count_groups(correct, codes, handover.final & ~handover.padding))
+        metrics = group_metrics(*count_groups(correct, codes))
+        policy_loss = self.config.actor_rollout_ref.actor.policy_loss  # type: ignore[attr-defined]
+        if policy_loss.loss_mode.startswith("f_"):
+            data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["advantages"])
+            magnitude = data["advantages"].to_padded_tensor(0.0).abs().sum(dim=-1)
+            mu = success_rate(correct.to(torch.float64), codes)
+            weight = focal_weight(mu, policy_loss.get("focal_gamma", DEFAULT_GAMMA))
+            metrics |= weight_metrics(weight, magnitude, codes)
+        return metrics
 
 
 class FocalSync(HandsOver, PPOTrainerSync):  # type: ignore[misc]
