@@ -6,15 +6,13 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from tiny_math import BENCHMARKS, NO_DATA
 
 from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.workers import Limits
 from verl_fgrpo.rewards import GraderPool, Tally, compute_score, gold_answers
-
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "benchmarks"
 
 #: Each takes long, much memory, deep recursion or odd characters; none is a right answer to 4.
 HOSTILE = [
@@ -106,7 +104,7 @@ def test_failures_are_counted_and_logged_at_every_doubling(caplog):
     ]
 
 
-needs_data = pytest.mark.skipif(not DATA.exists(), reason="the benchmark files of shared/data are not here")
+needs_data = pytest.mark.skipif(not BENCHMARKS.exists(), reason=NO_DATA)
 
 
 def golds(count):
@@ -114,10 +112,11 @@ def golds(count):
     import pyarrow.parquet as pq
 
     found = [
-        row["reward_model"]["ground_truth"]["target"] for row in pq.read_table(DATA / "math_train.parquet").to_pylist()
+        row["reward_model"]["ground_truth"]["target"]
+        for row in pq.read_table(BENCHMARKS / "math_train.parquet").to_pylist()
     ]
     for name in ("math", "minerva", "olympiad_bench"):
-        for row in json.loads((DATA / f"{name}.json").read_text()):
+        for row in json.loads((BENCHMARKS / f"{name}.json").read_text()):
             answer = row["answer"]
             found += [str(item) for item in (answer if isinstance(answer, list) else [answer])]
     found = [text for text in found if text.strip()]

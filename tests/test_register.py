@@ -14,7 +14,7 @@ from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGI
 
 import verl_fgrpo
 from verl_fgrpo.advantages import BASE_ESTIMATORS
-from verl_fgrpo.host_contract import CPU_HOST_SYMBOLS, HOST_SYMBOLS, broken_symbols
+from verl_fgrpo.host_contract import CPU_HOST_SYMBOLS, HOST_SYMBOLS, TRAINER_HOST_SYMBOLS, broken_symbols
 from verl_fgrpo.policy_losses import BASE_LOSSES
 from verl_fgrpo.register import _register
 
@@ -82,7 +82,9 @@ def test_a_failing_registration_is_loud_and_the_doctor_tells_it(tmp_path):
 def test_the_doctor_is_content_with_this_installation():
     doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, timeout=300)
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
-    assert "all is well" in doctor.stdout and "f_grpo" in doctor.stdout and "f_vanilla" in doctor.stdout
+    assert "all is well" in doctor.stdout
+    for name in ("f_grpo", "f_vanilla", "focal_sync", "focal_colocate_async", "focal_separate_async"):
+        assert name in doctor.stdout
 
 
 def test_the_doctor_notices_a_plugin_that_is_switched_off():
@@ -95,6 +97,7 @@ def test_the_doctor_notices_a_plugin_that_is_switched_off():
 def test_every_host_symbol_and_parameter_is_there():
     assert broken_symbols() == []
     assert broken_symbols(CPU_HOST_SYMBOLS) == []
+    assert broken_symbols(TRAINER_HOST_SYMBOLS) == []
 
 
 def test_every_module_of_verl_that_the_cpu_path_imports_is_in_the_contract():
@@ -111,10 +114,11 @@ def test_a_changed_host_is_noticed():
     changed = {
         "verl.trainer.ppo.core_algos:compute_policy_loss_vanilla": ("old_log_prob", "renamed"),
         "verl.trainer.ppo.core_algos:gone": (),
+        "verl.workers.config:ActorConfig.gone": (),
     }
     texts = broken_symbols(changed)
     assert texts[0].endswith("compute_policy_loss_vanilla no longer takes renamed")
-    assert "gone is missing" in texts[1]
+    assert "gone is missing" in texts[1] and "gone is missing" in texts[2]
 
 
 def compose(*overrides):

@@ -441,60 +441,42 @@ def test_through_verls_own_compute_advantage(name, with_log_probs):
     assert handed_over() is None
 
 
-@pytest.mark.parametrize("name", SIBLINGS)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_session_with_two_outputs_counts_once(name):
     data, log_probs = batch(5, [(4, 2), (4, 3), (4, 1)])
-    config = algorithm()
+    config = algorithm(focal_gamma=0.5)
     whole = call(name, data, log_probs, config)
-    # the first rows become two outputs each: the tokens are dealt out, only the last output has the reward
-    split = (data["response_mask"].sum(-1) >= 2) & (torch.arange(12) < 8)
-    assert int(split.sum()) > 3
-    parts, part_log_probs, sessions, final = {key: [] for key in data}, [], [], []
-    for i in range(12):
-        mask, rewards = data["response_mask"][i], data["token_level_rewards"][i]
-        cuts = [(torch.arange(6) < 1).long() * mask, (torch.arange(6) >= 1).long() * mask] if split[i] else [mask]
-        for j, piece in enumerate(cuts):
-            last = j == len(cuts) - 1
-            for key, value in (
-                ("token_level_rewards", rewards if last else torch.zeros(6)),
-                ("response_mask", piece),
-                ("index", data["index"][i]),
-            ):
-                parts[key].append(value)
-            part_log_probs.append(log_probs[i])
-            sessions.append(f"session-{i}")
-            final.append(last)
+    # every other rollout gets an output before the last one: other tokens, no reward
+    early, _ = batch(6, [(4, 0), (4, 0), (4, 0)])
+    rows = np.concatenate([np.arange(12), np.arange(0, 12, 2)])
+    final = torch.tensor([True] * 12 + [False] * 6)
     several = {
-        "token_level_rewards": torch.stack(parts["token_level_rewards"]),
-        "response_mask": torch.stack(parts["response_mask"]),
-        "index": np.array(parts["index"], dtype=object),
+        "token_level_rewards": torch.cat([data["token_level_rewards"], torch.zeros(6, 6)]),
+        "response_mask": torch.cat([data["response_mask"], early["response_mask"][:6]]),
+        "index": data["index"][rows],
     }
-    order = np.random.default_rng(0).permutation(len(sessions))
-    several = {key: value[order] for key, value in several.items()}
+    order = np.random.default_rng(0).permutation(18)
     ours = call(
         name,
-        several,
-        torch.stack(part_log_probs)[order],
+        {key: value[order] for key, value in several.items()},
+        torch.cat([log_probs, torch.full((6, 6), -9.0)])[order],
         config,
-        sessions=[sessions[i] for i in order],
-        final=torch.tensor(final)[order],
+        sessions=[f"session-{row}" for row in rows[order]],
+        final=final[order],
     )
-    joined = torch.zeros_like(whole)
-    for row, i in zip(ours, order, strict=True):
-        joined[int(sessions[i].removeprefix("session-"))] += row
-    torch.testing.assert_close(joined, whole, rtol=1e-6, atol=1e-7)
+    expected = per_rollout(whole, data)[rows, None] * several["response_mask"].numpy()
+    np.testing.assert_allclose(ours.numpy(), expected[order], rtol=1e-6, atol=1e-7)
 
 
-def test_sessions_that_do_not_fit_are_an_error():
-    data, log_probs = batch(5, [(4, 2)])
-    for sessions, final, message in (
-        (["a", "a", "b", "b"], [True, True, False, True], "2 final outputs.*exactly one row per session"),
-        (["a", "a", "b", "b"], [False, True, False, False], "0 final outputs"),
-        (["a", "b"], [True, True], "2 sessions and 2 final flags were handed over for a batch of 4 rows"),
-        (["a", "b", "c", "d"], [True, True], "4 sessions and 2 final flags"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            call("maxrl", data, log_probs, algorithm(), sessions=sessions, final=torch.tensor(final))
+def test_the_reward_before_kl_tells_success_with_kl_in_the_reward():
+    data, _ = one_group([0.4, 0.3, -0.2, -0.1], [-1.0] * 4)
+    config = algorithm(use_kl_in_reward=True)
+    with pytest.raises(ValueError, match="use_kl_in_reward is True"):
+        call("passk_training", data, None, config)
+    raw = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    values = per_rollout(call("passk_training", data, None, config, raw_scores=raw), data)
+    # N = 4, X = 2, k = 2: one of six pairs fails, so A+ = sqrt((1/6) / (5/6)) and A- = -A+ * 2/2
+    np.testing.assert_allclose(values, np.array([1, 1, -1, -1]) * sqrt(1 / 5), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["w_reinforce", "passk_training"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from verl_fgrpo.evaluation.passk import pass_at_k
 from verl_fgrpo.maze.prepare import MazeSettings, prepare
 from verl_fgrpo.maze.sft import SftSettings
 
@@ -32,7 +33,7 @@ def mazes(tmp_path_factory):
     return folder, manifest
 
 
-def run_verl(mazes, run, *overrides, timeout=400):
+def run_verl(mazes, run, *overrides, timeout=400, modules=None):
     """`python -m verl.trainer.main_ppo` on the CPU; returns its metrics by step and its console output."""
     data, manifest = mazes
     run.mkdir(exist_ok=True)
@@ -72,20 +73,58 @@ def run_verl(mazes, run, *overrides, timeout=400):
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
     }
+    if modules is not None:
+        environment["PYTHONPATH"] = os.pathsep.join([str(modules), *filter(None, [os.environ.get("PYTHONPATH")])])
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, cwd=run)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     return {row["step"]: row["data"] for row in rows}, result.stdout
 
 
+def dumped(run: Path, step: int) -> list[dict]:
+    """verl's own dump of a step's rollouts, without the rows it fills a batch up with."""
+    rows = [json.loads(line) for line in (run / "rollouts" / f"{step}.jsonl").read_text().splitlines()]
+    return [row for row in rows if not row["uid"].startswith("pad")]
+
+
 def success_rates(run: Path, step: int) -> dict[str, float]:
-    """Success rate of every group, recomputed from verl's own dump of the rollouts."""
-    scores = defaultdict(list)
-    for line in (run / "rollouts" / f"{step}.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        scores[row["uid"].rsplit("_", 2)[0]].append(row["score"])
+    """Success rate of every group, recomputed from verl's own dump: one score per session of an agent loop."""
+    scores = defaultdict(dict)
+    for row in dumped(run, step):
+        uid, session, _ = row["uid"].rsplit("_", 2)
+        scores[uid][session] = row["score"]
     assert {len(group) for group in scores.values()} == {GROUP}
-    return {uid: float(np.mean(group)) for uid, group in scores.items()}
+    return {uid: float(np.mean(list(group.values()))) for uid, group in scores.items()}
+
+
+def check_focal_metrics(logged, rates, gamma):
+    """Every focal metric against its definition, computed from the success rates of the groups."""
+    mu = np.array(list(rates.values()))
+    correct = (mu * GROUP).round().astype(int)
+    active = (correct > 0) & (correct < GROUP)
+    expected = {
+        "focal/active_share": active.mean(),
+        "focal/all_correct_share": (correct == GROUP).mean(),
+        "focal/all_wrong_share": (correct == 0).mean(),
+        "focal/weight_mean": ((1 - mu) ** gamma).mean(),
+        "focal/tail_miss_risk": np.where(active, 0.9**correct, 0.0).mean(),
+        **{f"focal/success_rate/p{p}": np.quantile(mu, p / 100) for p in (10, 25, 50, 75, 90)},
+        **{f"focal/train_pass@{k}": pass_at_k(GROUP, correct, k).mean() for k in (1, 2, 4, 8)},
+    }
+    assert {key for key in logged if key.startswith("focal/")} == {*expected, "focal/update_scale"}
+    assert {key: logged[key] for key in expected} == pytest.approx(expected, abs=1e-6)
+
+
+def expected_update_scale(run, step, rates, gamma):
+    """sum g |A| / sum |A| over rollouts and tokens; a maze's response is its words and the end token."""
+    weighted = plain = 0.0
+    for row in dumped(run, step):
+        mu = rates[row["uid"].rsplit("_", 2)[0]]
+        std = (mu * (1 - mu) * GROUP / (GROUP - 1)) ** 0.5
+        size = abs(row["score"] - mu) / (std + 1e-6) * (len(row["output"].split()) + 1)
+        plain += size
+        weighted += (1 - mu) ** gamma * size
+    return weighted / plain
 
 
 def expected_advantages(rates, gamma):
@@ -98,13 +137,14 @@ def expected_advantages(rates, gamma):
     return min(values), max(values)
 
 
-def test_f_grpo_estimator_checkpoint_and_validation(mazes, tmp_path):
+def test_f_grpo_in_focal_sync_with_its_metrics_checkpoint_and_validation(mazes, tmp_path):
     run = tmp_path / "f_grpo"
     logged, _ = run_verl(
         mazes,
         run,
         "+focal=grpo",
         "algorithm.focal_gamma=1.0",
+        "trainer.v1.trainer_mode=focal_sync",
         "trainer.total_training_steps=2",
         "trainer.save_freq=2",
         "trainer.test_freq=2",
@@ -122,6 +162,10 @@ def test_f_grpo_estimator_checkpoint_and_validation(mazes, tmp_path):
         assert metrics["critic/advantages/min"] == pytest.approx(low, rel=1e-4)
         assert metrics["critic/advantages/max"] == pytest.approx(high, rel=1e-4)
         assert metrics["critic/score/mean"] == pytest.approx(np.mean(list(rates.values())), rel=1e-5)
+        check_focal_metrics(metrics, rates, gamma=1.0)
+        # a response cut off at the length limit has no end token, which the dump does not show
+        scale = expected_update_scale(run, step, rates, gamma=1.0)
+        assert metrics["focal/update_scale"] == pytest.approx(scale, rel=0.02)
     assert active, "the start model must solve some mazes sometimes, or nothing is tested"
     assert (run / "latest_checkpointed_iteration.txt").read_text() == "2"
     assert list((run / "global_step_2/actor/huggingface").glob("*.safetensors"))
@@ -133,10 +177,21 @@ def test_f_grpo_estimator_checkpoint_and_validation(mazes, tmp_path):
 
 def test_f_vanilla_on_verls_own_grpo_logs_what_the_weight_did(mazes, tmp_path):
     run = tmp_path / "f_vanilla"
-    metrics, _ = run_verl(mazes, run, "+focal=grpo_loss", "algorithm.focal_gamma=0.5", "trainer.total_training_steps=2")
+    metrics, _ = run_verl(
+        mazes,
+        run,
+        "+focal=grpo_loss",
+        "algorithm.focal_gamma=0.5",
+        "trainer.v1.trainer_mode=focal_sync",
+        "trainer.total_training_steps=2",
+    )
     assert set(metrics) == {1, 2}
     for step, logged in metrics.items():
-        rates = np.array(list(success_rates(run, step).values()))
+        groups = success_rates(run, step)
+        check_focal_metrics(logged, groups, gamma=0.5)
+        scale = expected_update_scale(run, step, groups, gamma=0.5)
+        assert logged["focal/update_scale"] == pytest.approx(scale, rel=0.02)
+        rates = np.array(list(groups.values()))
         active = (rates > 0) & (rates < 1)
         assert active.any()
         assert logged["critic/advantages/max"] == pytest.approx(
@@ -156,3 +211,109 @@ def test_a_bad_gamma_stops_the_run_before_any_update_and_says_why(mazes, tmp_pat
         run_verl(
             mazes, tmp_path / "bad", "+focal=grpo_loss", "algorithm.focal_gamma=-1", "trainer.total_training_steps=1"
         )
+
+
+TWO_OUTPUTS = """
+from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
+
+
+class OneOrTwoOutputs(SingleTurnAgentLoop):
+    async def run(self, sampling_params, **kwargs):
+        whole = await super().run(sampling_params, **kwargs)
+        if not TWO or kwargs["session_id"] % 2:
+            return whole
+        half = max(len(whole.response_ids) // 2, 1)
+        first = whole.model_copy(deep=True, update={
+            "response_ids": whole.response_ids[:half],
+            "response_mask": whole.response_mask[:half],
+            "response_logprobs": whole.response_logprobs and whole.response_logprobs[:half],
+        })
+        return [first, whole]
+"""
+
+
+@pytest.mark.full
+def test_two_outputs_in_half_of_the_sessions_give_the_weights_of_one(mazes, tmp_path):
+    logged = {}
+    for outputs in (1, 2):
+        run = tmp_path / f"outputs{outputs}"
+        run.mkdir()
+        (run / "outputs_agent.py").write_text(f"TWO = {outputs == 2}\n" + TWO_OUTPUTS)
+        (run / "agents.yaml").write_text("- {name: one_or_two_outputs, _target_: outputs_agent.OneOrTwoOutputs}\n")
+        logged[outputs], _ = run_verl(
+            mazes,
+            run,
+            "+focal=grpo",
+            "algorithm.focal_gamma=1.0",
+            "trainer.v1.trainer_mode=focal_sync",
+            "trainer.total_training_steps=2",
+            "actor_rollout_ref.rollout.agent.default_agent_loop=one_or_two_outputs",
+            f"actor_rollout_ref.rollout.agent.agent_loop_config_path={run}/agents.yaml",
+            modules=run,
+        )
+        for step, metrics in logged[outputs].items():
+            assert len(dumped(run, step)) == PROMPTS * GROUP * (1.5 if outputs == 2 else 1)
+            rates = success_rates(run, step)
+            check_focal_metrics(metrics, rates, gamma=1.0)
+            low, high = expected_advantages(rates, gamma=1.0)
+            assert metrics["critic/advantages/min"] == pytest.approx(low, rel=1e-4)
+            assert metrics["critic/advantages/max"] == pytest.approx(high, rel=1e-4)
+    assert logged[1][1]["focal/active_share"] > 0
+    # the sampling seed is the same, so the first step's rollouts are too
+    one, two = ({k: v for k, v in logged[n][1].items() if k.startswith("focal/")} for n in (1, 2))
+    assert two == pytest.approx(one)
+
+
+@pytest.mark.full
+def test_success_is_seen_through_a_shaped_reward_and_kl_in_the_reward(mazes, tmp_path):
+    """Every reward is negative and depends on length, so only `acc` tells success; KL moves it further."""
+    run = tmp_path / "shaped"
+    run.mkdir()
+    (run / "shaped.py").write_text(
+        "from verl_fgrpo.maze.rewards import is_correct_answer\n"
+        "def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):\n"
+        "    correct = is_correct_answer(solution_str, ground_truth)\n"
+        "    return {'score': -1.0 - 0.01 * len(solution_str) + 0.5 * correct, 'acc': correct}\n"
+    )
+    logged, _ = run_verl(
+        mazes,
+        run,
+        "+focal=grpo",
+        "trainer.v1.trainer_mode=focal_sync",
+        "algorithm.use_kl_in_reward=True",
+        "algorithm.rollout_correction.bypass_mode=False",
+        "algorithm.rollout_correction.rollout_is=token",
+        f"reward.custom_reward_function.path={run}/shaped.py",
+        "trainer.total_training_steps=2",
+    )
+    for step, metrics in logged.items():
+        groups = defaultdict(list)
+        for row in dumped(run, step):
+            assert row["score"] < 0
+            groups[row["uid"].rsplit("_", 2)[0]].append(row["output"].split() == row["gts"].split())
+        rates = {uid: float(np.mean(group)) for uid, group in groups.items()}
+        assert 0 < np.mean(list(rates.values())) < 1
+        check_focal_metrics(metrics, rates, gamma=0.5)
+
+
+@pytest.mark.full
+def test_focal_colocate_async(mazes, tmp_path):
+    run = tmp_path / "async"
+    logged, _ = run_verl(
+        mazes,
+        run,
+        "+focal=grpo",
+        "algorithm.focal_gamma=1.0",
+        "trainer.v1.trainer_mode=focal_colocate_async",
+        "trainer.v1.sampler.custom_sampler.path=null",  # the fast one samples synchronously
+        "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null",  # the grouped one cannot resume a rollout
+        "reward.num_workers=1",
+        "trainer.total_training_steps=2",
+    )
+    assert set(logged) == {1, 2}
+    for step, metrics in logged.items():
+        rates = success_rates(run, step)
+        check_focal_metrics(metrics, rates, gamma=1.0)
+        low, high = expected_advantages(rates, gamma=1.0)
+        assert metrics["critic/advantages/min"] == pytest.approx(low, rel=1e-4)
+        assert metrics["critic/advantages/max"] == pytest.approx(high, rel=1e-4)

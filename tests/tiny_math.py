@@ -5,10 +5,15 @@ Its tokenizer is byte-level BPE with Qwen's special tokens and prompt format, an
 """
 
 import json
+import os
 import random
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "benchmarks" / "math_train.parquet"
+_FOLDER = os.environ.get("VERL_FGRPO_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
+#: Real benchmark files; tests that need them are skipped where there are none.
+BENCHMARKS = Path(_FOLDER) / "benchmarks"
+NO_DATA = f"no benchmark files at {BENCHMARKS}; name their parent folder in VERL_FGRPO_DATA"
+DATA = BENCHMARKS / "math_train.parquet"
 
 ANSWERS = "1234"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

@@ -56,10 +56,16 @@ def check() -> list[str]:
     if verl_fgrpo.registration_error is not None:
         problems.append(f"registration failed:\n{verl_fgrpo.registration_error}")
 
-    from verl_fgrpo.host_contract import CPU_HOST_SYMBOLS, HOST_SYMBOLS, broken_symbols
+    from verl_fgrpo.host_contract import CPU_HOST_SYMBOLS, HOST_SYMBOLS, TRAINER_HOST_SYMBOLS, broken_symbols
 
-    on_cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
-    symbols = HOST_SYMBOLS | CPU_HOST_SYMBOLS if on_cpu else HOST_SYMBOLS
+    symbols = HOST_SYMBOLS
+    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+        symbols = symbols | CPU_HOST_SYMBOLS
+    has_trainers = _version("TransferQueue") is not None
+    if has_trainers:
+        symbols = symbols | TRAINER_HOST_SYMBOLS
+    else:
+        print("note: TransferQueue is not installed, so verl's trainers and our trainer modes cannot run")
     problems += [
         f"{text}; this verl_fgrpo does not fit this verl: use one of {', '.join(TESTED_VERL)}"
         for text in broken_symbols(symbols)
@@ -69,6 +75,16 @@ def check() -> list[str]:
 
         print("estimators       " + " ".join(sorted(n for n in ADV_ESTIMATOR_REGISTRY if n.startswith("f_"))))
         print("policy losses    " + " ".join(sorted(n for n in POLICY_LOSS_REGISTRY if n.startswith("f_"))))
+    if not problems and has_trainers:
+        from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+
+        from verl_fgrpo.trainer_modes import MODES
+
+        absent = [name for name, trainer in MODES.items() if TRAINER_REGISTRY.get(name) is not trainer]
+        if absent or verl_fgrpo.registration_error is not None:
+            problems.append(f"trainer modes are missing ({', '.join(absent)}):\n{verl_fgrpo.registration_error}")
+        else:
+            print("trainer modes    " + " ".join(MODES))
     return problems
 
 

@@ -8,7 +8,8 @@ import torch
 
 from verl_fgrpo.config import FocalConfig
 from verl_fgrpo.focal import focal_weight, group_codes, success_rate
-from verl_fgrpo.handover import handed_over
+from verl_fgrpo.handover import correct_rollouts, handed_over, per_session
+from verl_fgrpo.monitoring import weight_metrics
 
 AdvantageEstimatorFn = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
@@ -59,10 +60,12 @@ def focal_estimator(name: str, host: AdvantageEstimatorFn) -> AdvantageEstimator
         """Advantages of verl's estimator times the focal weight of each rollout's group.
 
         gamma = 0 is the host's result bit for bit. Masks, padding rows and row order do not change a weight. In a group
-        of one a correct rollout gets weight 0, a wrong one weight 1.
+        of one a correct rollout gets weight 0, a wrong one weight 1. In a trainer mode of verl_fgrpo, which hands over
+        more, the reward function's own `acc` or the reward before KL tells success, a session of an agent loop counts
+        once (`per_session`), and `focal/weight_mean` and `focal/update_scale` are logged.
 
         Args:
-            token_level_rewards: (B, T) float; summed over tokens it tells success.
+            token_level_rewards: (B, T) float; summed over tokens it tells success, unless better is handed over.
             response_mask: (B, T), 1 for response tokens.
             index: (B,) group label (uid) of every rollout.
             config: verl's `algorithm` config with `focal_gamma`, `focal_success_threshold`, `norm_adv_by_std_in_grpo`.
@@ -72,9 +75,13 @@ def focal_estimator(name: str, host: AdvantageEstimatorFn) -> AdvantageEstimator
             advantages and returns, (B, T) each, the same tensor where the host returns the same.
 
         Raises:
-            ValueError: invalid settings, KL in the reward, no uid, non-finite rewards, or only groups of one.
+            ValueError: invalid settings, KL in the reward and no raw reward handed over, no uid, non-finite rewards, or
+                only groups of one.
         """
-        settings = FocalConfig.from_algorithm(config)
+        handover = handed_over()
+        settings = FocalConfig.from_algorithm(
+            config, raw_scores=handover is not None and handover.raw_scores is not None
+        )
         if index is None:
             raise ValueError(
                 f"f_{name} got no index (uid), but it needs the group of every rollout; "
@@ -86,8 +93,13 @@ def focal_estimator(name: str, host: AdvantageEstimatorFn) -> AdvantageEstimator
             scores = token_level_rewards.sum(dim=-1)
             codes, labels = group_codes(index)
             check_batch(f"f_{name}", scores, codes, labels, response_mask)
-            mu = success_rate(scores, codes, settings.success_threshold)
+            correct = correct_rollouts(scores, settings.success_threshold, handover)
+            mu = success_rate(correct.to(torch.float64), codes)
             weight = focal_weight(mu, settings.gamma).to(scores.dtype).unsqueeze(-1)
+
+            def log(magnitude: torch.Tensor) -> None:
+                if handover is not None:
+                    handover.metrics.update(weight_metrics(weight[:, 0], magnitude, codes, handover.padding))
 
             host_index = codes.numpy() if name in FACTORIZES_INDEX else index
             if name in NEEDS_TOKENS:
@@ -98,6 +110,7 @@ def focal_estimator(name: str, host: AdvantageEstimatorFn) -> AdvantageEstimator
                     config=config,
                     **host_arguments,
                 )
+                log(advantages.abs().sum(dim=-1))
                 weighted = advantages.mul_(weight)
                 return weighted, weighted if returns is advantages else returns.mul_(weight)
             mask = response_mask.new_ones(len(scores), 1)
@@ -111,32 +124,12 @@ def focal_estimator(name: str, host: AdvantageEstimatorFn) -> AdvantageEstimator
                 config=config,
                 **host_arguments,
             )
+            log(advantages[:, 0].abs() * response_mask.sum(dim=-1))
             weighted = (advantages[:, :1] * weight) * response_mask
         return weighted, weighted
 
     focal_advantage.__name__ = focal_advantage.__qualname__ = f"f_{name}"
-    return focal_advantage
-
-
-def success_scores(scores: torch.Tensor, threshold: float) -> tuple[torch.Tensor, float]:
-    """The numbers that tell which rollouts succeeded, and the threshold above which they did.
-
-    The best that is known: the reward function's own `acc` (above 0.5), else the raw reward before any KL penalty, both
-    if a trainer of verl_fgrpo handed them over, else the reward itself.
-
-    Args:
-        scores: (B,) summed reward of every rollout, as verl gives it.
-        threshold: `algorithm.focal_success_threshold`.
-
-    Returns:
-        (B,) numbers on the device of `scores`, and their threshold.
-    """
-    handover = handed_over()
-    if handover is not None and handover.accuracy is not None:
-        return handover.accuracy.to(scores.device), 0.5
-    if handover is not None and handover.raw_scores is not None:
-        return handover.raw_scores.to(scores.device), threshold
-    return scores, threshold
+    return per_session(focal_advantage)
 
 
 def check_batch(

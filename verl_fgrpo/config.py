@@ -36,7 +36,8 @@ class FocalConfig:
     Args:
         gamma: focal exponent, `algorithm.focal_gamma`.
         success_threshold: a rollout whose summed reward is above it is correct, `algorithm.focal_success_threshold`.
-            0.5 for 0/1 rewards, 0.0 for -1/1, -0.5 for -1/1 with an overlong penalty.
+            0.5 for 0/1 rewards, 0.0 for -1/1, -0.5 for -1/1 with an overlong penalty. Plays no part where a trainer
+            mode of verl_fgrpo hands over the reward function's own `acc`.
         norm_adv_by_std_in_grpo: verl's own flag, handed on to the estimators that take it.
 
     Raises:
@@ -61,19 +62,24 @@ class FocalConfig:
         object.__setattr__(self, "success_threshold", threshold)
 
     @classmethod
-    def from_algorithm(cls, algorithm: Mapping[str, Any] | None) -> "FocalConfig":
-        """Read the settings from verl's `algorithm` config (a DictConfig, a dataclass with `get`, a dict, or None).
+    def from_algorithm(cls, algorithm: Mapping[str, Any] | None, raw_scores: bool = False) -> "FocalConfig":
+        """Read the settings from verl's `algorithm` config.
+
+        Args:
+            algorithm: a DictConfig, a dataclass with `get`, a dict, or None.
+            raw_scores: whether the reward before a KL penalty is at hand, which tells success with KL in the reward.
 
         Raises:
-            ValueError: an invalid value, or `use_kl_in_reward=True`.
+            ValueError: an invalid value, or `use_kl_in_reward=True` without raw scores.
         """
         if algorithm is None:
             return cls()
-        if algorithm.get("use_kl_in_reward", False):
+        if algorithm.get("use_kl_in_reward", False) and not raw_scores:
             raise ValueError(
                 "algorithm.use_kl_in_reward is True, but then the reward no longer tells whether a rollout succeeded, "
                 "and the focal weight needs that; set algorithm.use_kl_in_reward=False and put the KL term into the "
-                "loss with actor_rollout_ref.actor.use_kl_loss=True"
+                "loss with actor_rollout_ref.actor.use_kl_loss=True, or set trainer.v1.trainer_mode=focal_sync, which "
+                "hands over the reward before KL"
             )
         return cls(
             gamma=algorithm.get("focal_gamma", DEFAULT_GAMMA),

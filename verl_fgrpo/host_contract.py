@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+from functools import reduce
+from typing import Any
 
 _ESTIMATOR = ("token_level_rewards", "response_mask", "index", "config")
 _LOSS = (
@@ -38,6 +40,19 @@ HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
     "verl.trainer.ppo.core_algos:compute_policy_loss_kl_cov": _LOSS,
     "verl.workers.config:PolicyLossConfig": ("loss_mode", "clip_cov_ratio", "kl_cov_ratio"),
     "verl.workers.config:ActorConfig": ("rollout_n", "policy_loss", "clip_ratio_low", "clip_ratio_high"),
+}
+
+#: the same for verl_fgrpo/trainer_modes.py; verl imports these modules, and TransferQueue, only for a run
+TRAINER_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
+    "verl.trainer.ppo.v1.trainer_base:register_trainer": ("name",),
+    "verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY": (),
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer": ("config",),
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_advantage": ("batch", "metrics"),
+    "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync": ("config",),
+    "verl.trainer.ppo.v1.trainer_colocate_async:PPOTrainerColocateAsync": ("config",),
+    "verl.trainer.ppo.v1.trainer_separate_async:PPOTrainerSeparateAsync": ("config",),
+    "transfer_queue:kv_batch_get": ("keys", "partition_id", "select_fields"),
+    "transfer_queue:KVBatchMeta": ("keys", "tags", "partition_id"),
 }
 
 #: the same for verl_fgrpo/cpu, which reaches deeper into verl; needed only with VERL_PLATFORM=cpu
@@ -80,7 +95,7 @@ def broken_symbols(symbols: dict[str, tuple[str, ...]] = HOST_SYMBOLS) -> list[s
     for symbol, parameters in symbols.items():
         module, attribute = symbol.split(":")
         try:
-            host = getattr(importlib.import_module(module), attribute)
+            host: Any = reduce(getattr, attribute.split("."), importlib.import_module(module))
         except (ImportError, AttributeError) as error:
             broken.append(f"{symbol} is missing: {error}")
             continue

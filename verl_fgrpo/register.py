@@ -8,9 +8,11 @@ import logging
 import os
 import traceback
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import verl_fgrpo
+from verl_fgrpo.cpu.import_hooks import when_imported
 
 logger = logging.getLogger("verl_fgrpo")
 
@@ -75,16 +77,36 @@ def register_presets() -> None:
     Plugins.instance().register(FocalPresets)
 
 
+def register_trainer_modes() -> None:
+    """Register the modes of `trainer_modes.py` with verl, once verl itself imports its trainers (only a run does).
+
+    A failure then is logged and kept like any other, but not raised: it would stop runs in verl's own modes.
+    """
+
+    def add(_: ModuleType) -> None:
+        try:
+            from verl_fgrpo.trainer_modes import register_modes
+
+            register_modes()
+        except Exception:
+            verl_fgrpo.registration_error = traceback.format_exc()
+            logger.exception("verl_fgrpo could not register with verl; its trainer modes are missing")
+
+    when_imported("verl.trainer.ppo.v1", add)
+
+
 def register() -> None:
-    """Register estimators, losses and presets, and with VERL_PLATFORM=cpu the CPU platform.
+    """Register estimators, losses, presets and trainer modes, and with VERL_PLATFORM=cpu the CPU platform.
 
     Raises:
         Exception: whatever went wrong, after logging it and keeping it in `verl_fgrpo.registration_error`.
     """
+    verl_fgrpo.registration_error = None
     try:
         register_estimators()
         register_policy_losses()
         register_presets()
+        register_trainer_modes()
         if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
             from verl_fgrpo.cpu import install
 
@@ -93,7 +115,6 @@ def register() -> None:
         verl_fgrpo.registration_error = traceback.format_exc()
         logger.exception("verl_fgrpo could not register with verl; f_ estimators and losses are missing")
         raise
-    verl_fgrpo.registration_error = None
 
 
 register()

@@ -5,12 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_math import DATA, NO_DATA, write_model
 
 from verl_fgrpo.data.deepscaler import Counts, _equal, _parsable, prepare, select, verl_row
 from verl_fgrpo.evaluation.prompts import BOXED
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tiny_math import DATA, write_model  # noqa: E402
 
 
 def words(text):
@@ -89,7 +87,7 @@ def test_the_script_says_what_is_wrong(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the benchmark files of shared/data are not here")
+@pytest.mark.skipif(not DATA.exists(), reason=NO_DATA)
 def test_real_math_rows_in_verls_schema(tmp_path):
     from verl_fgrpo.data.benchmarks import read_rows
 

@@ -1,19 +1,17 @@
 """The nine benchmarks: conversion and size checks on made-up rows, and on the real files where they are at hand."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
+from tiny_math import BENCHMARKS as DATA
+from tiny_math import NO_DATA
 
 from verl_fgrpo.data.benchmarks import BENCHMARKS, load_benchmark, read_problems
 from verl_fgrpo.evaluation.graders import grade_choice, grade_math
 from verl_fgrpo.evaluation.problems import Problem, load_problems, save_problems
 
-DATA = Path(os.environ.get("VERL_FGRPO_DATA", Path(__file__).parents[3] / "shared" / "data")) / "benchmarks"
-real_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason=f"no benchmark files at {DATA}; name their parent folder in VERL_FGRPO_DATA"
-)
+real_data = pytest.mark.skipif(not DATA.is_dir(), reason=NO_DATA)
 
 
 def write(path: Path, rows: list[dict]) -> Path:  # type: ignore[type-arg]

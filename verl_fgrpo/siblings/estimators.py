@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from verl_fgrpo.advantages import AdvantageEstimatorFn, check_batch, success_scores
+from verl_fgrpo.advantages import AdvantageEstimatorFn, check_batch
 from verl_fgrpo.config import FocalConfig, SiblingConfig
 from verl_fgrpo.focal import group_codes
-from verl_fgrpo.handover import handed_over
+from verl_fgrpo.handover import Handover, correct_rollouts, handed_over, per_session
 from verl_fgrpo.siblings.ds_grpo import differential_smoothing
 from verl_fgrpo.siblings.maxrl import maxrl_advantages
 from verl_fgrpo.siblings.passk_training import passk_advantages
@@ -19,15 +19,15 @@ from verl_fgrpo.siblings.w_reinforce import w_reinforce_advantages
 
 @dataclass(frozen=True)
 class Rollouts:
-    """One entry per rollout; a session with several outputs is one rollout.
+    """What a method sees of a batch.
 
     Args:
-        scores: (R,) summed reward, as verl gives it.
-        success: (R,) what tells success: `scores`, or what the trainer handed over.
-        correct: (R,) bool.
-        codes: (R,) int64 group numbers.
-        log_probs: (R,) float64, log-probability of the response, nats; None for methods that do without.
-        lengths: (R,) float64, response tokens.
+        scores: (B,) summed reward, as verl gives it.
+        success: (B,) the numbers that tell success: `scores`, or what the trainer handed over.
+        correct: (B,) bool.
+        codes: (B,) int64 group numbers.
+        log_probs: (B,) float64, log-probability of the response, nats; None for methods that do without.
+        lengths: (B,) response tokens.
     """
 
     scores: torch.Tensor
@@ -38,7 +38,7 @@ class Rollouts:
     lengths: torch.Tensor
 
     def response_log_probs(self, per_token: bool) -> torch.Tensor:
-        """(R,) log-probability of each response, or its mean per token; 0 for an empty response."""
+        """(B,) log-probability of each response, or its mean per token; 0 for an empty response."""
         assert self.log_probs is not None
         return self.log_probs / self.lengths.clamp(min=1) if per_token else self.log_probs
 
@@ -109,8 +109,8 @@ def sibling_estimator(name: str, grpo_host: AdvantageEstimatorFn) -> AdvantageEs
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Advantages of the method, the same for every token of a rollout, 0 where the mask is.
 
-        Row order does not matter. A rollout with an empty response counts in its group. A session with several outputs
-        counts once, with the reward of its last output, the log-probability of all its tokens, and one advantage.
+        Row order does not matter. A rollout with an empty response counts in its group. In a trainer mode of verl_fgrpo
+        a session with several outputs counts once: its last output stands for it, as in verl's grpo (`per_session`).
 
         Args:
             token_level_rewards: (B, T) float; summed over tokens it is the reward.
@@ -125,7 +125,9 @@ def sibling_estimator(name: str, grpo_host: AdvantageEstimatorFn) -> AdvantageEs
             ValueError: invalid settings, no uid, non-finite rewards or log-probabilities, only groups of one, rewards
                 that the formula does not take, or log-probabilities that nobody handed over.
         """
-        settings, focal = SiblingConfig.from_algorithm(config), FocalConfig.from_algorithm(config)
+        handover = handed_over()
+        settings = SiblingConfig.from_algorithm(config)
+        focal = FocalConfig.from_algorithm(config, raw_scores=handover is not None and handover.raw_scores is not None)
         if index is None:
             raise ValueError(
                 f"{name} got no index (uid), but it needs the group of every rollout; "
@@ -135,65 +137,44 @@ def sibling_estimator(name: str, grpo_host: AdvantageEstimatorFn) -> AdvantageEs
             scores = token_level_rewards.sum(dim=-1)
             codes, labels = group_codes(index)
             check_batch(name, scores, codes, labels, response_mask, compares_rollouts=name not in NEEDS_NO_GROUPS)
-            success, threshold = success_scores(scores, focal.success_threshold)
-            codes = codes.to(scores.device)
-            rows, rollout_of_row = _rows_of_rollouts(codes)
-            lengths = _sum_per_rollout(response_mask.sum(dim=-1), rollout_of_row)
-            log_probs = None
-            if name in NEEDS_LOG_PROBS:
-                log_probs = _sum_per_rollout(_row_log_probs(name, response_mask), rollout_of_row)
-            rollouts = Rollouts(scores[rows], success[rows], success[rows] > threshold, codes[rows], log_probs, lengths)
+            rollouts = Rollouts(
+                scores=scores,
+                success=_success(scores, handover),
+                correct=correct_rollouts(scores, focal.success_threshold, handover),
+                codes=codes.to(scores.device),
+                log_probs=_log_probs(name, response_mask, handover) if name in NEEDS_LOG_PROBS else None,
+                lengths=response_mask.sum(dim=-1),
+            )
 
             def grpo(rewards: torch.Tensor) -> torch.Tensor:
                 """verl's GRPO on one reward per rollout."""
                 advantages, _ = grpo_host(
                     token_level_rewards=rewards.unsqueeze(-1),
                     response_mask=response_mask.new_ones(len(rewards), 1),
-                    index=rollouts.codes.tolist(),
+                    index=codes.tolist(),
                     norm_adv_by_std_in_grpo=focal.norm_adv_by_std_in_grpo,
                 )
                 return advantages.squeeze(-1)
 
             advantages = method(rollouts, settings, grpo).to(scores.dtype)
-            spread = advantages[rollout_of_row].unsqueeze(-1) * response_mask
+            spread = advantages.unsqueeze(-1) * response_mask
         return spread, spread
 
     sibling_advantage.__name__ = sibling_advantage.__qualname__ = name
-    return sibling_advantage
+    return per_session(sibling_advantage)
 
 
-def _rows_of_rollouts(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row that stands for each rollout (the last output of a session), (R,), and rollout of each row, (B,)."""
-    every_row = torch.arange(len(codes), device=codes.device)
-    handover = handed_over()
-    if handover is None or handover.sessions is None or handover.final is None:
-        return every_row, every_row
-    if not len(handover.sessions) == len(handover.final) == len(codes):
-        raise ValueError(
-            f"{len(handover.sessions)} sessions and {len(handover.final)} final flags were handed over for a batch of "
-            f"{len(codes)} rows; hand over one of each per row, in the order of the batch"
-        )
-    session_of_row = group_codes(handover.sessions)[0].to(codes.device)
-    final = handover.final.to(codes.device)
-    finals = torch.bincount(session_of_row[final], minlength=int(session_of_row.max()) + 1)
-    if bool((finals != 1).any()):
-        raise ValueError(
-            f"a session was handed over with {int(finals[finals != 1][0])} final outputs, but its reward is that of its "
-            "last output; mark exactly one row per session as final"
-        )
-    rows = torch.empty(len(finals), dtype=torch.int64, device=codes.device)
-    rows[session_of_row[final]] = every_row[final]
-    return rows, session_of_row
+def _success(scores: torch.Tensor, handover: Handover | None) -> torch.Tensor:
+    """(B,) the numbers that `correct_rollouts` reads."""
+    if handover is not None and handover.accuracy is not None:
+        return handover.accuracy.to(scores.device)
+    if handover is not None and handover.raw_scores is not None:
+        return handover.raw_scores.to(scores.device)
+    return scores
 
 
-def _sum_per_rollout(values: torch.Tensor, rollout_of_row: torch.Tensor) -> torch.Tensor:
-    total = torch.zeros(int(rollout_of_row.max()) + 1, dtype=torch.float64, device=values.device)
-    return total.index_add_(0, rollout_of_row, values.to(torch.float64))
-
-
-def _row_log_probs(name: str, response_mask: torch.Tensor) -> torch.Tensor:
-    """Log-probability of each row's response tokens, (B,) float64, from what the trainer handed over."""
-    handover = handed_over()
+def _log_probs(name: str, response_mask: torch.Tensor, handover: Handover | None) -> torch.Tensor:
+    """(B,) float64, log-probability of each row's response tokens, from what the trainer handed over."""
     if handover is None or handover.log_probs is None:
         raise ValueError(
             f"{name} needs the log-probabilities of the rollouts, but verl hands an estimator none; set "
