@@ -23,7 +23,7 @@ ROLLOUT=${ROLLOUT:-vllm}                      # ours: vllm | sglang (paper L.1: 
 NNODES=${NNODES:-1}                           # ours: paper L.1 uses 16 GPUs, NNODES=2
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}             # ours: the usual node
 ROLLOUT_TP=${ROLLOUT_TP:-1}                   # ours: weights of up to 8B in bf16 (16 GB) fit on one 80 GB card
-ROLLOUT_MEMORY=${ROLLOUT_MEMORY:-0.6}         # ours: 48 of 80 GB for weights and cache, beside 12 GB of state (GPU.md)
+ROLLOUT_MEMORY=${ROLLOUT_MEMORY:-0.6}         # ours: 48 of 80 GB for weights and cache, beside 12 GB of state (README.md)
 OFFLOAD=${OFFLOAD:-False}                     # ours: True moves parameters and optimiser to the host between phases
 DEVICE=${DEVICE:-cuda}                        # cuda | cpu: cpu only for tiny models and tests
 LOGGER=${LOGGER:-[console,tensorboard,file]}  # ours: nothing leaves the machine; [console,wandb] works too

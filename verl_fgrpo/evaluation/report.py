@@ -28,6 +28,7 @@ __all__ = [
     "markdown_table",
     "pass_at_k_rows",
     "plot_pass_at_k",
+    "plot_trade_off",
     "plot_training_curve",
     "write_table",
 ]
@@ -35,8 +36,8 @@ __all__ = [
 Row = dict[str, Any]
 
 # Colour-blind safe (Okabe & Ito); the order of runs is the order of the mapping: base model, baseline, focal.
-COLOURS = ("#7f7f7f", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+COLOURS = ("#7f7f7f", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B4513", "#7B3294")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,39 @@ def plot_training_curve(rows: Sequence[Row], stem: Path | str, title: str = "") 
     axes[0].legend(frameon=False, fontsize=9)
     if title:
         figure.suptitle(title, fontsize=11)
+    return _save(figure, Path(stem))
+
+
+def plot_trade_off(rows: Sequence[Row], stem: Path | str, title: str = "") -> list[Path]:
+    """Figure of pass@(largest k) against pass@(smallest k), one point per run; up and right is better; PNG and SVG.
+
+    Args:
+        rows: with run, k, value (fraction), low and high.
+        stem: path without suffix.
+        title: above the panel.
+    """
+    ks = sorted({row["k"] for row in rows})
+    figure, (axis, *_) = _panels(1)
+    for number, run in enumerate(dict.fromkeys(row["run"] for row in rows)):
+        x, y = (next(row for row in rows if row["run"] == run and row["k"] == k) for k in (ks[0], ks[-1]))
+        bars = [[[100 * (row["value"] - row["low"])], [100 * (row["high"] - row["value"])]] for row in (x, y)]
+        axis.errorbar(
+            100 * x["value"],
+            100 * y["value"],
+            xerr=bars[0],
+            yerr=bars[1],
+            fmt=MARKERS[number % len(MARKERS)],
+            color=COLOURS[number % len(COLOURS)],
+            elinewidth=0.8,
+            alpha=0.9,
+            label=run,
+        )
+    axis.set_xlabel(f"pass@{ks[0]} (%)")
+    axis.set_ylabel(f"pass@{ks[-1]} (%)")
+    figure.legend(frameon=False, fontsize=9, loc="outside right center")
+    figure.set_size_inches(6.8, 4.2)
+    if title:
+        axis.set_title(title, fontsize=11)
     return _save(figure, Path(stem))
 
 
