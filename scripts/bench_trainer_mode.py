@@ -29,9 +29,9 @@ def report(runs: dict[str, list[TrainerRun]]) -> str:
     ratio = step["focal_sync"] / step["sync"]
     added = adv["focal_sync"] - adv["sync"]
     lines += [
-        f"whole step: ratio {ratio:.3f} ({100 * (ratio - 1):+.1f} %; holds the noise of {len(runs['sync'])} runs a mode)",
-        f"advantage part, the only one the mode touches: {1000 * added:+.0f} ms, {100 * added / step['sync']:+.1f} % of "
-        "a step (limit 3 %)",
+        f"whole step: ratio {ratio:.3f}, which holds the noise between runs",
+        f"advantage part, the only one the mode touches: {1000 * added:+.0f} ms, "
+        f"{100 * added / step['sync']:+.1f} % of a step (limit 3 %)",
     ]
     return "\n".join(lines)
 
