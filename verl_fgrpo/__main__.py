@@ -73,8 +73,8 @@ def check() -> list[str]:
     if not problems:
         from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 
-        print("estimators       " + " ".join(sorted(n for n in ADV_ESTIMATOR_REGISTRY if n.startswith("f_"))))
-        print("policy losses    " + " ".join(sorted(n for n in POLICY_LOSS_REGISTRY if n.startswith("f_"))))
+        print("estimators       " + _ours(ADV_ESTIMATOR_REGISTRY))
+        print("policy losses    " + _ours(POLICY_LOSS_REGISTRY))
     if not problems and has_trainers:
         from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
