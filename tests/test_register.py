@@ -154,6 +154,16 @@ def test_presets_set_the_papers_values(preset, loss, low, high, inside_the_loss)
         assert actor["policy_loss"]["loss_mode"] == loss
 
 
+@pytest.mark.parametrize("name", ["unlikeliness", "ds_grpo", "maxrl", "w_reinforce", "passk_training"])
+@pytest.mark.parametrize("cpu_last", [False, True])
+def test_sibling_presets_keep_their_trainer_mode_beside_the_cpu_preset(name, cpu_last):
+    overrides = [f"+focal={name}", "+platform=cpu"]
+    config = compose(*(overrides if cpu_last else reversed(overrides)))
+    assert config["algorithm"]["adv_estimator"] == f"f_{name}" and config["algorithm"]["focal_gamma"] == 0
+    needs_log_probs = name in ("unlikeliness", "ds_grpo")
+    assert config["trainer"]["v1"]["trainer_mode"] == ("focal_sync" if needs_log_probs else "sync")
+
+
 @pytest.mark.parametrize("engine", ["dp", "megatron"])
 def test_presets_compose_with_the_other_engines(engine):
     config = compose("+focal=dapo_loss", f"model_engine={engine}")
