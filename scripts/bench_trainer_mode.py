@@ -1,46 +1,71 @@
-"""What the trainer mode focal_sync costs: step time of a maze run with f_grpo, in sync and in focal_sync, alternately.
+"""What the trainer mode focal_sync adds to a step of verl's sync, measured in one maze run with f_grpo.
 
-Run: python scripts/bench_trainer_mode.py [--rounds 2] [--steps 10] [--prompts 32] [--group-size 8] [--dir DIR]
-Without --dir it makes mazes and a start model in a new temporary folder; an older folder is used again.
+Run: python scripts/bench_trainer_mode.py [--steps 20] [--prompts 32] [--group-size 8] [--dir DIR]
+In each step advantages are computed both ways on the same batch, in turn first, so that what else the machine does hits
+both. Without --dir it makes mazes and a start model in a new temporary folder; an older folder is used again.
 """
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
-from verl_fgrpo.cpu.benchmark import Task, TrainerRun, run_trainer
-from verl_fgrpo.maze.prepare import MazeSettings, prepare
-from verl_fgrpo.maze.sft import SftSettings
+from verl_fgrpo.cpu.import_hooks import when_imported
 
-MODES = ("sync", "focal_sync")
+MODE = "bench_focal_sync"
 
 
-def report(runs: dict[str, list[TrainerRun]]) -> str:
-    """Medians of step and of its advantage part per run, and the mode's growth by both."""
-    lines = [f"{'mode':<12}{'step, s':>10}{'adv, s':>10}{'CPU, s':>10}"]
-    for mode, done in runs.items():
-        lines += [f"{mode:<12}{r.timing['step']:>10.2f}{r.timing['adv']:>10.3f}{r.cpu:>10.2f}" for r in done]
-    step, adv = (
-        {mode: statistics.median(run.timing[part] for run in done) for mode, done in runs.items()}
-        for part in ("step", "adv")
+def register_mode(_: Any) -> None:
+    """In the trainer's process: a mode that does the one step in which the two modes differ both ways, timed."""
+    from verl.trainer.ppo.v1.trainer_base import register_trainer
+    from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+    from verl_fgrpo.trainer_modes import FocalSync
+
+    @register_trainer(MODE)
+    class BothWays(FocalSync):  # type: ignore[misc]
+        def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
+            ways = [("sync", PPOTrainerSync._compute_advantage), ("focal_sync", FocalSync._compute_advantage)]
+            for name, compute in ways if self.global_steps % 2 else ways[::-1]:
+                start = time.perf_counter()
+                result = compute(self, batch, metrics)
+                metrics[f"bench/{name}"] = time.perf_counter() - start
+            return result
+
+
+when_imported("verl.trainer.ppo.v1", register_mode)
+
+
+def report(steps: list[dict[str, float]]) -> str:
+    """Medians over steps of the advantage part both ways and of a step of sync, and the growth by focal_sync."""
+    host, ours = ([step[f"bench/{name}"] for step in steps] for name in ("sync", "focal_sync"))
+    whole = [step["timing_s/step"] - mine for step, mine in zip(steps, ours, strict=True)]
+    growth = [(mine - its) / all_ for mine, its, all_ in zip(ours, host, whole, strict=True)]
+    quartiles = statistics.quantiles(growth, n=4)
+    return "\n".join(
+        [
+            f"{len(steps)} steps, medians",
+            f"step of sync            {statistics.median(whole):8.2f} s",
+            f"advantages, sync        {1000 * statistics.median(host):8.0f} ms",
+            f"advantages, focal_sync  {1000 * statistics.median(ours):8.0f} ms",
+            f"a step grows by {100 * quartiles[1]:.1f} % (quartiles {100 * quartiles[0]:.1f} to "
+            f"{100 * quartiles[2]:.1f} %; limit 3 %)",
+        ]
     )
-    ratio = step["focal_sync"] / step["sync"]
-    added = adv["focal_sync"] - adv["sync"]
-    lines += [
-        f"whole step: ratio {ratio:.3f}, which holds the noise between runs",
-        f"advantage part, the only one the mode touches: {1000 * added:+.0f} ms, "
-        f"{100 * added / step['sync']:+.1f} % of a step (limit 3 %)",
-    ]
-    return "\n".join(lines)
 
 
 def main(args: argparse.Namespace) -> None:
+    from verl_fgrpo.cpu.benchmark import Task, run_trainer
+    from verl_fgrpo.maze.prepare import MazeSettings, prepare
+    from verl_fgrpo.maze.sft import SftSettings
+
     folder = Path(args.dir or tempfile.mkdtemp(prefix="bench-mode-")).resolve()
     data = folder / "data"
-    prepare(data, MazeSettings(train=2000, heldout=8, seed=1, sft=SftSettings(steps=args.sft_steps, seed=1)))
-    manifest = json.loads((data / "manifest.json").read_text())
+    manifest = prepare(data, MazeSettings(train=2000, heldout=8, seed=1, sft=SftSettings(steps=args.sft_steps, seed=1)))
     task = Task(
         model=data / "start_model",
         tokenizer=data / "start_model",
@@ -51,20 +76,22 @@ def main(args: argparse.Namespace) -> None:
         prompt_tokens=manifest["prompt_tokens"],
         response_tokens=manifest["response_limit"],
     )
-    runs: dict[str, list[TrainerRun]] = {mode: [] for mode in MODES}
-    for number in range(args.rounds):
-        for mode in MODES if number % 2 == 0 else MODES[::-1]:
-            print(f"round {number + 1}: {mode} ...", flush=True)
-            overrides = ["algorithm.adv_estimator=f_grpo", f"trainer.v1.trainer_mode={mode}"]
-            runs[mode].append(run_trainer(task, folder / f"{mode}-{number}", args.steps, args.warm_up, overrides))
-    print(f"{task.rollouts} rollouts a step, {args.steps - args.warm_up} steps a run, medians; logs in {folder}")
-    print(report(runs))
+    for name, value in (
+        ("VERL_USE_EXTERNAL_MODULES", Path(__file__).stem),
+        ("PYTHONPATH", str(Path(__file__).resolve().parent)),
+    ):
+        separator = "," if name.startswith("VERL") else os.pathsep
+        os.environ[name] = separator.join(filter(None, [value, os.environ.get(name)]))
+    overrides = ["algorithm.adv_estimator=f_grpo", f"trainer.v1.trainer_mode={MODE}"]
+    print(f"{task.rollouts} rollouts a step; logs in {folder / 'run'} ...", flush=True)
+    run_trainer(task, folder / "run", args.steps, args.warm_up, overrides)
+    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    print(report([json.loads(line)["data"] for line in lines[args.warm_up :]]))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=2, help="runs of each mode (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=10, help="steps a run (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="of the run (default %(default)s)")
     parser.add_argument("--warm-up", type=int, default=2, help="steps that are not counted (default %(default)s)")
     parser.add_argument("--prompts", type=int, default=32, help="prompts a step (default %(default)s)")
     parser.add_argument("--group-size", type=int, default=8, help="rollouts a prompt (default %(default)s)")

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from typing import Any
 
 import verl_fgrpo
 
@@ -15,6 +16,11 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _ours(registry: dict[str, Any]) -> str:
+    """The names in a registry of verl under which this package registered something."""
+    return " ".join(sorted(name for name, function in registry.items() if hasattr(function, "__verl_fgrpo__")))
 
 
 def check() -> list[str]:
