@@ -1,5 +1,6 @@
 """The nine math recipes: every resolved value against the paper's tables, refusals, and a real run on the CPU."""
 
+import csv
 import json
 import os
 import subprocess
@@ -397,6 +398,16 @@ def test_three_steps_with_checkpoint_resume_and_validation(tmp_path, name, gamma
     accuracy = first[2]["val-core/math/acc/mean@4"]
     assert accuracy == pytest.approx(np.mean([row["score"] for row in validated]))
     assert {"val-aux/math/timeout/mean@4", "val-aux/math/unparsed/mean@4"} <= set(first[2])
+    with (run / "passk.csv").open(newline="") as handle:
+        passk = {int(row["k"]): row for row in csv.DictReader(handle)}
+    assert set(passk) == {1, 2, 4}
+    assert {(row["step"], row["benchmark"], row["problems"], row["samples"]) for row in passk.values()} == {
+        ("2", "math", "4", "4")
+    }
+    assert float(passk[1]["pass_at_k"]) == pytest.approx(accuracy, abs=1e-6)
+    solved = {row["uid"].rsplit("_", 2)[0] for row in validated if row["acc"]}  # among all four samples
+    assert float(passk[4]["pass_at_k"]) == len(solved) / 4
+    assert list((run / "tensorboard" / "passk").glob("events.out.*"))
 
     resumed = train(tmp_path, name, 3, TEST_FREQ="-1")
     assert set(resumed) == {3}

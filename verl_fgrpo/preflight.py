@@ -22,6 +22,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from verl_fgrpo.evaluation.files import write_atomic
 from verl_fgrpo.training_run import claim, last_checkpoint
 
 __all__ = ["EXPERIMENT", "Estimate", "claim_run", "compose_config", "estimate", "main", "missing"]
@@ -335,7 +336,7 @@ def _running(folder: Path) -> list[str]:
 
 
 def claim_run(config: DictConfig) -> None:
-    """Claim the run folder for this experiment.
+    """Claim the run folder for this experiment and note the whole configuration of this start in config.yaml.
 
     Raises:
         ValueError: it holds a run of another experiment, or checkpoints that nothing is known about.
@@ -346,6 +347,7 @@ def claim_run(config: DictConfig) -> None:
             f"{folder} holds checkpoints but no settings.json, so nobody knows of which experiment; use another OUT"
         )
     claim(folder, {key: json.dumps(OmegaConf.select(config, key), default=list) for key in EXPERIMENT})
+    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(config))
     step = last_checkpoint(folder)
     if step:
         print(f"continuing {folder} after step {step}", file=sys.stderr)
