@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from functools import reduce
 
 _ESTIMATOR = ("token_level_rewards", "response_mask", "index", "config")
 _LOSS = (
@@ -13,6 +14,8 @@ _LOSS = (
     "config",
     "rollout_is_weights",
 )
+
+_MANAGER = ("config", "tokenizer", "compute_score")
 
 #: "module:attribute" -> parameters (of a callable) or fields (of a dataclass) that must be there
 HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
@@ -38,6 +41,20 @@ HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
     "verl.trainer.ppo.core_algos:compute_policy_loss_kl_cov": _LOSS,
     "verl.workers.config:PolicyLossConfig": ("loss_mode", "clip_cov_ratio", "kl_cov_ratio"),
     "verl.workers.config:ActorConfig": ("rollout_n", "policy_loss", "clip_ratio_low", "clip_ratio_high"),
+    # they call rewards.compute_score; by which argument names, tests/test_host_contract.py tries
+    "verl.experimental.reward_loop.reward_manager.naive:NaiveRewardManager": _MANAGER,
+    "verl.experimental.reward_loop.reward_manager.naive:NaiveRewardManager.run_single": ("data",),
+    "verl.experimental.reward_loop.reward_manager.dapo:DAPORewardManager": _MANAGER,
+    "verl.experimental.reward_loop.reward_manager.dapo:DAPORewardManager.run_single": ("data",),
+}
+
+#: the same for the recipes, which train with the trainer of verl 0.9 and read the files it writes
+RECIPE_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
+    "verl.trainer.main_ppo:main": (),
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._write_generations": (  # the dumps that verl_fgrpo.validation reads
+        *("inputs", "outputs", "gts", "scores", "reward_extra_infos_dict", "dump_path", "global_steps"),
+    ),
+    "verl.utils.tracking:Tracking": ("project_name", "experiment_name", "default_backend"),
 }
 
 #: the same for verl_fgrpo/cpu, which reaches deeper into verl; needed only with VERL_PLATFORM=cpu
@@ -71,7 +88,7 @@ def broken_symbols(symbols: dict[str, tuple[str, ...]] = HOST_SYMBOLS) -> list[s
     """Say what of `symbols` the installed verl lacks.
 
     Args:
-        symbols: "module:attribute" to the parameter names that must be there.
+        symbols: "module:attribute" (or "module:class.method") to the parameter names that must be there.
 
     Returns:
         One sentence per missing symbol or parameter; empty when all is there.
@@ -80,7 +97,7 @@ def broken_symbols(symbols: dict[str, tuple[str, ...]] = HOST_SYMBOLS) -> list[s
     for symbol, parameters in symbols.items():
         module, attribute = symbol.split(":")
         try:
-            host = getattr(importlib.import_module(module), attribute)
+            host = reduce(getattr, attribute.split("."), importlib.import_module(module))
         except (ImportError, AttributeError) as error:
             broken.append(f"{symbol} is missing: {error}")
             continue
