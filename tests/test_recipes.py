@@ -13,7 +13,8 @@ import pytest
 from omegaconf import OmegaConf
 from tiny_math import write_data, write_model
 
-from verl_fgrpo.evaluation.prompts import PRESETS
+from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.prompts import build_prompt
 from verl_fgrpo.preflight import EXPERIMENT, claim_run, compose_config, estimate, missing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -159,10 +160,9 @@ def _flatten(node, prefix=""):
 
 
 def test_the_template_arguments_are_those_of_the_evaluation_and_of_the_data():
-    assert PRESETS["qwen3"].thinking["math"] is PAPER_MODEL["qwen3_4b"][2]["enable_thinking"]
-    from verl_fgrpo.data.deepscaler import TEMPLATE_ARGUMENTS
-
-    assert TEMPLATE_ARGUMENTS["llama3"] == PAPER_MODEL["llama3b"][2]
+    problem = Problem("math500", "1", "?", "math", ("0",))
+    for preset, model in {"qwen2.5": "qwen7b", "qwen3": "qwen3_4b", "llama3": "llama3b"}.items():
+        assert build_prompt(preset, problem).template == PAPER_MODEL[model][2]
 
 
 # the paper's controls: learning rate 1e-6 * m(0.5) = 6.8e-7 (App. N), entropy bonus 0.001, KL loss 0.001
