@@ -322,11 +322,10 @@ def _write_scalars(run: Path, rows: Mapping[Any, Row], before: Mapping[Any, Row]
     except ImportError:
         print("note: the package tensorboard is missing, so pass@k goes to passk.csv alone", file=sys.stderr)
         return
-    with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(folder)) as writer:
         for row in new:
-            writer.add_scalar(  # type: ignore[no-untyped-call]
-                f"val-passk/{row['benchmark']}/pass@{row['k']}", float(row["pass_at_k"]), int(row["step"])
-            )
+            tag = f"val-passk/{row['benchmark']}/pass@{row['k']}"
+            writer.add_scalar(tag, float(row["pass_at_k"]), int(row["step"]))
 
 
 def describe(rows: Sequence[Row]) -> str:
