@@ -46,16 +46,14 @@ def write_model(folder):
 
 
 def write_data(folder, model, held_out=4):
-    """Easy word problems, through the data preparation of the recipe."""
+    """Sums and easy word problems, which the model solves now and then, through the data preparation of the recipe."""
     from verl_fgrpo.data.deepscaler import prepare
     from verl_fgrpo.evaluation.problems import Problem, problem_id_of, save_problems
 
     rng = random.Random(0)
     pairs = rng.sample([(a, b) for a in range(2, 10) for b in range(2, 10)], 40)
-    rows = [
-        (f"Tom has {a} apples. He gets {b} more apples. How many apples does he have now?", str(a + b))
-        for a, b in pairs
-    ]
+    texts = ("What is {a} + {b}?", "Tom has {a} apples. He gets {b} more apples. How many apples does he have now?")
+    rows = [(texts[i % 2].format(a=a, b=b), str(a + b)) for i, (a, b) in enumerate(pairs)]
     folder.mkdir()
     source, validation = folder / "source.jsonl", folder / "sums.jsonl"
     source.write_text("".join(json.dumps({"problem": text, "answer": gold}) + "\n" for text, gold in rows[held_out:]))
