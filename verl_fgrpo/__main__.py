@@ -6,8 +6,7 @@ import platform
 import sys
 
 import verl_fgrpo
-
-TESTED_VERL = ("0.9.1",)
+from verl_fgrpo.host_contract import CPU_HOST_SYMBOLS, HOST_SYMBOLS, RECIPE_HOST_SYMBOLS, TESTED_VERL, broken_symbols
 
 
 def _version(package: str) -> str | None:
@@ -61,8 +60,6 @@ def check() -> list[str]:
         return problems
     if verl_fgrpo.registration_error is not None:
         problems.append(f"registration failed:\n{verl_fgrpo.registration_error}")
-
-    from verl_fgrpo.host_contract import CPU_HOST_SYMBOLS, HOST_SYMBOLS, RECIPE_HOST_SYMBOLS, broken_symbols
 
     on_cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
     symbols = HOST_SYMBOLS | CPU_HOST_SYMBOLS if on_cpu else HOST_SYMBOLS

@@ -4,6 +4,11 @@ import importlib
 import inspect
 from functools import reduce
 
+#: releases of verl with which estimators, losses and presets were tried (docs/compatibility.md says how)
+TESTED_VERL = ("0.9.1",)
+#: of them, those with which the recipes were tried
+RECIPES_VERL = ("0.9.1",)
+
 _ESTIMATOR = ("token_level_rewards", "response_mask", "index", "config")
 _LOSS = (
     "old_log_prob",
