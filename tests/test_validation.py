@@ -138,7 +138,7 @@ def test_lost_samples_lower_k_and_are_told(tmp_path):
     aged(dump, 60)
     rows, notes = update(tmp_path, Benchmarks(ROWS), tensorboard=False)
     assert values(rows) == pytest.approx({key: BY_HAND[key] for key in BY_HAND if key[1] < 4 or key[0] == "amc"})
-    assert notes == ["step 5: 1 problems have fewer than 4 samples, the fewest 3"]
+    assert notes == ["step 5: 1 of 3 problems have fewer than 4 samples, the fewest 3, and k goes no further"]
 
 
 def test_a_problem_of_two_benchmarks_counts_in_both(tmp_path):
@@ -185,11 +185,21 @@ def test_without_the_validation_file_the_samples_own_source_or_all(tmp_path):
 
 
 def test_lines_that_are_no_samples_are_refused(tmp_path):
-    for line, message in (("{broken}\n", "line 1 is not JSON"), ('{"input": "x"}\n', "input, gts and score")):
+    no_gold = '{"input": "x", "gts": null, "score": 1.0}\n'
+    for line, message in (("{broken}\n", "line 1 is not JSON"), (no_gold, "input, gts and score must be there")):
         path = write(tmp_path, 5, [])
         path.write_text(line)
         with pytest.raises(ValueError, match=message):
             read_dump(path)
+
+
+def test_a_dump_of_another_file_does_not_hide_the_others(tmp_path):
+    """A run resumed with fewer benchmarks: the earlier dumps hold problems that the file no longer has."""
+    write(tmp_path, 5, DUMP)
+    write(tmp_path, 10, DUMP[:8])
+    rows, notes = update(tmp_path, Benchmarks(ROWS[:2]), tensorboard=False)
+    assert {row["step"] for row in rows} == {"10"}
+    assert len(notes) == 1 and notes[0].startswith("step 5 is left out: no row of the validation file has")
 
 
 def test_the_table():

@@ -200,7 +200,8 @@ def _versions() -> list[str]:
     if version not in RECIPES_VERL and os.environ.get("ALLOW_UNTESTED_VERL") != "1":
         problems.append(
             f"verl {version} is installed, but the recipes were tested with {', '.join(RECIPES_VERL)}; install one of "
-            "these, or run `python -m verl_fgrpo` (it checks every function of verl that is used) and set ALLOW_UNTESTED_VERL=1"
+            "these, or run `python -m verl_fgrpo`, which checks every function of verl that is used, and set "
+            "ALLOW_UNTESTED_VERL=1"
         )
     plugins = {point.name for point in importlib.metadata.entry_points(group="verl.plugins")}
     modules = os.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",")

@@ -112,19 +112,18 @@ class _Group:
     sessions: dict[str, tuple[int, bool]]
 
 
-def read_dump(path: Path, benchmarks: Benchmarks | None = None, now: float | None = None) -> ProblemCounts:
+def read_dump(path: Path, benchmarks: Benchmarks | None = None) -> ProblemCounts:
     """Samples and correct samples per problem of one dump.
 
     verl gives each row of the validation file a fresh uid at each validation, and dumps uid_session_output as `uid`:
-    a group is one problem. Of a session with several outputs the last one counts, as in verl's own metrics. Problem ids
-    that stay the same from step to step are derived from prompt and gold answer; dumps without `uid` (verl before 0.9)
-    are grouped by them. A sample is correct if its `acc` is, or without one if its score is above 0.5.
+    a group is one problem. Of a session with several outputs the last one counts, as in verl's own metrics. The ids of
+    the problems are derived from prompt and gold answer, so they stay the same from step to step; dumps without `uid`
+    (verl before 0.9) are grouped by them. A sample is correct if its `acc` is above 0.5, or its score if it has no `acc`.
 
     Args:
         path: STEP.jsonl.
         benchmarks: of the validation file. Without it the benchmark is the sample's own `data_source` if the reward
             function put one there, else "all".
-        now: seconds since the epoch, to tell how long ago the file changed; the clock's without one.
 
     Raises:
         Incomplete: the file lacks problems, ends within a line, or has unequal numbers of samples (or, without
@@ -147,7 +146,7 @@ def read_dump(path: Path, benchmarks: Benchmarks | None = None, now: float | Non
             group = groups.setdefault(uid, _Group(str(row["input"]), answers, _text(row.get("data_source")), {}))
             if output >= group.sessions.get(session, (-1, False))[0]:
                 group.sessions[session] = (output, _correct(row))
-    settled = (time.time() if now is None else now) - changed >= SETTLED
+    settled = time.time() - changed >= SETTLED
     counts = _counted(groups.values(), benchmarks, has_uid)
     if benchmarks is not None and len(counts.problem_ids) != benchmarks.size:
         raise Incomplete(f"{path} holds {len(counts.problem_ids)} of {benchmarks.size} problems ({count} samples)")
@@ -161,7 +160,7 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
         row = json.loads(line)
     except ValueError as error:
         raise ValueError(f"{path}, line {number} is not JSON ({error})") from error
-    if not isinstance(row, dict) or not {"input", "gts", "score"} <= row.keys():
+    if not isinstance(row, dict) or any(row.get(name) is None for name in ("input", "gts", "score")):
         raise ValueError(f"{path}, line {number} is not a sample that verl dumps: input, gts and score must be there")
     return row
 
@@ -169,7 +168,7 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
 def _sample_key(row: Mapping[str, Any], number: int, answers: tuple[str, ...]) -> tuple[str, str, int]:
     """(problem within this dump, session, output) of a row."""
     if row.get("uid") is None:
-        return problem_id_of(str(row["input"]), answers), str(number), 0
+        return problem_id_of(_plain(str(row["input"])), answers), str(number), 0
     parts = str(row["uid"]).rsplit("_", 2)
     if len(parts) == 3 and parts[2].isdigit():
         return parts[0], parts[1], int(parts[2])
@@ -189,7 +188,7 @@ def _counted(groups: Iterable[_Group], benchmarks: Benchmarks | None, has_uid: b
     names, ids, samples, correct = [], [], [], []
     seen: Counter[str] = Counter()
     for group in groups:
-        identity = problem_id_of(group.prompt, group.answers)
+        identity = problem_id_of(_plain(group.prompt), group.answers)
         homes = [group.benchmark or "all"] if benchmarks is None else benchmarks.of(group.prompt, group.answers)
         # A problem of several benchmarks: with uids one group for each of them, in any order; without, one for all.
         for name in [homes[seen[identity] % len(homes)]] if has_uid else homes:
@@ -275,13 +274,16 @@ def update(
             continue
         try:
             counts = read_dump(path, benchmarks)
-        except Incomplete as reason:
+        except ValueError as reason:
             notes.append(f"step {path.stem} is left out: {reason}")
             continue
         known[path] = (status.st_size, status.st_mtime_ns)
         if (short := int(counts.num_samples.min())) < (full := int(counts.num_samples.max())):
             fewer = int((counts.num_samples < full).sum())
-            notes.append(f"step {path.stem}: {fewer} problems have fewer than {full} samples, the fewest {short}")
+            notes.append(
+                f"step {path.stem}: {fewer} of {len(counts.problem_ids)} problems have fewer than {full} samples, the "
+                f"fewest {short}, and k goes no further"
+            )
         rows = {key: row for key, row in rows.items() if row["step"] != path.stem}
         rows |= {_key(row): row for row in pass_at_k_of(int(path.stem), counts)}
     rows = dict(sorted(rows.items(), key=lambda item: int(item[1]["step"])))
@@ -379,7 +381,7 @@ def _alive(pid: int) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Show, and with --watch follow, the pass@k of a run; 0 if it could be told."""
+    """Show, and with --watch follow, the pass@k of a run; 1 if there are dumps and none could be used."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of the run (OUT of the recipe)")
     parser.add_argument(
@@ -395,16 +397,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that a file being written is finished or removed
     try:
-        _follow(given)
+        return _follow(given)
     except KeyboardInterrupt:
         return 0
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
-def _follow(given: argparse.Namespace) -> None:
+def _follow(given: argparse.Namespace) -> int:
     files, dumps = _settings(given.run, given.val_file)
     if files and (absent := [str(file) for file in files if not file.is_file()]):
         raise ValueError(f"the validation file {absent[0]} is gone; give it with --val-file")
@@ -427,7 +428,7 @@ def _follow(given: argparse.Namespace) -> None:
             print(text, end="", flush=True)
             shown = text
         if last:
-            return
+            return 1 if notes and not rows else 0
         time.sleep(given.interval)
 
 
