@@ -118,7 +118,7 @@ def read_dump(path: Path, benchmarks: Benchmarks | None = None) -> ProblemCounts
     verl gives each row of the validation file a fresh uid at each validation, and dumps uid_session_output as `uid`:
     a group is one problem. Of a session with several outputs the last one counts, as in verl's own metrics. The ids of
     the problems are derived from prompt and gold answer, so they stay the same from step to step; dumps without `uid`
-    (verl before 0.9) are grouped by them. A sample is correct if its `acc` is above 0.5, or its score if it has no `acc`.
+    (verl before 0.9) are grouped by them. A sample is correct if its `acc`, or without one its score, is above 0.5.
 
     Args:
         path: STEP.jsonl.
