@@ -5,8 +5,8 @@ python scripts/check_verl_releases.py 0.9.0 0.9.1 --train         and a real tra
 python scripts/check_verl_releases.py 0.9.1 --out table.md        also keep the table
 
 Every release gets a temporary folder with that verl, this checkout's plugin as a wheel, and those requirements of that
-verl that the environment does not meet (older releases want numpy < 2); all else comes from the environment it runs in,
-which stays as it is. verl's reward and rollout packages for GPUs are not tried.
+verl that the environment does not meet (releases before 0.9 want numpy < 2, and then older pandas, pyarrow and scipy);
+all else comes from the environment it runs in, which stays as it is. verl's reward and rollout packages for GPUs are not tried.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ RECIPES = sorted(
 )
 UNIT_TESTS = ("test_advantages.py", "test_policy_losses.py")
 TRAINING_TEST = "test_recipes.py::test_f_cispo_trains_a_step_for_real"
+
+#: what a replaced package needs besides, because the environment's own versions refuse to go with it
+COMPANIONS = {"numpy": ("pandas<2.3", "pyarrow<20", "scipy<1.15", "pytz", "tzdata")}
 
 NAMES = """
 import verl, verl_fgrpo
@@ -63,7 +66,8 @@ class Release:
         install(self.site, f"verl=={version}", str(wheel))
         self.replaced = self._unmet()
         if self.replaced:
-            install(self.site, *self.replaced)
+            names = [Requirement(text).name for text in self.replaced]
+            install(self.site, *self.replaced, *(text for name in names for text in COMPANIONS.get(name, ())))
 
     def _unmet(self) -> list[str]:
         (metadata,) = self.site.glob("verl-*.dist-info")
