@@ -327,6 +327,8 @@ def test_a_run_folder_belongs_to_one_experiment(tmp_path):
     with pytest.raises(ValueError, match=r"focal_gamma is '0\.7'"):  # an argument for verl counts as a variable does
         claim_run(resolved("fgrpo_qwen7b", "algorithm.focal_gamma=0.7", **variables))
     assert set(json.loads((tmp_path / "run" / "settings.json").read_text())) == set(EXPERIMENT)
+    noted = OmegaConf.load(tmp_path / "run" / "config.yaml")  # of the last start that was not refused
+    assert (noted.algorithm.focal_gamma, noted.trainer.total_epochs) == (0.5, 20)
     (tmp_path / "stranger" / "global_step_5").mkdir(parents=True)
     with pytest.raises(ValueError, match="checkpoints but no settings.json"):
         claim_run(resolved("fgrpo_qwen7b", OUT=str(tmp_path / "stranger")))
