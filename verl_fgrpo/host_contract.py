@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from functools import reduce
+from typing import Any
 
 #: releases of verl with which estimators, losses and presets were tried (docs/compatibility.md says how)
 TESTED_VERL = ("0.9.1",)
@@ -102,7 +103,7 @@ def broken_symbols(symbols: dict[str, tuple[str, ...]] = HOST_SYMBOLS) -> list[s
     for symbol, parameters in symbols.items():
         module, attribute = symbol.split(":")
         try:
-            host = reduce(getattr, attribute.split("."), importlib.import_module(module))
+            host: Any = reduce(getattr, attribute.split("."), importlib.import_module(module))
         except (ImportError, AttributeError) as error:
             broken.append(f"{symbol} is missing: {error}")
             continue
