@@ -1,7 +1,6 @@
 """The doctor: `python -m verl_fgrpo` says whether the plugin works with the installed verl, and why not."""
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import sys
@@ -79,10 +78,10 @@ def check() -> list[str]:
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
         symbols = symbols | CPU_HOST_SYMBOLS
     has_trainers = False
-    if importlib.util.find_spec("verl.trainer.ppo.v1") is None:
-        print("note: trainer modes came with verl 0.9; this release has none, so focal_sync and its siblings are missing")
-    elif _version("TransferQueue") is None:
+    if _version("TransferQueue") is None:
         print("note: TransferQueue is not installed, so verl's trainers and our trainer modes cannot run")
+    elif broken_symbols({"verl.trainer.ppo.v1.trainer_base:register_trainer": ()}):
+        print("note: this verl has no trainer modes (they came with 0.9), so focal_sync and the like are missing")
     else:
         has_trainers = True
         symbols = symbols | TRAINER_HOST_SYMBOLS
