@@ -1,5 +1,6 @@
 """The nine math recipes: every resolved value against the paper's tables, refusals, and a real run on the CPU."""
 
+import csv
 import json
 import os
 import subprocess
@@ -12,7 +13,8 @@ import pytest
 from omegaconf import OmegaConf
 from tiny_math import write_data, write_model
 
-from verl_fgrpo.evaluation.prompts import PRESETS
+from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.prompts import build_prompt
 from verl_fgrpo.preflight import EXPERIMENT, claim_run, compose_config, estimate, missing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,7 +100,8 @@ PAPER_GAMMA = {
 
 def recipe(name, *arguments, timeout=60, **variables):
     """Run a recipe with this interpreter and only these variables."""
-    environment = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "LANG", "TMPDIR")}
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "ALLOW_UNTESTED_VERL")  # the last: scripts/check_verl_releases.py
+    environment = {key: value for key, value in os.environ.items() if key in kept}
     environment |= {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         ["bash", str(ROOT / "recipes" / f"run_{name}.sh"), *arguments],
@@ -158,10 +161,9 @@ def _flatten(node, prefix=""):
 
 
 def test_the_template_arguments_are_those_of_the_evaluation_and_of_the_data():
-    assert PRESETS["qwen3"].thinking["math"] is PAPER_MODEL["qwen3_4b"][2]["enable_thinking"]
-    from verl_fgrpo.data.deepscaler import TEMPLATE_ARGUMENTS
-
-    assert TEMPLATE_ARGUMENTS["llama3"] == PAPER_MODEL["llama3b"][2]
+    problem = Problem("math500", "1", "?", "math", ("0",))
+    for preset, model in {"qwen2.5": "qwen7b", "qwen3": "qwen3_4b", "llama3": "llama3b"}.items():
+        assert build_prompt(preset, problem).template == PAPER_MODEL[model][2]
 
 
 # the paper's controls: learning rate 1e-6 * m(0.5) = 6.8e-7 (App. N), entropy bonus 0.001, KL loss 0.001
@@ -325,6 +327,8 @@ def test_a_run_folder_belongs_to_one_experiment(tmp_path):
     with pytest.raises(ValueError, match=r"focal_gamma is '0\.7'"):  # an argument for verl counts as a variable does
         claim_run(resolved("fgrpo_qwen7b", "algorithm.focal_gamma=0.7", **variables))
     assert set(json.loads((tmp_path / "run" / "settings.json").read_text())) == set(EXPERIMENT)
+    noted = OmegaConf.load(tmp_path / "run" / "config.yaml")  # of the last start that was not refused
+    assert (noted.algorithm.focal_gamma, noted.trainer.total_epochs) == (0.5, 20)
     (tmp_path / "stranger" / "global_step_5").mkdir(parents=True)
     with pytest.raises(ValueError, match="checkpoints but no settings.json"):
         claim_run(resolved("fgrpo_qwen7b", OUT=str(tmp_path / "stranger")))
@@ -397,6 +401,16 @@ def test_three_steps_with_checkpoint_resume_and_validation(tmp_path, name, gamma
     accuracy = first[2]["val-core/math/acc/mean@4"]
     assert accuracy == pytest.approx(np.mean([row["score"] for row in validated]))
     assert {"val-aux/math/timeout/mean@4", "val-aux/math/unparsed/mean@4"} <= set(first[2])
+    with (run / "passk.csv").open(newline="") as handle:
+        passk = {int(row["k"]): row for row in csv.DictReader(handle)}
+    assert set(passk) == {1, 2, 4}
+    assert {(row["step"], row["benchmark"], row["problems"], row["samples"]) for row in passk.values()} == {
+        ("2", "math", "4", "4")
+    }
+    assert float(passk[1]["pass_at_k"]) == pytest.approx(accuracy, abs=1e-6)
+    solved = {row["uid"].rsplit("_", 2)[0] for row in validated if row["acc"]}  # among all four samples
+    assert float(passk[4]["pass_at_k"]) == len(solved) / 4
+    assert list((run / "tensorboard" / "passk").glob("events.out.*"))
 
     resumed = train(tmp_path, name, 3, TEST_FREQ="-1")
     assert set(resumed) == {3}

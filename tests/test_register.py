@@ -94,6 +94,14 @@ def test_the_doctor_notices_a_plugin_that_is_switched_off():
     assert "VERL_USE_EXTERNAL_PLUGINS is 'none'" in doctor.stdout
 
 
+def test_releases_without_entry_points_load_the_plugin_by_an_environment_variable():
+    """The way for verl before 0.9, tried with entry points switched off."""
+    env = os.environ | {"VERL_USE_EXTERNAL_PLUGINS": "none", "VERL_USE_EXTERNAL_MODULES": "verl_fgrpo.register"}
+    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=env, timeout=300)
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+    assert "it must be set for every Ray worker" in doctor.stdout and "f_grpo" in doctor.stdout
+
+
 def test_every_host_symbol_and_parameter_is_there():
     assert broken_symbols() == []
     assert broken_symbols(CPU_HOST_SYMBOLS) == []

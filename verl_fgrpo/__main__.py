@@ -7,8 +7,14 @@ import sys
 from typing import Any
 
 import verl_fgrpo
-
-TESTED_VERL = ("0.9.1",)
+from verl_fgrpo.host_contract import (
+    CPU_HOST_SYMBOLS,
+    HOST_SYMBOLS,
+    RECIPE_HOST_SYMBOLS,
+    TESTED_VERL,
+    TRAINER_HOST_SYMBOLS,
+    broken_symbols,
+)
 
 
 def _version(package: str) -> str | None:
@@ -44,7 +50,10 @@ def check() -> list[str]:
     entry_points = list(importlib.metadata.entry_points(group="verl.plugins", name="verl_fgrpo"))
     print(f"entry point      {entry_points[0].value if entry_points else 'missing'}")
     print(f"VERL_PLATFORM    {os.environ.get('VERL_PLATFORM', '(not set)')}")
-    if not entry_points:
+    modules = os.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",")
+    if "verl_fgrpo.register" in (module.strip() for module in modules):
+        print("VERL_USE_EXTERNAL_MODULES names verl_fgrpo.register; it must be set for every Ray worker, too")
+    elif not entry_points:
         problems.append(
             "the entry point verl.plugins:verl_fgrpo is missing, so verl does not load the plugin; "
             "install the package (pip install verl-fgrpo, or pip install -e . in a checkout)"
@@ -57,25 +66,31 @@ def check() -> list[str]:
     import verl  # noqa: F401  (loads the plugin)
 
     if verl_fgrpo.registration_error == "not loaded":
-        problems.append("verl was imported but did not load verl_fgrpo.register; see the points above")
+        problems.append(
+            "verl was imported but did not load verl_fgrpo.register; see the points above. Releases before 0.9 load no "
+            "entry points: set VERL_USE_EXTERNAL_MODULES=verl_fgrpo.register for the driver and for every Ray worker"
+        )
         return problems
     if verl_fgrpo.registration_error is not None:
         problems.append(f"registration failed:\n{verl_fgrpo.registration_error}")
 
-    from verl_fgrpo.host_contract import CPU_HOST_SYMBOLS, HOST_SYMBOLS, TRAINER_HOST_SYMBOLS, broken_symbols
-
     symbols = HOST_SYMBOLS
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
         symbols = symbols | CPU_HOST_SYMBOLS
-    has_trainers = _version("TransferQueue") is not None
-    if has_trainers:
-        symbols = symbols | TRAINER_HOST_SYMBOLS
-    else:
+    has_trainers = False
+    if _version("TransferQueue") is None:
         print("note: TransferQueue is not installed, so verl's trainers and our trainer modes cannot run")
+    elif broken_symbols({"verl.trainer.ppo.v1.trainer_base:register_trainer": ()}):
+        print("note: this verl has no trainer modes (they came with 0.9), so focal_sync and the like are missing")
+    else:
+        has_trainers = True
+        symbols = symbols | TRAINER_HOST_SYMBOLS
     problems += [
         f"{text}; this verl_fgrpo does not fit this verl: use one of {', '.join(TESTED_VERL)}"
         for text in broken_symbols(symbols)
     ]
+    for text in broken_symbols(RECIPE_HOST_SYMBOLS):
+        print(f"note: the recipes do not run with this verl: {text}")
     if not problems:
         from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 

@@ -5,6 +5,11 @@ import inspect
 from functools import reduce
 from typing import Any
 
+#: releases of verl with which estimators, losses and presets were tried (docs/compatibility.md says how)
+TESTED_VERL = ("0.9.1",)
+#: of them, those with which the recipes were tried
+RECIPES_VERL = ("0.9.1",)
+
 _ESTIMATOR = ("token_level_rewards", "response_mask", "index", "config")
 _LOSS = (
     "old_log_prob",
@@ -15,6 +20,8 @@ _LOSS = (
     "config",
     "rollout_is_weights",
 )
+
+_MANAGER = ("config", "tokenizer", "compute_score")
 
 #: "module:attribute" -> parameters (of a callable) or fields (of a dataclass) that must be there
 HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
@@ -40,6 +47,20 @@ HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
     "verl.trainer.ppo.core_algos:compute_policy_loss_kl_cov": _LOSS,
     "verl.workers.config:PolicyLossConfig": ("loss_mode", "clip_cov_ratio", "kl_cov_ratio"),
     "verl.workers.config:ActorConfig": ("rollout_n", "policy_loss", "clip_ratio_low", "clip_ratio_high"),
+    # they call rewards.compute_score; by which argument names, tests/test_host_contract.py tries
+    "verl.experimental.reward_loop.reward_manager.naive:NaiveRewardManager": _MANAGER,
+    "verl.experimental.reward_loop.reward_manager.naive:NaiveRewardManager.run_single": ("data",),
+    "verl.experimental.reward_loop.reward_manager.dapo:DAPORewardManager": _MANAGER,
+    "verl.experimental.reward_loop.reward_manager.dapo:DAPORewardManager.run_single": ("data",),
+}
+
+#: the same for the recipes, which train with the trainer of verl 0.9 and read the files it writes
+RECIPE_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
+    "verl.trainer.main_ppo:main": (),
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._write_generations": (  # the dumps that verl_fgrpo.validation reads
+        *("inputs", "outputs", "gts", "scores", "reward_extra_infos_dict", "dump_path", "global_steps"),
+    ),
+    "verl.utils.tracking:Tracking": ("project_name", "experiment_name", "default_backend"),
 }
 
 #: the same for verl_fgrpo/trainer_modes.py; verl imports these modules, and TransferQueue, only for a run
@@ -86,7 +107,7 @@ def broken_symbols(symbols: dict[str, tuple[str, ...]] = HOST_SYMBOLS) -> list[s
     """Say what of `symbols` the installed verl lacks.
 
     Args:
-        symbols: "module:attribute" to the parameter names that must be there.
+        symbols: "module:attribute" (or "module:class.method") to the parameter names that must be there.
 
     Returns:
         One sentence per missing symbol or parameter; empty when all is there.

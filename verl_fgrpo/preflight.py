@@ -22,11 +22,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from verl_fgrpo.evaluation.files import write_atomic
+from verl_fgrpo.host_contract import RECIPES_VERL
 from verl_fgrpo.training_run import claim, last_checkpoint
 
 __all__ = ["EXPERIMENT", "Estimate", "claim_run", "compose_config", "estimate", "main", "missing"]
 
-TESTED_VERL = ("0.9.1",)
 PAPER_PROBLEMS = 39_202  # arXiv 2602.06717, L.1
 
 #: What makes two runs different experiments. Resuming a run folder with another value of these is refused.
@@ -196,10 +197,11 @@ def missing(config: DictConfig, disk_gb: float) -> list[str]:
 def _versions() -> list[str]:
     problems = []
     version = importlib.metadata.version("verl")
-    if version not in TESTED_VERL and os.environ.get("ALLOW_UNTESTED_VERL") != "1":
+    if version not in RECIPES_VERL and os.environ.get("ALLOW_UNTESTED_VERL") != "1":
         problems.append(
-            f"verl {version} is installed, but the recipes were tested with {', '.join(TESTED_VERL)}; install that, or "
-            "run `python -m verl_fgrpo` (it checks every function of verl that is used) and set ALLOW_UNTESTED_VERL=1"
+            f"verl {version} is installed, but the recipes were tested with {', '.join(RECIPES_VERL)}; install one of "
+            "these, or run `python -m verl_fgrpo`, which checks every function of verl that is used, and set "
+            "ALLOW_UNTESTED_VERL=1"
         )
     plugins = {point.name for point in importlib.metadata.entry_points(group="verl.plugins")}
     modules = os.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",")
@@ -335,7 +337,7 @@ def _running(folder: Path) -> list[str]:
 
 
 def claim_run(config: DictConfig) -> None:
-    """Claim the run folder for this experiment.
+    """Claim the run folder for this experiment and note the whole configuration of this start in config.yaml.
 
     Raises:
         ValueError: it holds a run of another experiment, or checkpoints that nothing is known about.
@@ -346,6 +348,7 @@ def claim_run(config: DictConfig) -> None:
             f"{folder} holds checkpoints but no settings.json, so nobody knows of which experiment; use another OUT"
         )
     claim(folder, {key: json.dumps(OmegaConf.select(config, key), default=list) for key in EXPERIMENT})
+    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(config))
     step = last_checkpoint(folder)
     if step:
         print(f"continuing {folder} after step {step}", file=sys.stderr)

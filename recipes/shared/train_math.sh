@@ -15,7 +15,7 @@ SAVE_FREQ=${SAVE_FREQ:-epoch}                 # paper L.3: a checkpoint per epoc
 KEEP_CHECKPOINTS=${KEEP_CHECKPOINTS:-null}    # paper L.3: all of them, the best is chosen afterwards
 TEST_FREQ=${TEST_FREQ:-epoch}                 # paper L.3: checkpoints are compared by average math pass@1; -1: never
 VAL_BEFORE_TRAIN=${VAL_BEFORE_TRAIN:-True}    # ours: the model before training is the reference point
-VAL_N=${VAL_N:-4}                             # ours: samples per problem at a validation; the paper's n=1024 is for the end
+VAL_N=${VAL_N:-4}                             # ours: samples per problem at a validation, so pass@k for k up to it; the paper's n=1024 is for the end
 FILTER_GROUPS=${FILTER_GROUPS:-0}             # paper: none; 1: verl's filter_groups on acc
 OVERLONG=${OVERLONG:-0}                       # paper: none; 1: verl's penalty in the last part of the limit
 DUMP_ROLLOUTS=${DUMP_ROLLOUTS:-0}             # ours: 1 writes every rollout to OUT/rollouts (about 20 GB a run of Qwen2.5-7B)
@@ -211,4 +211,13 @@ mkdir -p "$OUT/logs"
 export VERL_FILE_LOGGER_PATH=$LOG.jsonl
 export TENSORBOARD_DIR=${TENSORBOARD_DIR:-$OUT/tensorboard}
 export PYTHONUNBUFFERED=1
+if [ "$TEST_FREQ" != -1 ] || [ "$VAL_BEFORE_TRAIN" = True ]; then
+    # unbiased pass@k of every validation, to OUT/passk.csv and TensorBoard, while it trains; ends with this shell
+    "$PYTHON" -m verl_fgrpo.validation "$OUT" --watch --pid $$ >"$LOG.passk.txt" 2>&1 &
+    WATCHER=$!
+fi
 { set -x; "$PYTHON" -m verl.trainer.main_ppo "${ARGUMENTS[@]}"; } 2>&1 | tee "$LOG.log"
+if [ -n "${WATCHER:-}" ]; then
+    kill "$WATCHER" && wait "$WATCHER" || true
+    "$PYTHON" -m verl_fgrpo.validation "$OUT" 2>&1 | tee -a "$LOG.log" || true
+fi

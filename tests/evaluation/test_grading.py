@@ -1,6 +1,10 @@
 """Grading: five verdicts, limits that hold, equality with math-verify called one by one."""
 
+import inspect
+import json
 import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -8,7 +12,6 @@ from pathlib import Path
 import math_verify.parser
 import numpy as np
 import pytest
-from math_verify import parse, verify
 
 import verl_fgrpo.evaluation.warm  # noqa: F401 - fills math-verify's parser tables once, as in the workers
 from verl_fgrpo.evaluation import graders
@@ -87,8 +90,10 @@ def test_maze_uses_the_training_reward_and_names_the_path() -> None:
 
 
 def test_extract_match_is_a_pure_function_of_the_captured_groups() -> None:
-    """What `_remember_matches` relies on: another text, the same captured groups, the same result."""
+    """What `math_verify_cache` relies on: another text, the same captured groups, the same result."""
     original = math_verify.parser.extract_match
+    if original.__closure__:  # replaced in this process
+        original = inspect.getclosurevars(original).nonlocals["original_match"]
     config = math_verify.parser.LatexExtractionConfig()
     patterns = math_verify.parser.get_extraction_regexes([config, math_verify.parser.ExprExtractionConfig()])
     texts = [r"is $\frac{3}{4}$ and $2$", r"\boxed{(1, 2)}", "answer: 1,234.5", "answer is 3/4", r"$x=3$", r"$50\%$"]
@@ -104,19 +109,31 @@ def test_extract_match_is_a_pure_function_of_the_captured_groups() -> None:
     assert compared > 10
 
 
+ONE_BY_ONE = """
+import json, sys
+from math_verify import parse, verify
+for gold, responses in json.load(sys.stdin):
+    expected = parse("\\\\boxed{" + gold + "}")
+    print(json.dumps([verify(expected, parse(response)) for response in responses]))
+"""
+
+
 def test_verdicts_equal_math_verify_one_by_one_on_a_realistic_mix() -> None:
     rng = np.random.default_rng(0)
     golds = [r"\frac{3\sqrt{2}}{4}", "42", r"\left( 3, \frac{\pi}{2} \right)", r"(-\infty, 0) \cup [2, 5]", "1,2,3"]
     golds += [r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\text{even}", r"90^\circ", "x^2 + 2x", r"f(x) = 2x"]
-    reasoning = "Let $x = 3$. Then $y = 4$ follows. The area is $12$. We check it."
-    for number, gold in enumerate(golds[:6]):
-        problem = Problem("mix", str(number), "q", "math", (gold,))
+    reasoning = "Let $x = 3$. Then $y = 4$ follows. \\[ z = 5 \\] The area is $12$.\n\nWe check it."
+    mix = []
+    for gold in golds[:6]:
         variants = answer_variants(gold, [other for other in golds if other != gold], rng, 18)
-        responses = sample_responses(reasoning, variants, 24, rng)
-        ours = [verdict == "correct" for verdict in grade(responses, problem)]
-        expected = parse(f"\\boxed{{{gold}}}")
-        theirs = [verify(expected, parse(response)) for response in responses]
-        assert ours == theirs
+        mix.append((gold, sample_responses(reasoning, variants, 24, rng)))
+    # In a process of its own, in which math-verify is as it was installed.
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_BY_ONE], input=json.dumps(mix), capture_output=True, text=True, check=True
+    )
+    for (gold, responses), line in zip(mix, done.stdout.splitlines(), strict=True):
+        ours = [verdict == "correct" for verdict in grade(responses, Problem("mix", gold, "q", "math", (gold,)))]
+        assert ours == json.loads(line)
         assert 0.05 < np.mean(ours) < 0.95  # the mix has both
 
 

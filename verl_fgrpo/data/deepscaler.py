@@ -24,8 +24,6 @@ __all__ = ["HUB_ID", "PAPER_ROWS", "Counts", "prepare", "select", "verl_row"]
 
 HUB_ID = "agentica-org/DeepScaleR-Preview-Dataset"
 PAPER_ROWS = 39_202
-#: Llama's template would write the date of the day; the recipes pin its own default, so the token count is theirs.
-TEMPLATE_ARGUMENTS: dict[str, dict[str, Any]] = {"llama3": {"date_string": "26 Jul 2024"}}
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ def prepare(
     tokenizer = AutoTokenizer.from_pretrained(model)
     if not tokenizer.chat_template:
         raise ValueError(f"the tokenizer of {model} has no chat template, which verl needs for prompts")
-    arguments = build_prompt(preset, Problem("", "", "?", "math", ("0",))).template | TEMPLATE_ARGUMENTS.get(preset, {})
+    arguments = build_prompt(preset, Problem("", "", "?", "math", ("0",))).template
 
     def prompt_tokens(problem: str) -> int:
         messages = build_prompt(preset, Problem("", "", problem, "math", ("0",))).messages

@@ -16,6 +16,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
+from verl_fgrpo.evaluation import math_verify_cache
 from verl_fgrpo.evaluation.problems import Problem
 
 __all__ = ["Graded", "Grader", "grade_choice", "grade_ifeval", "grade_maze", "grade_math", "grader_of"]
@@ -38,9 +39,9 @@ def grader_of(kind: str, options: str = "{}") -> Grader:
 def grade_math(problem: Problem, response: str) -> Graded:
     r"""math-verify with its default settings: correct iff `verify(parse(gold), parse(response))` for some gold answer.
 
-    The gold is parsed as `\boxed{gold}`, as it stands in a response, and once. Of the response, math-verify's regular
-    expressions search the whole text every time; the parsing of what they find (its costly part) and the comparison
-    are remembered for texts with the same match, which changes no verdict because both depend on nothing else.
+    The gold is parsed as `\boxed{gold}`, as it stands in a response, and once. math-verify's regular expressions search
+    every response; the parsing of what they find (its costly part) and the comparison are remembered for texts with the
+    same match, which changes no verdict because both depend on nothing else (see `math_verify_cache`).
 
     Unlike math-verify's defaults, which return False, a comparison that fails is reported: timeout for its time limit
     (5 s a comparison), error for an exception, both only if no other comparison succeeds.
@@ -48,7 +49,7 @@ def grade_math(problem: Problem, response: str) -> Graded:
     from math_verify import parse
     from math_verify.errors import TimeoutException
 
-    _remember_matches()
+    math_verify_cache.install()
     try:
         target = parse(response, raise_on_error=True)
     except TimeoutException:
@@ -106,28 +107,6 @@ def _parsed_gold(gold: str) -> list[Any]:
     from math_verify import parse
 
     return list(parse(f"\\boxed{{{gold.strip()}}}"))
-
-
-@lru_cache(maxsize=1)
-def _remember_matches() -> None:
-    """Let math-verify's own `extract_match` remember its results by what the regular expression captured.
-
-    It is a pure function of the captured groups and the configuration (math-verify 0.8 and 0.9; a test checks it).
-    """
-    import math_verify.parser as parser
-
-    original = parser.extract_match
-    results: dict[Any, Any] = {}
-
-    def extract_match(match: re.Match[str], target_type: Any) -> Any:
-        key = (tuple(match.groupdict().items()), target_type)
-        if key not in results:
-            if len(results) >= 20_000:
-                results.clear()
-            results[key] = original(match, target_type)
-        return results[key]
-
-    parser.extract_match = extract_match
 
 
 _BOXED_LETTER = re.compile(r"\\boxed\s*\{\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*\(?([A-Za-z])\)?(?=[\s.:,)}])")

@@ -2,7 +2,8 @@
 
 Source: arXiv 2602.06717, Tables 8-9. Math and GPQA use the system prompt below; IFEval and SynLogic "You are a helpful
 assistant." (Qwen2.5) or none (Qwen3, with thinking off for IFEval and on for the rest). Llama's own chat template puts
-its date header before the system prompt.
+its date header before the system prompt; the date is pinned to the default of the template, which would otherwise write
+the date of the day, so that a prompt would change from one day to the next.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ class Preset:
         system: the system prompt; None for none.
         systems: exceptions by kind.
         thinking: value of `enable_thinking` for the chat template by kind; absent for templates without it.
+        template: further arguments of the chat template, for every kind.
     """
 
     system: str | None
     systems: dict[str, str | None] = field(default_factory=dict)
     thinking: dict[str, bool] = field(default_factory=dict)
+    template: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ PRESETS = {
         {"ifeval": None, "synlogic": None},
         {"math": True, "choice": True, "synlogic": True, "ifeval": False},
     ),
-    "llama3": Preset(BOXED, {"ifeval": None, "synlogic": None}),
+    "llama3": Preset(BOXED, {"ifeval": None, "synlogic": None}, template={"date_string": "26 Jul 2024"}),
     "boxed": Preset(BOXED),
     "none": Preset(None),
 }
@@ -66,7 +69,7 @@ def build_prompt(preset: str, problem: Problem) -> Prompt:
     messages = [] if system is None else [{"role": "system", "content": system}]
     messages.append({"role": "user", "content": problem.prompt})
     template = {"enable_thinking": chosen.thinking[problem.kind]} if problem.kind in chosen.thinking else {}
-    return Prompt(tuple(messages), template)
+    return Prompt(tuple(messages), template | chosen.template)
 
 
 def prompt_hash(preset: str, problem_kinds: Iterable[str]) -> str:

@@ -52,8 +52,13 @@ def _git(*arguments: str) -> str | None:
     if not (root / ".git").exists():
         return None
     try:
+        # without --no-optional-locks, a status ended by the time limit would leave .git/index.lock behind
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
+            ["git", "--no-optional-locks", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from verl_fgrpo.evaluation import math_verify_cache
+
 EXPRESSIONS = (
     r"\frac{1}{2}",
     r"-\dfrac{3\sqrt{2}}{4}",
@@ -52,6 +54,7 @@ def warm() -> None:
     """Parse every expression and compare neighbours, in the ways responses are parsed and compared."""
     from math_verify import parse, verify
 
+    math_verify_cache.install()
     parsed = []
     for text in EXPRESSIONS:
         for form in (f"the answer is $\\boxed{{{text}}}$.", f"Answer: ${text}$", f"\\boxed{{{text}}}", text):

@@ -1,9 +1,10 @@
 """Grading in worker processes that can be killed: a time and a memory limit for every single response.
 
 A regular expression or an integer power inside sympy cannot be interrupted from Python, so a limit that holds needs a
-process of its own. The parent sends a chunk of items to a worker and gets one reply per item; when a reply is overdue,
-it kills the worker (SIGKILL), gives that item the verdict "timeout", starts a new worker and sends it the rest.
-A worker that dies by itself (out of memory, segmentation fault) gives its current item the verdict "error".
+process of its own. The parent sends a chunk of items to a worker, which replies every 20 ms and notes in shared memory
+which item it is at since when; when that one is overdue, the parent kills the worker (SIGKILL), gives the item the
+verdict "timeout", starts a new worker and sends it the rest. A worker that dies by itself (out of memory, segmentation
+fault) gives its current item the verdict "error". Items graded since its last reply are graded again.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from verl_fgrpo.evaluation.problems import Problem
 __all__ = ["PRELOAD", "Limits", "Task", "Worker", "grade_one", "grade_tasks", "kill_worker", "start_worker"]
 
 START_SECONDS = 120.0
+REPLY_SECONDS = 0.02
 #: Modules of the fork server: loaded once, so that a new worker starts in milliseconds.
 PRELOAD = ("verl_fgrpo.evaluation.workers", "verl_fgrpo.evaluation.warm")
 
@@ -62,15 +64,20 @@ class Task:
 
 @dataclass
 class Worker:
-    """A grading process, the pipe to it, and what it is doing."""
+    """A grading process, the pipe to it, and what it is doing.
+
+    Attributes:
+        progress: shared with the process: index of its item in the task, its CPU time and the clock when it began it.
+        done: items of the task that it has replied to.
+        deadline: when to look whether the item is overdue.
+    """
 
     process: Any
     pipe: Connection
+    progress: Any
     task: Task | None = None
     done: int = 0
     deadline: float = 0.0
-    item_started: float = 0.0
-    cpu_at_start: float = 0.0
     ready: bool = False
     started: float = field(default_factory=time.monotonic)
 
@@ -125,7 +132,7 @@ def grade_tasks(
                     if _has_time_left(worker, limits):
                         continue
                     detail = f"no verdict within {limits.seconds:g} s of CPU time"
-                    yield from _abandon(worker, workers, waiting, "timeout", detail)
+                    yield from _abandon(worker, workers, waiting, limits, "timeout", detail)
     finally:
         for worker in workers:
             kill_worker(worker)
@@ -136,19 +143,20 @@ def _deadline(worker: Worker) -> float:
 
 
 def _start_clock(worker: Worker, limits: Limits) -> None:
-    worker.item_started = time.monotonic()
-    worker.deadline = worker.item_started + limits.seconds
+    worker.progress[0], worker.progress[2] = 0, time.monotonic()
+    worker.deadline = worker.progress[2] + limits.seconds
 
 
 def _has_time_left(worker: Worker, limits: Limits) -> bool:
-    """Whether the item has used less CPU time than it may; if so, its deadline moves on."""
+    """Whether the item has used less CPU time than it may; if so, the deadline moves on."""
+    _, cpu_at_start, started = worker.progress[:]
     try:
         fields = open(f"/proc/{worker.process.pid}/stat").read().rpartition(")")[2].split()  # noqa: SIM115
-        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") - worker.cpu_at_start
+        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") - cpu_at_start
     except (OSError, IndexError):
         return False  # no /proc: wall-clock time decides
     left = limits.seconds - used
-    if left <= 0 or time.monotonic() - worker.item_started > 10 * limits.seconds:
+    if left <= 0 or time.monotonic() - started > 10 * limits.seconds:
         return False
     worker.deadline = time.monotonic() + max(0.05, left)
     return True
@@ -171,19 +179,19 @@ def grade_one(worker: Worker, problem: Problem, response: str, limits: Limits) -
     """
     try:
         if not worker.ready:
-            message = worker.pipe.recv()[0] if worker.pipe.poll(START_SECONDS) else "it did not answer"
+            message = worker.pipe.recv() if worker.pipe.poll(START_SECONDS) else "it did not answer"
             if message is not None:
                 kill_worker(worker)
                 raise RuntimeError(f"a grading worker cannot start: {message}")
             worker.ready = True
-        worker.pipe.send((problem, [response]))
         _start_clock(worker, limits)
+        worker.pipe.send((problem, [response]))
         while not worker.pipe.poll(max(0.0, worker.deadline - time.monotonic())):
             if not _has_time_left(worker, limits):
                 kill_worker(worker)
                 return "timeout", None, f"no verdict within {limits.seconds:g} s of CPU time"
         graded: Graded
-        graded, worker.cpu_at_start = worker.pipe.recv()
+        [graded] = worker.pipe.recv()
         return graded
     except (EOFError, OSError):
         kill_worker(worker)
@@ -200,10 +208,11 @@ def _death(worker: Worker) -> str:
 def start_worker(context: Any, limits: Limits, options: str = "{}") -> Worker:
     """Start a process that grades; `grade_tasks` or `grade_one` waits until it is ready."""
     parent, child = context.Pipe()
-    process = context.Process(target=_serve, args=(child, limits.memory_mib, options), daemon=True)
+    progress = context.RawArray("d", 3)
+    process = context.Process(target=_serve, args=(child, progress, limits.memory_mib, options), daemon=True)
     process.start()
     child.close()
-    return Worker(process, parent)
+    return Worker(process, parent, progress)
 
 
 def _send(worker: Worker, task: Task, limits: Limits) -> None:
@@ -219,40 +228,49 @@ def _receive(
     """Handle all replies that have arrived, or the death of the worker."""
     try:
         while worker.pipe.poll():
-            reply, worker.cpu_at_start = worker.pipe.recv()
-            if not worker.ready:
-                if reply is not None:
-                    raise RuntimeError(f"a grading worker cannot start: {reply}")
+            message = worker.pipe.recv()
+            if worker.ready:
+                yield from _accept(worker, message, limits)
+            elif message is not None:
+                raise RuntimeError(f"a grading worker cannot start: {message}")
+            else:
                 worker.ready = True
-                return
-            task = worker.task
-            assert task is not None
-            token = task.tokens[worker.done]
-            worker.done += 1
-            _start_clock(worker, limits)
-            if worker.done == len(task.responses):
-                worker.task = None
-            yield token, reply
-            if worker.task is None:
-                return
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):
         worker.process.join(5)
         if not worker.ready:
             raise RuntimeError(f"a grading worker died at its start, exit code {worker.process.exitcode}") from None
-        yield from _abandon(worker, workers, waiting, "error", _death(worker))
+        yield from _abandon(worker, workers, waiting, limits, "error", _death(worker))
+
+
+def _accept(worker: Worker, replies: list[Graded], limits: Limits) -> Iterator[tuple[Any, Graded]]:
+    task = worker.task
+    assert task is not None
+    tokens = task.tokens[worker.done : worker.done + len(replies)]
+    worker.done += len(replies)
+    worker.deadline = time.monotonic() + limits.seconds
+    if worker.done == len(task.responses):
+        worker.task = None
+    yield from zip(tokens, replies, strict=True)
 
 
 def _abandon(
-    worker: Worker, workers: list[Worker], waiting: deque[Task], verdict: str, detail: str
+    worker: Worker, workers: list[Worker], waiting: deque[Task], limits: Limits, verdict: str, detail: str
 ) -> Iterator[tuple[Any, Graded]]:
-    """Give the current item its verdict, keep the rest of the task for another worker, and end this one."""
-    kill_worker(worker)
+    """End this worker, give its current item its verdict, and keep the rest of the task for another worker."""
+    worker.process.kill()
+    worker.process.join()
     workers.remove(worker)
-    task = worker.task
+    with contextlib.suppress(EOFError, OSError):
+        while worker.task is not None and worker.pipe.poll():  # what it sent before it ended
+            yield from _accept(worker, worker.pipe.recv(), limits)
+    worker.pipe.close()
+    task, done = worker.task, worker.done
     if task is not None:
-        at = worker.done
-        if at + 1 < len(task.responses):
-            waiting.appendleft(Task(task.problem, task.responses[at + 1 :], task.tokens[at + 1 :]))
+        at = max(done, int(worker.progress[0]))
+        rest = [index for index in range(done, len(task.responses)) if index != at]
+        if rest:
+            responses, tokens = [task.responses[index] for index in rest], [task.tokens[index] for index in rest]
+            waiting.appendleft(Task(task.problem, responses, tokens))
         yield task.tokens[at], (verdict, None, detail)
 
 
@@ -263,8 +281,8 @@ def kill_worker(worker: Worker) -> None:
     worker.pipe.close()
 
 
-def _serve(pipe: Connection, memory_mib: int, options: str) -> None:
-    """A worker: receive (problem, responses), reply (verdict, answer, detail) for each response."""
+def _serve(pipe: Connection, progress: Any, memory_mib: int, options: str) -> None:
+    """A worker: receive (problem, responses), reply lists of (verdict, answer, detail), in order."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends its workers
     try:
         # Nothing a response makes the libraries print may reach the user's terminal.
@@ -278,17 +296,32 @@ def _serve(pipe: Connection, memory_mib: int, options: str) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     except Exception as error:
-        pipe.send((f"{type(error).__name__}: {error}", 0.0))
+        pipe.send(f"{type(error).__name__}: {error}")
         return
-    pipe.send((None, time.process_time()))
+    _note(progress, 0)
+    pipe.send(None)
     graders: dict[str, Any] = {}
     while True:
         try:
             problem, responses = pipe.recv()
         except EOFError:
             return
-        for response in responses:
-            pipe.send((_grade(graders, problem, response, options), time.process_time()))
+        replies: list[Graded] = []
+        replied = time.monotonic()
+        for index, response in enumerate(responses):
+            if replies and time.monotonic() - replied > REPLY_SECONDS:
+                pipe.send(replies)
+                replies, replied = [], time.monotonic()
+            _note(progress, index)
+            replies.append(_grade(graders, problem, response, options))
+        _note(progress, len(responses) - 1)
+        pipe.send(replies)
+
+
+def _note(progress: Any, index: int) -> None:
+    progress[1] = time.process_time()
+    progress[2] = time.monotonic()
+    progress[0] = index
 
 
 def _grade(graders: dict[str, Any], problem: Problem, response: str, options: str) -> Graded:
