@@ -95,37 +95,54 @@ def bench_grading(
         f"characters a response, {len({(s.problem_id, s.response) for s in samples})} distinct texts"
     )
 
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), _cpu_seconds()
     ours = {}
     for verdict in grade_samples(samples, by_key, Limits(), workers):
         ours[verdict.benchmark, verdict.problem_id, verdict.sample_idx] = verdict
     rate = len(samples) / (seconds := time.perf_counter() - started)
-    print(f"this package, {workers} workers, their start included: {seconds:.1f} s, {rate:.0f} samples/s")
+    cpu = (_cpu_seconds() - cpu) / len(samples)
+    print(
+        f"this package, {workers} workers, their start included: {seconds:.1f} s, {rate:.0f} samples/s, "
+        f"{1e6 * cpu:.0f} us of CPU time a sample"
+    )
     print("verdicts:", dict(Counter(verdict.verdict for verdict in ours.values())))
 
     assert math_verify.parser.extract_match.__module__ == "math_verify.parser"  # unchanged in this process
     gold = {key: [parse(f"\\boxed{{{answer}}}") for answer in problem.answers] for key, problem in by_key.items()}
     samples = samples[: compared * num_samples]
-    started = time.perf_counter()
+    started, their_cpu = time.perf_counter(), _cpu_seconds()
     theirs = {}
     for sample in samples:
         parsed = parse(sample.response)
         golds_ = gold[sample.benchmark, sample.problem_id]
         theirs[sample.benchmark, sample.problem_id, sample.sample_idx] = any(verify(one, parsed) for one in golds_)
     their_rate = len(samples) / (one_by_one := time.perf_counter() - started)
+    their_cpu = (_cpu_seconds() - their_cpu) / len(samples)
     print(
         f"math-verify one by one, {len(samples) // num_samples} of the problems: {one_by_one:.1f} s, "
-        f"{their_rate:.0f} samples/s"
+        f"{their_rate:.0f} samples/s, {1e6 * their_cpu:.0f} us of CPU time a sample"
     )
     different = [key for key, correct in theirs.items() if (ours[key].verdict == "correct") != correct]
     timeouts = [key for key in different if ours[key].verdict == "timeout"]
     print(
-        f"ratio {rate / their_rate:.1f}; verdicts compared {len(theirs)}, different {len(different)}, of which "
-        f"time-outs {len(timeouts)}"
+        f"ratio {rate / their_rate:.1f} (of CPU time {their_cpu / cpu:.1f}); verdicts compared {len(theirs)}, "
+        f"different {len(different)}, of which time-outs {len(timeouts)}"
     )
     by_text = {(s.benchmark, s.problem_id, s.sample_idx): s.response for s in samples}
     for key in different[:20]:
         print(json.dumps([by_key[key[:2]].answers, by_text[key][-200:], ours[key].verdict, theirs[key]]))
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and all it started, living or waited for."""
+    import psutil
+
+    this = psutil.Process()
+    total = 0.0
+    for process in [this, *this.children(recursive=True)]:
+        times = process.cpu_times()
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
 
 
 def main(args: list[str] | None = None) -> None:

@@ -7,6 +7,7 @@ may be another one of the same distribution.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -26,8 +27,9 @@ __all__ = ["OpenAIBackend", "TransformersBackend", "VllmRayBackend", "resolve_mo
 def resolve_model(model: str, cache: Path, revision: str | None = None) -> Path:
     """A folder in Hugging Face format for a hub id, a folder, or a verl checkpoint folder.
 
-    verl's sharded checkpoints (`global_step_N` or its `actor` folder) are merged by verl's own merger into
-    `cache`/merged_model, once.
+    verl's sharded checkpoints (`global_step_N` or its `actor` folder) are merged by verl's own merger, once, into a
+    folder merged_model in a folder of `cache` named after the shards' path, sizes and times: another checkpoint there
+    is merged anew.
 
     Raises:
         ValueError: the folder is neither; RuntimeError: verl's merger fails.
@@ -40,17 +42,20 @@ def resolve_model(model: str, cache: Path, revision: str | None = None) -> Path:
 
         return Path(snapshot_download(model, revision=revision))
     actor = folder / "actor" if (folder / "actor").is_dir() else folder
-    if not list(actor.glob("model_world_size_*_rank_*.pt")):
+    shards = sorted(actor.glob("model_world_size_*_rank_*.pt"))
+    if not shards:
         if not (folder / "config.json").exists():
             raise ValueError(f"{folder} has neither config.json (Hugging Face) nor model_world_size_*.pt (verl)")
         return folder
     if (actor / "huggingface" / "model.safetensors").exists():
         return actor / "huggingface"  # checkpoint saved with save_contents including hf_model
-    target = cache / "merged_model"
+    facts = [(str(shard.resolve()), shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards]
+    merged = cache / f"merged-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]}"
+    target = merged / "merged_model"
     if not (target / "config.json").exists():
         import shutil
 
-        partial = cache / "merged_model.partial"
+        partial = merged / "merged_model.partial"
         shutil.rmtree(partial, ignore_errors=True)
         command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
         done = subprocess.run(

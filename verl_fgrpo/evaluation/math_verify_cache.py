@@ -85,7 +85,7 @@ def install() -> bool:
     if any(version(package) not in versions for package, versions in CHECKED.items()):
         return False
     import math_verify.parser as parser
-    from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
+    from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy  # type: ignore[import-untyped, unused-ignore]
 
     boxed_environment = parser.make_latex_env_pattern("first_", context="boxed")
     original_regexes, original_match = parser.get_extraction_regexes, parser.extract_match
@@ -117,7 +117,7 @@ def install() -> bool:
 
 
 def _two_stage(create_parser: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
-    from antlr4.atn.PredictionMode import PredictionMode
+    from antlr4.atn.PredictionMode import PredictionMode  # type: ignore[import-untyped, unused-ignore]
 
     def two_stage(converter: Any, latex: str) -> Any:
         parser = create_parser(converter, latex)
