@@ -152,7 +152,7 @@ def check(release: Release, train: bool, log: Path) -> dict[str, str]:
         outcome = release.run("bash", f"recipes/run_{recipe}.sh", DRY_RUN="1", PYTHON=sys.executable)
         composed.append(tell(f"recipe {recipe}", outcome) == "yes")
     row["recipes"] = f"{sum(composed)} of {len(composed)}"
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]  # pyproject.toml says -q
     passed = release.run(*pytest, *(f"tests/{name}" for name in UNIT_TESTS))
     tell("unit tests", passed)
     row["unit tests"] = passed[1].strip().splitlines()[-1].split(" in ")[0]

@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 GROUP = 8
-PROMPTS = 4
+PROMPTS = 2
 STEPS = 3
 GAMMA = 0.5
 
@@ -75,6 +75,7 @@ def test_the_recipe_trains_a_real_model_with_the_right_focal_weights(tmp_path):
         TRAIN_BATCH_SIZE=str(PROMPTS), MINI_BATCH_SIZE=str(PROMPTS), GROUP_SIZE=str(GROUP), FOCAL_GAMMA=str(GAMMA),
         MAX_PROMPT_LENGTH="96", MAX_RESPONSE_LENGTH="32", LEARNING_RATE="1e-5", SAVE_FREQ="1000",
         TEST_FREQ=str(STEPS), VAL_BEFORE_TRAIN="False", VAL_N="4", DUMP_ROLLOUTS="1", LOGGER="[console,file]",
+        OMP_NUM_THREADS="2",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     (log,) = (run / "logs").glob("*.jsonl")
