@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.cpu.import_hooks import when_imported
+from verl_fgrpo.import_hooks import when_imported
 
 MODE = "bench_focal_sync"
 

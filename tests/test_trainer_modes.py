@@ -99,7 +99,7 @@ def test_a_taken_name_is_loud_and_leaves_verls_own_modes_working():
     result = python(
         """
         import verl, verl_fgrpo
-        from verl_fgrpo.cpu.import_hooks import when_imported
+        from verl_fgrpo.import_hooks import when_imported
 
         def rival(module):
             class Rival(module.PPOTrainerSync):

@@ -51,6 +51,7 @@ EXPERIMENT = (
     "actor_rollout_ref.model.path",
     "actor_rollout_ref.rollout.n",
     "actor_rollout_ref.rollout.temperature",
+    "trainer.v1.trainer_mode",
     "data.train_files",
     "data.train_batch_size",
     "data.max_prompt_length",

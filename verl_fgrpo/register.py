@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import verl_fgrpo
-from verl_fgrpo.cpu.import_hooks import when_imported
+from verl_fgrpo.import_hooks import when_imported
 
 logger = logging.getLogger("verl_fgrpo")
 

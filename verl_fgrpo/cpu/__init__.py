@@ -3,7 +3,6 @@
 `install()` is called by `verl_fgrpo.register` while `import verl` is still running, in the driver and in every Ray
 worker. Every module of verl is extended right after its first import, so nothing is imported early.
 
-    import_hooks.py  extends a module of verl right after its first import
     platform.py   the platform "cpu" (never auto-detected) and device.py, its device module
     engine.py     FSDP2 engines for the device "cpu"
     agent_loop.py agent loop workers that group their remote calls
@@ -18,7 +17,7 @@ worker. Every module of verl is extended right after its first import, so nothin
 import os
 from types import ModuleType
 
-from verl_fgrpo.cpu.import_hooks import when_imported
+from verl_fgrpo.import_hooks import when_imported
 
 __all__ = ["install"]
 
