@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -318,3 +319,84 @@ def test_focal_colocate_async(mazes, tmp_path):
         low, high = expected_advantages(rates, gamma=1.0)
         assert metrics["critic/advantages/min"] == pytest.approx(low, rel=1e-4)
         assert metrics["critic/advantages/max"] == pytest.approx(high, rel=1e-4)
+
+
+def response_log_probs(data, rows):
+    """Log-probability of every dumped response under the start model, which drew those of step 1, and its length."""
+    import torch
+
+    from verl_fgrpo.maze.sft import load_model
+    from verl_fgrpo.maze.tokenizer import END_ID, encode
+
+    model = load_model(data / "start_model")
+    limit = json.loads((data / "manifest.json").read_text())["response_limit"]
+    values = []
+    for row in rows:
+        prompt, response = encode(row["input"]), encode(row["output"])
+        response += [END_ID] * (len(response) < limit)  # the dump leaves it out; one at the limit was cut off
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+        chosen = logits.double().log_softmax(-1)[range(len(response)), response]
+        values.append((chosen.sum().item(), len(response)))
+    return values
+
+
+def sibling_advantages(method, mu, group):
+    """Advantage of every (reward, log-probability, length) of a group by the formulas of docs/methods.md."""
+    rewards = np.array([reward for reward, _, _ in group])
+    if method == "maxrl":
+        return (rewards - mu) / (mu + 1e-6)
+    if method == "w_reinforce":
+        return np.where(rewards > 0, 0.1, -1.0)
+    if method == "passk_training":
+        correct, k = round(mu * GROUP), 4
+        rho = pass_at_k(GROUP, correct, k)
+        if not 0 < rho < 1:
+            return np.zeros(GROUP)
+        sigma = (rho * (1 - rho)) ** 0.5
+        wrong = 1 - rho - comb(GROUP - correct - 1, k - 1) / comb(GROUP - 1, k - 1)
+        return np.where(rewards > 0, 1 - rho, wrong) / sigma
+    log_probs = np.array([log_prob for _, log_prob, _ in group])
+    if method == "unlikeliness" and 0 < mu < 1:
+        per_token = log_probs / np.array([length for _, _, length in group])
+        # equal responses share the mean of their ranks
+        rank = [(per_token < x - 1e-4).sum() + ((abs(per_token - x) <= 1e-4).sum() - 1) / 2 for x in per_token]
+        rewards = rewards * (1 - 0.25 * np.array(rank) / GROUP)
+    advantages = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-6)
+    if method == "ds_grpo":
+        advantages = advantages + np.where(rewards > 0, -0.1, 0.1) * log_probs
+    return advantages
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("method", ["unlikeliness", "ds_grpo", "maxrl", "w_reinforce", "passk_training"])
+def test_sibling_methods_with_the_focal_weight(mazes, tmp_path, method):
+    run = tmp_path / method
+    extra = {"ds_grpo": ["algorithm.ds_gp=0.1", "algorithm.ds_gn=0.1"]}
+    logged, _ = run_verl(
+        mazes,
+        run,
+        f"+focal={method}",
+        "algorithm.focal_gamma=1.0",
+        "trainer.v1.trainer_mode=focal_sync",
+        "trainer.total_training_steps=2",
+        *extra.get(method, []),
+    )
+    assert set(logged) == {1, 2}
+    needs_log_probs = method in ("unlikeliness", "ds_grpo")
+    for step, metrics in logged.items():
+        rates = success_rates(run, step)
+        check_focal_metrics(metrics, rates, gamma=1.0)
+        if needs_log_probs and step > 1:  # another policy drew these
+            continue
+        rows = dumped(run, step)
+        log_probs = response_log_probs(mazes[0], rows) if needs_log_probs else [(0.0, 1)] * len(rows)
+        groups = defaultdict(list)
+        for row, known in zip(rows, log_probs, strict=True):
+            groups[row["uid"].rsplit("_", 2)[0]].append((row["score"], *known))
+        advantages = np.concatenate(
+            [(1 - rates[uid]) * sibling_advantages(method, rates[uid], groups[uid]) for uid in groups]
+        )
+        assert len(np.unique(advantages.round(6))) > 2
+        assert metrics["critic/advantages/max"] == pytest.approx(advantages.max(), rel=1e-3)
+        assert metrics["critic/advantages/min"] == pytest.approx(advantages.min(), rel=1e-3)
