@@ -37,8 +37,11 @@ COMPANIONS = {"numpy": ("pandas<2.3", "pyarrow<20", "scipy<1.15", "pytz", "tzdat
 NAMES = """
 import verl, verl_fgrpo
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
-for registry in (ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY):
-    print(sum(name.startswith("f_") for name in registry), end=" ")
+from verl_fgrpo.advantages import BASE_ESTIMATORS
+from verl_fgrpo.policy_losses import BASE_LOSSES
+from verl_fgrpo.siblings.estimators import SIBLINGS
+print({f"f_{name}" for name in (*BASE_ESTIMATORS, *SIBLINGS)} <= set(ADV_ESTIMATOR_REGISTRY), end=" ")
+print({f"f_{name}" for name in BASE_LOSSES} <= set(POLICY_LOSS_REGISTRY))
 """
 PRESETS = """
 import verl
@@ -143,8 +146,8 @@ def check(release: Release, train: bool, log: Path) -> dict[str, str]:
     by_entry_point = release.python(NAMES, modules=False)
     by_module = release.python(NAMES)
     row = {"verl": release.version, "replaced": ", ".join(release.replaced) or "-"}
-    row["entry point"] = "yes" if by_entry_point == (True, "8 8 ") else "no"
-    row["VERL_USE_EXTERNAL_MODULES"] = tell("names", (by_module == (True, "8 8 "), by_module[1]))
+    row["entry point"] = "yes" if by_entry_point == (True, "True True\n") else "no"
+    row["VERL_USE_EXTERNAL_MODULES"] = tell("names", (by_module == (True, "True True\n"), by_module[1]))
     row["doctor"] = tell("doctor", release.run(sys.executable, "-m", "verl_fgrpo"))
     row["presets"] = tell("presets", release.python(PRESETS))
     composed = []
