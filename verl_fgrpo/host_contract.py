@@ -6,7 +6,7 @@ from functools import reduce
 from typing import Any
 
 #: releases of verl with which estimators, losses and presets were tried (docs/compatibility.md says how)
-TESTED_VERL = ("0.7.1", "0.9.0", "0.9.1")
+TESTED_VERL = ("0.7.1", "0.8.0", "0.9.0", "0.9.1")
 #: of them, those with which the recipes were tried
 RECIPES_VERL = ("0.9.1",)
 
