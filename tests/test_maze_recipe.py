@@ -16,8 +16,8 @@ pytestmark = pytest.mark.verl_start
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def start(tmp_path, **variables):
-    """The recipe in a process group of its own, with this interpreter."""
+def start(tmp_path, recipe="run_fgrpo_maze.sh", **variables):
+    """A recipe in a process group of its own, with this interpreter."""
     environment = os.environ | {
         "PYTHON": sys.executable,
         "SMOKE": "1",
@@ -28,7 +28,7 @@ def start(tmp_path, **variables):
         **variables,
     }
     return subprocess.Popen(
-        ["bash", str(ROOT / "recipes" / "run_fgrpo_maze.sh")],
+        ["bash", str(ROOT / "recipes" / recipe)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -106,3 +106,19 @@ def test_wrong_variables_are_refused_before_time_is_spent(tmp_path, variables, m
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "error: " in output and message in output
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"METHODS": "f_grpo"}, "METHODS is 'f_grpo', but grpo, the reference of the table, must be among them"),
+        ({"METHODS": "grpo reinforce"}, "METHODS has 'reinforce', but it knows grpo, unlikeliness"),
+        ({"SEEDS": "1 two"}, "SEED is 'two'"),
+    ],
+)
+def test_wrong_variables_of_the_comparison_are_refused_too(tmp_path, variables, message):
+    process = start(tmp_path, recipe="run_maze_methods.sh", **variables)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "error: " in output and message in output
+    assert not (tmp_path / "run").exists()

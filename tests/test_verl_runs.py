@@ -138,6 +138,13 @@ def expected_advantages(rates, gamma):
     return min(values), max(values)
 
 
+def check_advantages(logged, rates, gamma):
+    """verl's logged extremes of the advantages against the formula."""
+    low, high = expected_advantages(rates, gamma)
+    assert logged["critic/advantages/min"] == pytest.approx(low, rel=1e-4)
+    assert logged["critic/advantages/max"] == pytest.approx(high, rel=1e-4)
+
+
 def test_f_grpo_in_focal_sync_with_its_metrics_checkpoint_and_validation(mazes, tmp_path):
     run = tmp_path / "f_grpo"
     logged, _ = run_verl(
@@ -159,9 +166,7 @@ def test_f_grpo_in_focal_sync_with_its_metrics_checkpoint_and_validation(mazes, 
     for step, metrics in logged.items():
         rates = success_rates(run, step)
         active += sum(0 < mu < 1 for mu in rates.values())
-        low, high = expected_advantages(rates, gamma=1.0)
-        assert metrics["critic/advantages/min"] == pytest.approx(low, rel=1e-4)
-        assert metrics["critic/advantages/max"] == pytest.approx(high, rel=1e-4)
+        check_advantages(metrics, rates, gamma=1.0)
         assert metrics["critic/score/mean"] == pytest.approx(np.mean(list(rates.values())), rel=1e-5)
         check_focal_metrics(metrics, rates, gamma=1.0)
         # a response cut off at the length limit has no end token, which the dump does not show
@@ -257,9 +262,7 @@ def test_two_outputs_in_half_of_the_sessions_give_the_weights_of_one(mazes, tmp_
             assert len(dumped(run, step)) == PROMPTS * GROUP * (1.5 if outputs == 2 else 1)
             rates = success_rates(run, step)
             check_focal_metrics(metrics, rates, gamma=1.0)
-            low, high = expected_advantages(rates, gamma=1.0)
-            assert metrics["critic/advantages/min"] == pytest.approx(low, rel=1e-4)
-            assert metrics["critic/advantages/max"] == pytest.approx(high, rel=1e-4)
+            check_advantages(metrics, rates, gamma=1.0)
     assert logged[1][1]["focal/active_share"] > 0
     # one seed and one batch: the first step's rollouts are the same
     one, two = ({k: v for k, v in logged[n][1].items() if k.startswith("focal/")} for n in (1, 2))
@@ -316,9 +319,7 @@ def test_focal_colocate_async(mazes, tmp_path):
     for step, metrics in logged.items():
         rates = success_rates(run, step)
         check_focal_metrics(metrics, rates, gamma=1.0)
-        low, high = expected_advantages(rates, gamma=1.0)
-        assert metrics["critic/advantages/min"] == pytest.approx(low, rel=1e-4)
-        assert metrics["critic/advantages/max"] == pytest.approx(high, rel=1e-4)
+        check_advantages(metrics, rates, gamma=1.0)
 
 
 def response_log_probs(data, rows):
