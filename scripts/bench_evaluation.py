@@ -49,18 +49,20 @@ def bench_grading(
     num_problems: int,
     num_samples: int,
     workers: int,
-    compared: int,
+    compared: int | None = None,
     same_text: bool = False,
     skewed: bool = False,
 ) -> None:
     """Samples per second against math-verify called one by one, and every verdict that differs.
 
     The reasoning of a problem's responses is a solution from the files, its sentences in random order; the answers are
-    `evaluation.answer_mix`, 5% of `num_samples` distinct ones. math-verify grades the samples of the first `compared`
-    problems in this process, unchanged, each gold answer parsed once; the ratio is that of samples per second.
+    `evaluation.answer_mix`, 5% of `num_samples` distinct ones. math-verify grades the same samples, of the first
+    `compared` problems if that is given, in this process, unchanged, each gold answer parsed once; the ratio is that of
+    samples per second. A few problems take it most of the time, so a small `compared` measures little.
     """
     import math_verify.parser
     from math_verify import parse, verify
+    from tqdm import tqdm
 
     from verl_fgrpo.data.benchmarks import load_benchmark, read_rows
     from verl_fgrpo.evaluation.answer_mix import answer_variants, sample_responses
@@ -109,10 +111,10 @@ def bench_grading(
 
     assert math_verify.parser.extract_match.__module__ == "math_verify.parser"  # unchanged in this process
     gold = {key: [parse(f"\\boxed{{{answer}}}") for answer in problem.answers] for key, problem in by_key.items()}
-    samples = samples[: compared * num_samples]
+    samples = samples[: (compared or len(chosen)) * num_samples]
     started, their_cpu = time.perf_counter(), _cpu_seconds()
     theirs = {}
-    for sample in samples:
+    for sample in tqdm(samples, desc="math-verify one by one", unit="sample"):
         parsed = parse(sample.response)
         golds_ = gold[sample.benchmark, sample.problem_id]
         theirs[sample.benchmark, sample.problem_id, sample.sample_idx] = any(verify(one, parsed) for one in golds_)
@@ -149,8 +151,8 @@ def main(args: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("subsample", "grading"))
     parser.add_argument("--benchmark", action="append", default=[], metavar="NAME=FILE")
-    parser.add_argument("--problems", type=int, default=60)
-    parser.add_argument("--compared", type=int, default=20, help="problems that math-verify grades one by one")
+    parser.add_argument("--problems", type=int, default=120)
+    parser.add_argument("--compared", type=int, help="problems that math-verify grades one by one (all)")
     parser.add_argument("--num-samples", type=int, default=1024)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--same-text", action="store_true", help="the reasoning is equal in all samples of a problem")

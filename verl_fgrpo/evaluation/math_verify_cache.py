@@ -1,7 +1,7 @@
 r"""math-verify with the same results in less time: it searches less text, and does nothing twice.
 
 Grading n samples of a problem repeats itself: few answers are distinct, and most of a response is reasoning in which
-most of math-verify's regular expressions cannot match. `install` replaces four functions:
+most of math-verify's regular expressions cannot match. `install` replaces these functions:
 
 - math-verify's `get_extraction_regexes`: each regular expression starts at a position before which no match of it can
   begin. The matches are the same ones: `finditer(text, start)` differs from `finditer(text)` only in matches that begin
@@ -12,6 +12,9 @@ most of math-verify's regular expressions cannot match. `install` replaces four 
   parse tree (i.e. the same parse tree that would be returned with the LL prediction mode), or it will report a syntax
   error".
 - latex2sympy2_extended's `parse_number`: remembered by its text.
+- ANTLR's `computeStartState` and `computeReachSet`: remembered, see `antlr_memory`.
+- math-verify's `sympy_symbolic_eq`: false for expressions that differ at a point, see `sympy_values`.
+- `solve` where math-verify compares equations: remembered, because it solves the gold answer's for every response.
 
 Checked with the versions in `CHECKED`; with any others nothing is replaced. `scripts/bench_evaluation.py grading`
 compares every verdict with unchanged math-verify.
@@ -22,13 +25,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import Any
 
+from verl_fgrpo.evaluation import antlr_memory
+from verl_fgrpo.evaluation.sympy_values import differ_at_a_point
+
 __all__ = ["CHECKED", "Search", "first_anchor", "first_boxed_environment", "install"]
 
-CHECKED = {"math-verify": ("0.8.0", "0.9.0"), "latex2sympy2_extended": ("1.10.2", "1.11.0")}
+CHECKED = {
+    "math-verify": ("0.8.0", "0.9.0"),
+    "latex2sympy2_extended": ("1.10.2", "1.11.0"),
+    "antlr4-python3-runtime": ("4.9.3",),
+}
 REMEMBERED = 20_000  # results; then all are forgotten
 
 
@@ -47,6 +57,9 @@ class Search:
 @lru_cache(maxsize=8)
 def first_anchor(words: str, text: str) -> int | None:
     """Where `words` first occur in upper or lower case: a pattern `(?i:words ...` begins nowhere before."""
+    if text.isascii():
+        start = text.lower().find(words)
+        return None if start < 0 else start
     found = re.search(f"(?i:{words})", text)
     return found.start() if found else None
 
@@ -62,10 +75,10 @@ def first_boxed_environment(text: str) -> int | None:
         return None
     starts = [boxed, text.rfind("\n", 0, boxed)]  # " [" may begin with the line break itself
     double = text.rfind("$$", 0, boxed)
-    if double >= 0:
+    if double >= 0 and text.find("$$", boxed) >= 0:
         starts.append(double - 1)  # of "$$$", the first two may be the opening ones
     bracket = text.find("\\[", text.rfind("\\]", 0, boxed) + 1, boxed)
-    if bracket >= 0:
+    if bracket >= 0 and text.find("\\]", boxed) >= 0:
         starts.append(bracket)
     return max(0, min(starts))
 
@@ -79,16 +92,37 @@ def _search(pattern: re.Pattern[str], boxed_environment: str) -> re.Pattern[str]
     return pattern
 
 
+def remember(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, computed once for equal arguments; an exception it raises is raised again."""
+
+    @lru_cache(maxsize=REMEMBERED)
+    def outcome(*args: Any) -> tuple[Any, Exception | None]:
+        try:
+            return function(*args), None
+        except Exception as error:
+            return None, error
+
+    def remembered(*args: Any) -> Any:
+        result, error = outcome(*args)
+        if error is not None:
+            raise error
+        return result
+
+    return remembered
+
+
 @lru_cache(maxsize=1)
 def install() -> bool:
-    """Replace the four functions in this process; False, and nothing replaced, for versions that were not checked."""
+    """Replace these functions in this process; False, and nothing replaced, for versions that were not checked."""
     if any(version(package) not in versions for package, versions in CHECKED.items()):
         return False
+    import math_verify.grader as grader
     import math_verify.parser as parser
     from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy  # type: ignore[import-untyped, unused-ignore]
 
     boxed_environment = parser.make_latex_env_pattern("first_", context="boxed")
     original_regexes, original_match = parser.get_extraction_regexes, parser.extract_match
+    original_equal, original_solve = grader.sympy_symbolic_eq, grader.solve
     results: dict[Any, Any] = {}
 
     @lru_cache(maxsize=8)
@@ -109,10 +143,21 @@ def install() -> bool:
             results[key] = original_match(match, target)
         return results[key]
 
+    def sympy_symbolic_eq(a: Any, b: Any) -> bool:
+        return not differ_at_a_point(a, b) and bool(original_equal(a, b))
+
+    solutions = remember(lambda relation, symbols: original_solve(relation, set(symbols)))
+
+    def solve(relation: Any, symbols: set[Any]) -> list[Any]:
+        return list(solutions(relation, frozenset(symbols)))
+
+    grader.sympy_symbolic_eq, grader.solve = sympy_symbolic_eq, solve
     parser.get_extraction_regexes = get_extraction_regexes
     parser.extract_match = extract_match
+    antlr_memory.install()
     _Latex2Sympy.create_parser = _two_stage(_Latex2Sympy.create_parser)
-    _Latex2Sympy.parse_number = _remember_numbers(_Latex2Sympy.parse_number)
+    numbers = remember(partial(_Latex2Sympy.parse_number, None))
+    _Latex2Sympy.parse_number = lambda _converter, text: numbers(text)
     return True
 
 
@@ -134,8 +179,3 @@ def _two_stage(create_parser: Callable[[Any, str], Any]) -> Callable[[Any, str],
         return parser
 
     return two_stage
-
-
-def _remember_numbers(parse_number: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
-    remembered = lru_cache(maxsize=REMEMBERED)(lambda text: parse_number(None, text))
-    return lambda _converter, text: remembered(text)

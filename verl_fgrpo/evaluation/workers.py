@@ -10,6 +10,7 @@ fault) gives its current item the verdict "error". Items graded since its last r
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import resource
@@ -298,6 +299,9 @@ def _serve(pipe: Connection, progress: Any, memory_mib: int, options: str) -> No
     except Exception as error:
         pipe.send(f"{type(error).__name__}: {error}")
         return
+    # What the libraries loaded stays; looking through it for garbage again and again takes a tenth of the time.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     _note(progress, 0)
     pipe.send(None)
     graders: dict[str, Any] = {}
