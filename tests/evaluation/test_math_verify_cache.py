@@ -153,4 +153,5 @@ def test_other_versions_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(math_verify_cache, "version", lambda package: "99.0")
     before = (parser.extract_match, parser.get_extraction_regexes, _Latex2Sympy.create_parser)
     assert math_verify_cache.install.__wrapped__() is False
+    assert math_verify_cache.unchecked() == [f"{package} 99.0" for package in math_verify_cache.CHECKED]
     assert before == (parser.extract_match, parser.get_extraction_regexes, _Latex2Sympy.create_parser)

@@ -148,6 +148,20 @@ def test_paper_table_underlines_significant_wins_on_the_winning_side() -> None:
     assert lines[-1] == "| F-GRPO | 40.0 / <u>70.0</u> |"
 
 
+def test_grade_tells_when_math_verify_is_not_made_faster(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"problem_id": "p", "answer": "1", "response": "\\boxed{1}"}
+    path = write_lines(tmp_path / "one.jsonl", [row])
+    arguments = ["grade", "--run", str(tmp_path / "run"), "--input", str(path), "--benchmark", "toy", "--workers", "1"]
+    main(arguments)
+    assert "slow" not in capsys.readouterr().err
+    monkeypatch.setattr("verl_fgrpo.evaluation.math_verify_cache.version", lambda package: "99.0")
+    main(arguments)
+    told = capsys.readouterr().err
+    assert "grading will be slow: math-verify 99.0" in told and "made faster are math-verify 0.8.0 or 0.9.0" in told
+
+
 def test_commands_end_to_end_on_imported_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     for run, rate in (("grpo", 0.2), ("fgrpo", 0.6)):

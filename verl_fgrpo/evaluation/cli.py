@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.evaluation import math_verify_cache
 from verl_fgrpo.evaluation.backends import OpenAIBackend, TransformersBackend, VllmRayBackend, resolve_model
 from verl_fgrpo.evaluation.compare import changed_problems, compare_runs, comparison_markdown, paper_table
 from verl_fgrpo.evaluation.generation import Backend, Decoding, make_plan, sample_run
@@ -145,6 +146,9 @@ def _grade(options: argparse.Namespace) -> None:
     grader_options = json.dumps({"ifeval": options.ifeval})
     limits = Limits(options.seconds, options.memory_mib)
     store = SampleStore(options.run / "samples")
+    if any(problem.kind == "math" for problem in problems) and (others := math_verify_cache.unchecked()):
+        checked = ", ".join(f"{package} {' or '.join(tested)}" for package, tested in math_verify_cache.CHECKED.items())
+        print(f"grading will be slow: {', '.join(others)} runs unchanged; made faster are {checked}", file=sys.stderr)
     verdicts = grade_store(store, options.run / "verdicts", problems, limits, options.workers, grader_options)
     for row in verdict_rows({options.run.name: load_run(verdicts.path, store.path)}):
         print("  ".join(f"{key} {value}" for key, value in row.items()))

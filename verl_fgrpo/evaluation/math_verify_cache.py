@@ -32,7 +32,7 @@ from typing import Any
 from verl_fgrpo.evaluation import antlr_memory
 from verl_fgrpo.evaluation.sympy_values import differ_at_a_point
 
-__all__ = ["CHECKED", "Search", "first_anchor", "first_boxed_environment", "install"]
+__all__ = ["CHECKED", "Search", "first_anchor", "first_boxed_environment", "install", "unchecked"]
 
 CHECKED = {
     "math-verify": ("0.8.0", "0.9.0"),
@@ -111,10 +111,16 @@ def remember(function: Callable[..., Any]) -> Callable[..., Any]:
     return remembered
 
 
+def unchecked() -> list[str]:
+    """The installed packages, with their versions, for which nothing is replaced because nobody compared verdicts."""
+    installed = {package: version(package) for package in CHECKED}
+    return [f"{package} {found}" for package, found in installed.items() if found not in CHECKED[package]]
+
+
 @lru_cache(maxsize=1)
 def install() -> bool:
     """Replace these functions in this process; False, and nothing replaced, for versions that were not checked."""
-    if any(version(package) not in versions for package, versions in CHECKED.items()):
+    if unchecked():
         return False
     import math_verify.grader as grader
     import math_verify.parser as parser
