@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import math_verify.parser
 import numpy as np
@@ -137,17 +139,18 @@ def test_verdicts_equal_math_verify_one_by_one_on_a_realistic_mix() -> None:
         assert 0.05 < np.mean(ours) < 0.95  # the mix has both
 
 
-def test_equal_responses_are_graded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("read", [iter, list])  # the next window is read when all is graded, or while workers are busy
+def test_equal_responses_are_graded_once(monkeypatch: pytest.MonkeyPatch, read: Callable[..., Any]) -> None:
     seen: list[str] = []
 
     def one_by_one(tasks, limits, num_workers, options):  # type: ignore[no-untyped-def]
-        for task in tasks:
+        for task in read(tasks):
             for token, response in zip(task.tokens, task.responses, strict=True):
                 seen.append(response)
                 yield token, ("wrong", None, "")
 
     monkeypatch.setattr("verl_fgrpo.evaluation.grading.grade_tasks", one_by_one)
-    monkeypatch.setattr("verl_fgrpo.evaluation.grading.WINDOW", 4)
+    monkeypatch.setattr("verl_fgrpo.evaluation.grading.WINDOW", 2)
     verdicts = grade(["a", "b", "a", "a", "b", "c", "a"])
     assert verdicts == ["wrong"] * 7
     assert Counter(seen) == {"a": 1, "b": 1, "c": 1}

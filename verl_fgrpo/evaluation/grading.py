@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ __all__ = ["grade_samples", "grade_store", "grading_settings"]
 
 WINDOW = 65_536  # samples held in memory at a time
 TASK_RESPONSES = 2048  # to one worker at a time: many, so that one worker meets all equal answers to a problem
+Key = tuple[str, str, bytes]  # benchmark, problem id, digest of a response
 GRADER_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy", "lm-eval")
 
 
@@ -43,31 +44,34 @@ def grade_samples(
 ) -> Iterator[Verdict]:
     """Yield one verdict per sample, in order of completion.
 
-    Two samples of a problem with the same response are graded once. Samples are read in windows of 65,536.
+    Two samples of a problem with the same response are graded once. Samples are read in windows of 65,536; the workers
+    stay, so that they know the answers of earlier windows.
 
     Raises:
         KeyError: a sample of an unknown problem.
     """
-    known: dict[tuple[str, str, bytes], Graded] = {}
+    known: dict[Key, Graded] = {}
+    pending: dict[Key, list[Sample]] = {}
+    repeated: deque[Verdict] = deque()
     source = iter(samples)
-    while window := list(islice(source, WINDOW)):
-        groups: dict[tuple[str, str, bytes], list[Sample]] = defaultdict(list)
-        for sample in window:
-            if (sample.benchmark, sample.problem_id) not in problems:
-                raise KeyError(
-                    f"sample of unknown problem {(sample.benchmark, sample.problem_id)}: give the file of problems "
-                    "that was sampled"
-                )
-            digest = hashlib.sha256(sample.response.encode("utf-8", "surrogatepass")).digest()[:16]
-            groups[sample.benchmark, sample.problem_id, digest].append(sample)
-        for key in [key for key in groups if key in known]:
-            for sample in groups.pop(key):
-                yield _verdict(sample, known[key])
-        tasks = _tasks(groups, problems)
-        for key, graded in grade_tasks(tasks, limits, num_workers, options):
-            known[key] = graded
-            for sample in groups[key]:
-                yield _verdict(sample, graded)
+
+    def tasks() -> Iterator[Task]:
+        while window := list(islice(source, WINDOW)):
+            groups = _grouped(window, problems)
+            for key in [key for key in groups if key in known]:
+                repeated.extend(_verdict(sample, known[key]) for sample in groups.pop(key))
+            for key in [key for key in groups if key in pending]:  # a worker has it now
+                pending[key] += groups.pop(key)
+            pending.update(groups)
+            yield from _tasks(groups, problems)
+
+    for key, graded in grade_tasks(tasks(), limits, num_workers, options):
+        known[key] = graded
+        for sample in pending.pop(key):
+            yield _verdict(sample, graded)
+        while repeated:
+            yield repeated.popleft()
+    yield from repeated
 
 
 def grade_store(
@@ -102,10 +106,21 @@ def grade_store(
     return verdicts
 
 
-def _tasks(
-    groups: Mapping[tuple[str, str, bytes], list[Sample]], problems: Mapping[tuple[str, str], Problem]
-) -> Iterator[Task]:
-    by_problem: dict[tuple[str, str], list[tuple[str, str, bytes]]] = defaultdict(list)
+def _grouped(samples: Iterable[Sample], problems: Mapping[tuple[str, str], Problem]) -> dict[Key, list[Sample]]:
+    groups: dict[Key, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if (sample.benchmark, sample.problem_id) not in problems:
+            raise KeyError(
+                f"sample of unknown problem {(sample.benchmark, sample.problem_id)}: give the file of problems "
+                "that was sampled"
+            )
+        digest = hashlib.sha256(sample.response.encode("utf-8", "surrogatepass")).digest()[:16]
+        groups[sample.benchmark, sample.problem_id, digest].append(sample)
+    return groups
+
+
+def _tasks(groups: Mapping[Key, list[Sample]], problems: Mapping[tuple[str, str], Problem]) -> Iterator[Task]:
+    by_problem: dict[tuple[str, str], list[Key]] = defaultdict(list)
     for key in groups:
         by_problem[key[:2]].append(key)
     for problem_key, keys in by_problem.items():
