@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 import verl_fgrpo.evaluation.warm  # noqa: F401 - fills math-verify's parser tables once, as in the workers
-from verl_fgrpo.evaluation import graders
+from verl_fgrpo.evaluation import graders, workers
 from verl_fgrpo.evaluation.answer_mix import answer_variants, sample_responses
 from verl_fgrpo.evaluation.graders import grade_choice, grade_math, grade_maze
 from verl_fgrpo.evaluation.grading import grade_samples, grade_store
@@ -171,6 +172,29 @@ def test_memory_limit_gives_error_not_a_dead_machine() -> None:
     results = dict(grade_tasks(tasks, Limits(seconds=20.0, memory_mib=64), 1))
     assert results[0][0] == "correct"
     assert results[1][0] == "error"
+
+
+def test_a_worker_that_has_grown_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Limits(memory_mib=256)
+    worker = workers.start_worker(multiprocessing.get_context("forkserver"), limits)
+    try:
+        assert workers.grade_one(worker, HALF, "\\boxed{0.5}", limits)[0] == "correct"
+        assert not workers._has_grown(worker, limits)
+        worker.progress[3] -= 120 * 2**20
+        assert not workers._has_grown(worker, limits)
+        worker.progress[3] -= 20 * 2**20  # 140 of 256 MiB are more than half
+        assert workers._has_grown(worker, limits)
+    finally:
+        workers.kill_worker(worker)
+
+    started = []
+    start = workers.start_worker
+    monkeypatch.setattr(workers, "start_worker", lambda *args: started.append(start(*args)) or started[-1])
+    monkeypatch.setattr(workers, "_has_grown", lambda worker, limits: worker.progress[0] > 0)  # after its first task
+    tasks = [Task(HALF, ["\\boxed{0.5}", "\\boxed{3}"], [2 * number, 2 * number + 1]) for number in range(3)]
+    results = {token: graded[0] for token, graded in grade_tasks(tasks, limits, 1)}
+    assert [results[token] for token in range(6)] == ["correct", "wrong"] * 3
+    assert len(started) == 3 and not any(worker.process.is_alive() for worker in started)
 
 
 HOSTILE = [

@@ -68,7 +68,8 @@ class Worker:
     """A grading process, the pipe to it, and what it is doing.
 
     Attributes:
-        progress: shared with the process: index of its item in the task, its CPU time and the clock when it began it.
+        progress: shared with the process: index of its item in the task, its CPU time and the clock when it began it,
+            and its address space in bytes when it was ready.
         done: items of the task that it has replied to.
         deadline: when to look whether the item is overdue.
     """
@@ -114,8 +115,11 @@ def grade_tasks(
 
     try:
         while True:
-            for worker in workers:
-                if worker.ready and worker.task is None and more():
+            for worker in [worker for worker in workers if worker.ready and worker.task is None]:
+                if _has_grown(worker, limits):
+                    kill_worker(worker)
+                    workers.remove(worker)
+                elif more():
                     _send(worker, waiting.popleft(), limits)
             if more() and len(workers) < num_workers:
                 workers.append(start_worker(context, limits, options))
@@ -150,7 +154,7 @@ def _start_clock(worker: Worker, limits: Limits) -> None:
 
 def _has_time_left(worker: Worker, limits: Limits) -> bool:
     """Whether the item has used less CPU time than it may; if so, the deadline moves on."""
-    _, cpu_at_start, started = worker.progress[:]
+    _, cpu_at_start, started, _ = worker.progress[:]
     try:
         fields = open(f"/proc/{worker.process.pid}/stat").read().rpartition(")")[2].split()  # noqa: SIM115
         used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") - cpu_at_start
@@ -161,6 +165,16 @@ def _has_time_left(worker: Worker, limits: Limits) -> bool:
         return False
     worker.deadline = time.monotonic() + max(0.05, left)
     return True
+
+
+def _has_grown(worker: Worker, limits: Limits) -> bool:
+    """Whether what the libraries remember takes half of the memory that a response may need; time for a new worker."""
+    try:
+        pages = int(open(f"/proc/{worker.process.pid}/statm").read().split()[0])  # noqa: SIM115
+    except (OSError, IndexError):
+        return False
+    grown = pages * os.sysconf("SC_PAGE_SIZE") - worker.progress[3]
+    return bool(grown > limits.memory_mib * 2**20 / 2)
 
 
 def grade_one(worker: Worker, problem: Problem, response: str, limits: Limits) -> Graded:
@@ -209,7 +223,7 @@ def _death(worker: Worker) -> str:
 def start_worker(context: Any, limits: Limits, options: str = "{}") -> Worker:
     """Start a process that grades; `grade_tasks` or `grade_one` waits until it is ready."""
     parent, child = context.Pipe()
-    progress = context.RawArray("d", 3)
+    progress = context.RawArray("d", 4)
     process = context.Process(target=_serve, args=(child, progress, limits.memory_mib, options), daemon=True)
     process.start()
     child.close()
@@ -303,6 +317,7 @@ def _serve(pipe: Connection, progress: Any, memory_mib: int, options: str) -> No
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     _note(progress, 0)
+    progress[3] = used
     pipe.send(None)
     graders: dict[str, Any] = {}
     while True:
