@@ -10,7 +10,7 @@ from verl_fgrpo.evaluation.cli import main
 from verl_fgrpo.evaluation.compare import changed_problems, compare_runs, paper_table
 from verl_fgrpo.evaluation.readers import read_samples
 from verl_fgrpo.evaluation.report import ProblemCounts
-from verl_fgrpo.evaluation.samples import Sample, Verdict
+from verl_fgrpo.evaluation.samples import Sample, SampleStore, Verdict
 from verl_fgrpo.evaluation.significance import paired_subsample_test
 from verl_fgrpo.evaluation.summary import benchmark_rows, block_rows, collect, majority_at_k, verdict_rows
 
@@ -146,6 +146,29 @@ def test_paper_table_underlines_significant_wins_on_the_winning_side() -> None:
     lines = paper_table("GRPO", {"F-GRPO": [row, other]}, 1, 8).splitlines()
     assert lines[-2] == "| GRPO | <u>50.0</u> / 50.0 |"
     assert lines[-1] == "| F-GRPO | 40.0 / <u>70.0</u> |"
+
+
+def test_a_line_separator_inside_a_response_does_not_end_the_line(tmp_path: Path) -> None:
+    responses = ["one\u2028two", "one\x85two", "one\rtwo", "one\ntwo"]  # only "\n" is escaped by ensure_ascii=False
+    rows = [{"problem_id": "p", "answer": "1", "response": response} for response in responses]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    _, samples = read_samples([path], "b")
+    assert [sample.response for sample in samples] == responses
+
+
+def test_a_bad_line_is_named_and_nothing_of_its_file_is_stored(tmp_path: Path) -> None:
+    row = {"problem_id": "p", "answer": "1", "response": "\\boxed{1}"}
+    path = tmp_path / "rows.jsonl"
+    arguments = ["grade", "--run", str(tmp_path / "run"), "--input", str(path), "--benchmark", "toy", "--workers", "1"]
+    for bad, rule in (('{"problem_id": "p", "ans', "not JSON"), ("[1, 2]", "must be a JSON object, not list")):
+        path.write_text(json.dumps(row) + "\n" + bad)
+        with pytest.raises(SystemExit, match=rf"rows.jsonl, line 2: {rule}"):
+            main(arguments)
+        assert not (tmp_path / "run").exists()
+    path.write_text(json.dumps(row) + "\n")
+    main(arguments)  # the repaired file is not refused as another one
+    assert [sample.response for sample in SampleStore(tmp_path / "run" / "samples").read()] == ["\\boxed{1}"]
 
 
 def test_grade_tells_when_math_verify_is_not_made_faster(

@@ -11,14 +11,23 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.evaluation.problems import Problem, problem_id_of
 
-__all__ = ["BENCHMARKS", "Benchmark", "answers_of", "load_benchmark", "prompt_of", "read_problems", "read_rows"]
+__all__ = [
+    "BENCHMARKS",
+    "Benchmark",
+    "answers_of",
+    "iter_rows",
+    "load_benchmark",
+    "prompt_of",
+    "read_problems",
+    "read_rows",
+]
 
 Row = Mapping[str, Any]
 
@@ -69,22 +78,46 @@ def load_benchmark(name: str, path: Path | str | None = None, check_size: bool =
 
 
 def read_rows(path: Path | str) -> list[dict[str, Any]]:
-    """Rows of a .json (list), .jsonl or .parquet file."""
+    """All rows of a .json (list), .jsonl or .parquet file, see `iter_rows`."""
+    return list(iter_rows(path))
+
+
+def iter_rows(path: Path | str) -> Iterator[dict[str, Any]]:
+    """Rows of a .json (list), .jsonl or .parquet file, one after another; only .json is held in memory as a whole.
+
+    Raises:
+        ValueError: another suffix, or what is not JSON, with the line.
+    """
     path = Path(path)
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
 
-        table: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-        return table
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json":
-        rows = json.loads(text)
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+    elif path.suffix == ".json":
+        rows = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(rows, list):
             raise ValueError(f"{path} must hold a JSON list of problems, not {type(rows).__name__}")
-        return rows
-    if path.suffix == ".jsonl":
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    raise ValueError(f"{path}: unknown suffix {path.suffix!r}; use .json, .jsonl or .parquet")
+        yield from rows
+    elif path.suffix == ".jsonl":
+        with path.open(encoding="utf-8", newline="\n") as lines:  # other line separators may stand inside a text
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _row_of(line, f"{path}, line {number}")
+    else:
+        raise ValueError(f"{path}: unknown suffix {path.suffix!r}; use .json, .jsonl or .parquet")
+
+
+def _row_of(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{where}: not JSON ({error}); if a killed process left half a line there, remove it"
+        ) from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: must be a JSON object, not {type(row).__name__}")
+    return row
 
 
 def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Problem]:

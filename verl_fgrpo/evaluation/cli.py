@@ -25,7 +25,7 @@ from verl_fgrpo.evaluation.generation import Backend, Decoding, make_plan, sampl
 from verl_fgrpo.evaluation.grading import grade_store
 from verl_fgrpo.evaluation.problems import KINDS, load_problems, save_problems
 from verl_fgrpo.evaluation.prompts import PRESETS
-from verl_fgrpo.evaluation.readers import read_samples
+from verl_fgrpo.evaluation.readers import iter_samples
 from verl_fgrpo.evaluation.report import markdown_table, pass_at_k_rows, plot_pass_at_k, write_table
 from verl_fgrpo.evaluation.samples import SampleStore, merge_stores
 from verl_fgrpo.evaluation.summary import RunData, benchmark_rows, block_rows, load_run, verdict_rows
@@ -155,15 +155,25 @@ def _grade(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    problems, samples = read_samples(options.input, options.benchmark, options.kind, options.format)
+    """Read the files twice, so that nothing is stored of files with an error, and nothing is held in memory."""
+    from tqdm import tqdm
+
     digest = hashlib.sha256()
     for path in options.input:
-        digest.update(path.read_bytes())
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    source = (options.input, options.benchmark, options.kind, options.format)
+    problems = {}
+    count = 0
+    for problem, _ in tqdm(iter_samples(*source), desc="checking", unit="sample"):
+        problems[problem.key] = problem
+        count += 1
     settings = {"imported": sorted(path.name for path in options.input), "sha256": digest.hexdigest()}
     store = SampleStore(options.run / "samples", settings)
-    save_problems(problems, options.run / "problems.jsonl")
+    save_problems(list(problems.values()), options.run / "problems.jsonl")
     with store.writer(flush_rows=4096) as writer:
-        for sample in samples:
+        for _, sample in tqdm(iter_samples(*source), desc="importing", unit="sample", total=count):
             if (sample.benchmark, sample.problem_id, sample.sample_idx) not in writer:
                 writer.append(sample)
 

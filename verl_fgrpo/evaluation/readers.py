@@ -7,15 +7,15 @@ such files unless named so: they become -1 and "unknown".
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.data.benchmarks import read_rows
+from verl_fgrpo.data.benchmarks import iter_rows
 from verl_fgrpo.evaluation.problems import Problem, problem_id_of
 from verl_fgrpo.evaluation.samples import Sample
 
-__all__ = ["detect_format", "read_samples"]
+__all__ = ["detect_format", "iter_samples", "read_samples"]
 
 Row = Mapping[str, Any]
 
@@ -23,7 +23,15 @@ Row = Mapping[str, Any]
 def read_samples(
     paths: Sequence[Path | str], benchmark: str, kind: str = "math", file_format: str = "auto"
 ) -> tuple[list[Problem], list[Sample]]:
-    """Read files of one format.
+    """All problems and samples of `iter_samples`, in memory."""
+    pairs = list(iter_samples(paths, benchmark, kind, file_format))
+    return list({problem.key: problem for problem, _ in pairs}.values()), [sample for _, sample in pairs]
+
+
+def iter_samples(
+    paths: Sequence[Path | str], benchmark: str, kind: str = "math", file_format: str = "auto"
+) -> Iterator[tuple[Problem, Sample]]:
+    """Read files of one format, one row after another: every sample with its problem.
 
     Formats:
         plain: columns problem_id, response, answer (text or a list of alternatives); optional benchmark, prompt,
@@ -43,12 +51,11 @@ def read_samples(
         ValueError: unknown columns, several steps in verl dumps, one problem with two different answers.
     """
     problems: dict[tuple[str, str], Problem] = {}
-    samples: list[Sample] = []
     counter: Counter[tuple[str, str]] = Counter()
     steps: set[Any] = set()
     documents: set[tuple[str, Any]] = set()
     for path in paths:
-        for row in read_rows(path):
+        for row in iter_rows(path):
             found = detect_format(row) if file_format == "auto" else file_format
             if found == "verl":
                 steps.add(row.get("step"))
@@ -70,20 +77,11 @@ def read_samples(
                     "must be unique"
                 )
             for response in responses:
-                samples.append(
-                    Sample(
-                        *problem.key,
-                        counter[problem.key],
-                        None,
-                        response,
-                        int(row.get("num_tokens", -1)),
-                        str(row.get("finish_reason", "unknown")),
-                    )
-                )
+                tokens, reason = int(row.get("num_tokens", -1)), str(row.get("finish_reason", "unknown"))
+                yield known, Sample(*problem.key, counter[problem.key], None, response, tokens, reason)
                 counter[problem.key] += 1
-    if not samples:
+    if not counter:
         raise ValueError(f"no samples in {[str(path) for path in paths]}")
-    return list(problems.values()), samples
 
 
 def detect_format(row: Row) -> str:
