@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import verl_fgrpo.evaluation.warm  # noqa: F401 - fills math-verify's parser tables once, as in the workers
-from verl_fgrpo.evaluation import graders, workers
+from verl_fgrpo.evaluation import graders, grading, workers
 from verl_fgrpo.evaluation.answer_mix import answer_variants, sample_responses
 from verl_fgrpo.evaluation.graders import grade_choice, grade_math, grade_maze
 from verl_fgrpo.evaluation.grading import grade_samples, grade_store
@@ -138,6 +138,32 @@ def test_verdicts_equal_math_verify_one_by_one_on_a_realistic_mix() -> None:
         ours = [verdict == "correct" for verdict in grade(responses, Problem("mix", gold, "q", "math", (gold,)))]
         assert ours == json.loads(line)
         assert 0.05 < np.mean(ours) < 0.95  # the mix has both
+
+
+def test_windows_end_after_so_many_samples_or_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verl_fgrpo.evaluation.grading.WINDOW", 3)
+    monkeypatch.setattr("verl_fgrpo.evaluation.grading.WINDOW_CHARACTERS", 10)
+    source = iter([sample(index, "x" * length) for index, length in enumerate([1, 1, 1, 9, 1, 50, 2])])
+    assert [[len(one.response) for one in grading._window(source)] for _ in range(5)] == [
+        [1, 1, 1],
+        [9, 1],
+        [50],
+        [2],
+        [],
+    ]
+
+
+def test_tasks_end_after_so_many_responses_or_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verl_fgrpo.evaluation.grading.TASK_RESPONSES", 3)
+    monkeypatch.setattr("verl_fgrpo.evaluation.grading.TASK_CHARACTERS", 10)
+    other = Problem("b", "q", "q", "math", ("1",))
+    lengths = [1, 2, 3, 9, 4, 50, 5]  # all texts differ
+    samples = [sample(index, "x" * length) for index, length in enumerate(lengths)] + [sample(0, "y", other)]
+    problems = {HALF.key: HALF, other.key: other}
+    tasks = list(grading._tasks(grading._grouped(samples, problems), problems))
+    assert [[len(response) for response in task.responses] for task in tasks] == [[1, 2, 3], [9, 4], [50], [5], [1]]
+    assert [task.problem for task in tasks] == [HALF] * 4 + [other]
+    assert all(len(task.tokens) == len(task.responses) for task in tasks)
 
 
 @pytest.mark.parametrize("read", [iter, list])  # the next window is read when all is graded, or while workers are busy

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,10 @@ from verl_fgrpo.evaluation.workers import Limits, Task, grade_tasks
 
 __all__ = ["grade_samples", "grade_store", "grading_settings"]
 
-WINDOW = 65_536  # samples held in memory at a time
+WINDOW = 65_536  # samples held in memory at a time (twice as many while the workers finish a window) ...
+WINDOW_CHARACTERS = 2**26  # ... or as many as have so many characters
 TASK_RESPONSES = 2048  # to one worker at a time: many, so that one worker meets all equal answers to a problem
+TASK_CHARACTERS = 2**24  # or as many as have so many characters: the worker holds them all
 Key = tuple[str, str, bytes]  # benchmark, problem id, digest of a response
 GRADER_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy", "lm-eval")
 
@@ -44,8 +45,8 @@ def grade_samples(
 ) -> Iterator[Verdict]:
     """Yield one verdict per sample, in order of completion.
 
-    Two samples of a problem with the same response are graded once. Samples are read in windows of 65,536; the workers
-    stay, so that they know the answers of earlier windows.
+    Two samples of a problem with the same response are graded once. Samples are read in windows of 65,536, fewer if
+    they are long; the workers stay, so that they know the answers of earlier windows.
 
     Raises:
         KeyError: a sample of an unknown problem.
@@ -56,7 +57,7 @@ def grade_samples(
     source = iter(samples)
 
     def tasks() -> Iterator[Task]:
-        while window := list(islice(source, WINDOW)):
+        while window := _window(source):
             groups = _grouped(window, problems)
             for key in [key for key in groups if key in known]:
                 repeated.extend(_verdict(sample, known[key]) for sample in groups.pop(key))
@@ -106,6 +107,17 @@ def grade_store(
     return verdicts
 
 
+def _window(source: Iterator[Sample]) -> list[Sample]:
+    window = []
+    characters = 0
+    for sample in source:
+        window.append(sample)
+        characters += len(sample.response)
+        if len(window) >= WINDOW or characters >= WINDOW_CHARACTERS:
+            break
+    return window
+
+
 def _grouped(samples: Iterable[Sample], problems: Mapping[tuple[str, str], Problem]) -> dict[Key, list[Sample]]:
     groups: dict[Key, list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -124,9 +136,17 @@ def _tasks(groups: Mapping[Key, list[Sample]], problems: Mapping[tuple[str, str]
     for key in groups:
         by_problem[key[:2]].append(key)
     for problem_key, keys in by_problem.items():
-        for start in range(0, len(keys), TASK_RESPONSES):
-            chunk = keys[start : start + TASK_RESPONSES]
-            yield Task(problems[problem_key], [groups[key][0].response for key in chunk], list(chunk))
+        task = Task(problems[problem_key], [], [])
+        characters = 0
+        for key in keys:
+            task.responses.append(groups[key][0].response)
+            task.tokens.append(key)
+            characters += len(task.responses[-1])
+            if len(task.responses) >= TASK_RESPONSES or characters >= TASK_CHARACTERS:
+                yield task
+                task, characters = Task(problems[problem_key], [], []), 0
+        if task.responses:
+            yield task
 
 
 def _verdict(sample: Sample, graded: Graded) -> Verdict:
