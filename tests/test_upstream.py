@@ -183,4 +183,6 @@ def test_verls_trainer_with_the_patch_trains_with_the_focal_weight(patched, maze
         rates = success_rates(run, step)
         assert any(0 < mu < 1 for mu in rates.values()), "the start model must solve some mazes sometimes"
         check_advantages(metrics, rates, gamma=0.5)
+        with pytest.raises(AssertionError):  # so the check does tell a weight from none
+            check_advantages(metrics, rates, gamma=0.0)
         assert not any(key.startswith("focal/") for key in metrics)
