@@ -78,7 +78,7 @@ def outputs(patched, check_patch):
     )
     check_patch.record(patched / "unpatched.pt")
     comparison = start(patched, UPSTREAM / "check_patch.py", "compare", patched / "unpatched.pt")
-    texts = {"own": own.communicate(timeout=120)[0], "comparison": comparison.communicate(timeout=120)[0]}
+    texts = {"own": own.communicate(timeout=300)[0], "comparison": comparison.communicate(timeout=300)[0]}
     return {"own": (own.returncode, texts["own"]), "comparison": (comparison.returncode, texts["comparison"])}
 
 
