@@ -44,23 +44,6 @@ def patched(tmp_path_factory):
     return folder
 
 
-def start(patched, *command):
-    """Start a Python command for which `import verl` is the patched copy."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(patched), str(ROOT)]),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        cwd=patched,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="session")
 def check_patch():
     """upstream/check_patch.py in this process, which has the installed verl."""
@@ -70,16 +53,37 @@ def check_patch():
     return module
 
 
+# One process for both, as importing verl takes seconds.
+IN_THE_PATCHED_VERL = """
+import sys
+from pathlib import Path
+import pytest
+import check_patch
+check_patch.compare(Path("unpatched.pt"))
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "tests/trainer/ppo/test_focal_weight_on_cpu.py"]))
+"""
+
+
 @pytest.fixture(scope="session")
-def outputs(patched, check_patch):
-    """What the patch's own tests and the comparison print; they run side by side, as importing verl takes seconds."""
-    own = start(
-        patched, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/trainer/ppo/test_focal_weight_on_cpu.py"
-    )
+def output(patched, check_patch):
+    """What the comparison and the patch's own tests print where `import verl` is the patched copy."""
     check_patch.record(patched / "unpatched.pt")
-    comparison = start(patched, UPSTREAM / "check_patch.py", "compare", patched / "unpatched.pt")
-    texts = {"own": own.communicate(timeout=300)[0], "comparison": comparison.communicate(timeout=300)[0]}
-    return {"own": (own.returncode, texts["own"]), "comparison": (comparison.returncode, texts["comparison"])}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, [patched, ROOT, UPSTREAM])),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", IN_THE_PATCHED_VERL],
+        cwd=patched,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
 
 
 def changed_files(folder):
@@ -98,20 +102,16 @@ def test_the_patch_adds_lines_only_and_compiles(patched):
         compile((patched / name).read_text(), name, "exec")
 
 
-def test_the_patchs_own_tests_pass(outputs):
-    code, text = outputs["own"]
-    assert code == 0, text
-    assert re.search(r"^[1-9]\d* passed", text, re.MULTILINE), text
-    assert "skipped" not in text
+def test_the_patchs_own_tests_pass(output):
+    assert re.search(r"^[1-9]\d* passed", output, re.MULTILINE), output
+    assert "skipped" not in output
 
 
-def test_gamma_zero_is_verl_and_other_gammas_are_the_plugin(outputs):
-    code, text = outputs["comparison"]
-    assert code == 0, text
-    assert "gamma 0 is verl bit for bit: 40 results of 8 estimators" in text
-    assert "gamma 0.5, 1 and 2 are the plugin's f_ estimators bit for bit: 120 results" in text
-    assert "adv_estimator=f_grpo with verl's own focal_gamma is refused" in text
-    assert "4 generated configuration files are up to date" in text
+def test_gamma_zero_is_verl_and_other_gammas_are_the_plugin(output):
+    assert "gamma 0 is verl bit for bit: 40 results of 8 estimators" in output
+    assert "gamma 0.5, 1 and 2 are the plugin's f_ estimators bit for bit: 120 results" in output
+    assert "adv_estimator=f_grpo with verl's own focal_gamma is refused" in output
+    assert "4 generated configuration files are up to date" in output
 
 
 def test_the_comparison_refuses_an_unpatched_verl(check_patch, tmp_path):
