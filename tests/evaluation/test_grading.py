@@ -364,6 +364,88 @@ def test_unknown_problem_is_named() -> None:
         list(grade_samples([sample(0, "x")], {}))
 
 
+def synlogic(task: str, **data: Any) -> Problem:
+    game = {"question": "q", "answer": "", "difficulty": 1, "metadata": {}, **data}
+    return Problem("synlogic", task, "q", "synlogic", extra={"task": f"s/{task}", "game_data_str": json.dumps(game)})
+
+
+FAKE_SYNLOGIC = {
+    "base/data.py": """
+import json
+class Data:
+    def __init__(self, **fields):
+        self.__dict__.update(fields)
+    @classmethod
+    def from_json_str(cls, text):
+        return cls(**json.loads(text))
+""",
+    "task2verifier.py": """
+class Last:
+    def extract_answer(self, response):
+        return response.rpartition(": ")[2] if ": " in response else ""
+    def verify(self, data, response):
+        return self.extract_answer(response) == data.answer
+class Grid(Last):
+    def extract_answer(self, response, size):
+        return response[-size:]
+    def verify(self, data, response):
+        return self.extract_answer(response, len(data.answer)) == data.answer
+verifier_classes = {"last": Last, "grid": Grid}
+""",
+}
+SYNLOGIC = """
+import json, sys
+from verl_fgrpo.evaluation.graders import grade_synlogic
+from verl_fgrpo.evaluation.problems import Problem
+for task, extra, response in json.load(sys.stdin):
+    problem = Problem("synlogic", task, "q", "synlogic", extra=extra)
+    print("GRADED", json.dumps(grade_synlogic(problem, response)))
+"""
+
+
+def grade_with_synlogic(root: Path, cases: list[tuple[Problem, str]]) -> list[list[Any]]:
+    """In a process of its own: a checkout puts modules named `base` and `games` on the path."""
+    text = json.dumps([(problem.problem_id, problem.extra, response) for problem, response in cases])
+    environment = os.environ | {"SYNLOGIC_ROOT": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", SYNLOGIC], input=text, env=environment, capture_output=True, text=True, check=True
+    )
+    return [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("GRADED")]
+
+
+def test_synlogic_verdicts_and_answers(tmp_path: Path) -> None:
+    for name, text in FAKE_SYNLOGIC.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    last, grid = synlogic("last", answer="yes"), synlogic("grid", answer="ab")
+    cases = [(last, "so: yes"), (last, "so: no"), (last, "I do not know"), (grid, "it is ab"), (grid, "it is")]
+    assert grade_with_synlogic(tmp_path, cases) == [
+        ["correct", "yes", ""],
+        ["wrong", "no", ""],
+        ["unparsed", None, ""],
+        ["correct", None, ""],  # its extract_answer wants more than the response
+        ["wrong", None, ""],
+    ]
+
+
+@pytest.mark.skipif(not os.environ.get("SYNLOGIC_ROOT"), reason="SYNLOGIC_ROOT names no checkout of SynLogic")
+def test_synlogic_with_its_own_verifiers() -> None:
+    lies = synlogic("web_of_lies", answer="yes, no, yes")
+    numbers = synlogic("game_of_24", metadata={"numbers": [4, 6, 1, 1], "operators": ["+", "-", "*"], "result": 24})
+    cases = [
+        (lies, "I think so.\nThe answer is: **yes, no, yes**."),
+        (lies, "The answer is: **yes, yes, yes**."),
+        (lies, "I cannot tell."),
+        (numbers, "```python\n4 * 6 * 1 * 1\n```"),
+        (numbers, "```python\n4 + 6\n```"),
+        (numbers, "no code"),
+        (numbers, "```python\n4 + 6 + 1 + 1\n```"),
+    ]
+    verdicts = [verdict for verdict, _, _ in grade_with_synlogic(Path(os.environ["SYNLOGIC_ROOT"]), cases)]
+    assert verdicts[:6] == ["correct", "wrong", "unparsed", "correct", "wrong", "unparsed"]
+    assert verdicts[6] == "correct"  # 12 is not 24: a mistake of that verifier, see `grade_synlogic`
+
+
 def test_graders_that_need_more_say_what(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SYNLOGIC_ROOT", raising=False)
     problem = Problem("synlogic", "p", "q", "synlogic", extra={"task": "game_of_24", "game_data_str": "{}"})

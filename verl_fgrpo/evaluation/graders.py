@@ -178,21 +178,24 @@ def grade_synlogic(problem: Problem, response: str) -> Graded:
     """SynLogic (arXiv 2505.19641): the verifier of the problem's game, from a checkout named by SYNLOGIC_ROOT.
 
     The verifiers catch their own exceptions and say only right or wrong. Unparsed: their `extract_answer`, if it takes
-    the response alone, finds nothing.
+    the response alone, finds nothing. That of game_of_24 (commit 6794f97) compares the value of the expression with
+    itself, so it calls every expression of the given numbers right.
     """
     verifiers, data = _synlogic()
     task = problem.extra["task"].rsplit("/", 1)[-1]
+    task = {"game_of_24": "mathador"}.get(task, task)  # the name under which their table has that verifier
     if task not in verifiers:
         raise ValueError(f"SynLogic has no verifier for {task!r}")
     verifier = verifiers[task]()
     item = data.from_json_str(problem.extra["game_data_str"])
-    if verifier.verify(item, response):
-        return "correct", None, ""
+    correct = bool(verifier.verify(item, response))
     try:
         answer = verifier.extract_answer(response)
-    except Exception:
-        answer = ""
-    return ("unparsed" if answer is None else "wrong"), None, ""
+    except Exception:  # this game's takes more than the response: what it found is not known
+        return ("correct" if correct else "wrong"), None, ""
+    if not correct and not answer:
+        return "unparsed", None, ""
+    return ("correct" if correct else "wrong"), str(answer)[:ANSWER_CHARACTERS], ""
 
 
 @lru_cache(maxsize=1)
