@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tiny_math import BENCHMARKS, NO_DATA
 
+from verl_fgrpo.evaluation import workers
 from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.workers import Limits
 from verl_fgrpo.rewards import GraderPool, Tally, compute_score, gold_answers
@@ -89,6 +90,21 @@ def test_a_worker_that_dies_is_an_error_and_is_replaced():
     pool._idle.put(idle)
     assert pool.grade(problem, r"\boxed{4}")[0] == "correct"
     pool.close()
+
+
+def test_a_worker_that_has_grown_is_replaced(monkeypatch):
+    pool = GraderPool(Limits(seconds=5), size=1)
+    problem = Problem("b", "p", "q", "math", ("1",))
+    processes = []
+    try:
+        for grown in (False, False, True):
+            monkeypatch.setattr(workers, "has_grown", lambda worker, limits, grown=grown: grown)
+            assert pool.grade(problem, "\\boxed{1}")[0] == "correct"
+            [worker] = pool._idle.queue
+            processes.append(worker.process.pid)
+    finally:
+        pool.close()
+    assert processes[0] == processes[1] != processes[2]
 
 
 def test_failures_are_counted_and_logged_at_every_doubling(caplog):

@@ -93,7 +93,7 @@ class GraderPool:
 
     Args:
         limits: time and memory of one response.
-        size: processes, started when first needed and replaced when they had to be killed.
+        size: processes, started when first needed; replaced when they had to be killed or have grown too large.
     """
 
     def __init__(self, limits: Limits, size: int) -> None:
@@ -119,6 +119,8 @@ class GraderPool:
         """
         worker = self._idle.get()
         try:
+            if worker is not None and worker.process.is_alive() and workers.has_grown(worker, self.limits):
+                workers.kill_worker(worker)
             if worker is None or not worker.process.is_alive():
                 worker = workers.start_worker(self._context, self.limits)
             return workers.grade_one(worker, problem, response, self.limits)

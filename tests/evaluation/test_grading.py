@@ -200,23 +200,23 @@ def test_memory_limit_gives_error_not_a_dead_machine() -> None:
     assert results[1][0] == "error"
 
 
-def test_a_worker_that_has_grown_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_thathas_grown_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits(memory_mib=256)
     worker = workers.start_worker(multiprocessing.get_context("forkserver"), limits)
     try:
         assert workers.grade_one(worker, HALF, "\\boxed{0.5}", limits)[0] == "correct"
-        assert not workers._has_grown(worker, limits)
+        assert not workers.has_grown(worker, limits)
         worker.progress[3] -= 120 * 2**20
-        assert not workers._has_grown(worker, limits)
+        assert not workers.has_grown(worker, limits)
         worker.progress[3] -= 20 * 2**20  # 140 of 256 MiB are more than half
-        assert workers._has_grown(worker, limits)
+        assert workers.has_grown(worker, limits)
     finally:
         workers.kill_worker(worker)
 
     started = []
     start = workers.start_worker
     monkeypatch.setattr(workers, "start_worker", lambda *args: started.append(start(*args)) or started[-1])
-    monkeypatch.setattr(workers, "_has_grown", lambda worker, limits: worker.progress[0] > 0)  # after its first task
+    monkeypatch.setattr(workers, "has_grown", lambda worker, limits: worker.progress[0] > 0)  # after its first task
     tasks = [Task(HALF, ["\\boxed{0.5}", "\\boxed{3}"], [2 * number, 2 * number + 1]) for number in range(3)]
     results = {token: graded[0] for token, graded in grade_tasks(tasks, limits, 1)}
     assert [results[token] for token in range(6)] == ["correct", "wrong"] * 3

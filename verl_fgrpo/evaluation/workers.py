@@ -26,7 +26,17 @@ from typing import Any
 from verl_fgrpo.evaluation.graders import Graded, grader_of
 from verl_fgrpo.evaluation.problems import Problem
 
-__all__ = ["PRELOAD", "Limits", "Task", "Worker", "grade_one", "grade_tasks", "kill_worker", "start_worker"]
+__all__ = [
+    "PRELOAD",
+    "Limits",
+    "Task",
+    "Worker",
+    "grade_one",
+    "grade_tasks",
+    "has_grown",
+    "kill_worker",
+    "start_worker",
+]
 
 START_SECONDS = 120.0
 REPLY_SECONDS = 0.02
@@ -116,7 +126,7 @@ def grade_tasks(
     try:
         while True:
             for worker in [worker for worker in workers if worker.ready and worker.task is None]:
-                if _has_grown(worker, limits):
+                if has_grown(worker, limits):
                     kill_worker(worker)
                     workers.remove(worker)
                 elif more():
@@ -167,8 +177,13 @@ def _has_time_left(worker: Worker, limits: Limits) -> bool:
     return True
 
 
-def _has_grown(worker: Worker, limits: Limits) -> bool:
-    """Whether what the libraries remember takes half of the memory that a response may need; time for a new worker."""
+def has_grown(worker: Worker, limits: Limits) -> bool:
+    """Whether what the libraries remember takes half of the memory that a response may need: time for a new worker.
+
+    Args:
+        worker: idle, after its first response.
+        limits: those the worker was started with.
+    """
     try:
         pages = int(open(f"/proc/{worker.process.pid}/statm").read().split()[0])  # noqa: SIM115
     except (OSError, IndexError):
