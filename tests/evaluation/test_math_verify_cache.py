@@ -149,6 +149,23 @@ def test_a_text_that_only_the_default_mode_can_parse_reaches_it() -> None:
     assert modes[0] != "default" and modes[1] == "default"
 
 
+def test_results_and_exceptions_are_remembered() -> None:
+    calls = []
+
+    def inverse(number: int) -> float:
+        calls.append(number)
+        return 1 / number
+
+    remembered = math_verify_cache.remember(inverse)
+    assert [remembered(2), remembered(2)] == [0.5, 0.5]
+    depths = set()
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError) as raised:
+            remembered(0)
+        depths.add(len(raised.traceback))
+    assert calls == [2, 0] and len(depths) == 1  # the remembered exception does not grow
+
+
 def test_other_versions_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(math_verify_cache, "version", lambda package: "99.0")
     before = (parser.extract_match, parser.get_extraction_regexes, _Latex2Sympy.create_parser)

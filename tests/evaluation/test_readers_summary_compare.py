@@ -161,9 +161,9 @@ def test_a_bad_line_is_named_and_nothing_of_its_file_is_stored(tmp_path: Path) -
     row = {"problem_id": "p", "answer": "1", "response": "\\boxed{1}"}
     path = tmp_path / "rows.jsonl"
     arguments = ["grade", "--run", str(tmp_path / "run"), "--input", str(path), "--benchmark", "toy", "--workers", "1"]
-    for bad, rule in (('{"problem_id": "p", "ans', "not JSON"), ("[1, 2]", "must be a JSON object, not list")):
+    for bad, rule in (('{"problem_id": "p", "ans', "is no JSON"), ("[1, 2]", "must be a JSON object, not list")):
         path.write_text(json.dumps(row) + "\n" + bad)
-        with pytest.raises(SystemExit, match=rf"rows.jsonl, line 2: {rule}"):
+        with pytest.raises(SystemExit, match=rf"rows.jsonl, line 2 {rule}"):
             main(arguments)
         assert not (tmp_path / "run").exists()
     path.write_text(json.dumps(row) + "\n")

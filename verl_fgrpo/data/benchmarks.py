@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.evaluation.files import read_jsonl
 from verl_fgrpo.evaluation.problems import Problem, problem_id_of
 
 __all__ = [
@@ -100,24 +101,9 @@ def iter_rows(path: Path | str) -> Iterator[dict[str, Any]]:
             raise ValueError(f"{path} must hold a JSON list of problems, not {type(rows).__name__}")
         yield from rows
     elif path.suffix == ".jsonl":
-        with path.open(encoding="utf-8", newline="\n") as lines:  # other line separators may stand inside a text
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _row_of(line, f"{path}, line {number}")
+        yield from read_jsonl(path)
     else:
         raise ValueError(f"{path}: unknown suffix {path.suffix!r}; use .json, .jsonl or .parquet")
-
-
-def _row_of(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{where}: not JSON ({error}); if a killed process left half a line there, remove it"
-        ) from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: must be a JSON object, not {type(row).__name__}")
-    return row
 
 
 def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Problem]:

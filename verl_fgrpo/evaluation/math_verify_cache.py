@@ -100,12 +100,12 @@ def remember(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args), None
         except Exception as error:
-            return None, error
+            return None, error.with_traceback(None)  # which would keep the frames alive
 
     def remembered(*args: Any) -> Any:
         result, error = outcome(*args)
         if error is not None:
-            raise error
+            raise error.with_traceback(None)  # or it would grow with every raise
         return result
 
     return remembered

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.evaluation.files import write_atomic
+from verl_fgrpo.evaluation.files import read_jsonl, write_atomic
 
 __all__ = ["KINDS", "Problem", "load_problems", "problem_id_of", "save_problems"]
 
@@ -62,17 +62,15 @@ def load_problems(paths: Iterable[Path | str], benchmarks: Sequence[str] | None 
     """Read files of `save_problems`; keep only `benchmarks` if given.
 
     Raises:
-        ValueError: a problem twice, or a benchmark of which there is none.
+        ValueError: a line that is no JSON object, a problem twice, or a benchmark of which there is none.
     """
     problems: dict[tuple[str, str], Problem] = {}
     for path in paths:
-        with open(path, encoding="utf-8") as handle:
-            for number, line in enumerate(handle, start=1):
-                row = json.loads(line)
-                problem = Problem(**{**row, "answers": tuple(row["answers"])})
-                if problem.key in problems:
-                    raise ValueError(f"{path}, line {number}: problem {problem.key} occurs twice")
-                problems[problem.key] = problem
+        for row in read_jsonl(Path(path)):
+            problem = Problem(**{**row, "answers": tuple(row["answers"])})
+            if problem.key in problems:
+                raise ValueError(f"{path}: problem {problem.key} occurs twice")
+            problems[problem.key] = problem
     if benchmarks is not None:
         known = {benchmark for benchmark, _ in problems}
         if unknown := [name for name in benchmarks if name not in known]:

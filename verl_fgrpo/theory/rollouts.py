@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from verl_fgrpo.evaluation.files import read_log
+from verl_fgrpo.evaluation.files import read_jsonl, read_log
 from verl_fgrpo.theory.tail_miss import tail_miss_probability
 
 Row = Mapping[str, Any]
@@ -202,7 +202,7 @@ Outcome = tuple[Hashable, Hashable, bool]  # prompt, group, correct
 def _dump_outcomes(files: Sequence[Path], success_threshold: float) -> Iterator[Outcome]:
     for path in files:
         last_output: dict[str, tuple[int, Outcome]] = {}
-        for number, row in enumerate(_jsonl(path)):
+        for number, row in enumerate(read_jsonl(path)):
             _require(row, ("input", "score"), path)
             prompt = (row["input"], json.dumps(row.get("gts"), sort_keys=True))
             correct = _number(row["score"], "score", path) > success_threshold
@@ -248,21 +248,7 @@ def _graded_rows(source: Path) -> Iterator[Row]:
     elif source.name.endswith(".jsonl.gz"):
         yield from read_log(source)
     else:
-        yield from _jsonl(source)
-
-
-def _jsonl(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number} is no JSON ({error.msg}): if the run still writes this step, leave it out"
-                ) from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number} must be a JSON object with named columns")
-            yield row
+        yield from read_jsonl(source)
 
 
 def _require(row: Row, names: Sequence[str], path: Path) -> None:
