@@ -22,8 +22,8 @@ import verl  # noqa: F401  (loads the plugin)
 from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
-from verl_fgrpo.advantages import BASE_ESTIMATORS
-from verl_fgrpo.focal import focal_weight, group_codes, success_rate
+from verl_fgrpo.core.focal import focal_weight, group_codes, success_rate
+from verl_fgrpo.methods.estimators import BASE_ESTIMATORS
 
 SHAPES = ((2_048, 8_192), (65_536, 1_024))
 SMALL_SHAPES = ((256, 512), (2_048, 128))

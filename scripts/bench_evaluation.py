@@ -18,7 +18,7 @@ def bench_subsample(
     num_problems: int = 1547, num_samples: int = 1024, iterations: int = 50_000, slice_: int = 5
 ) -> None:
     """Time of the paper's test, and of shuffling 0/1 outcomes with numpy for a few of its iterations."""
-    from verl_fgrpo.evaluation.passk import pass_at_k
+    from verl_fgrpo.core.passk import pass_at_k
     from verl_fgrpo.evaluation.significance import subsample_tests
 
     rng = np.random.default_rng(0)
@@ -64,8 +64,8 @@ def bench_grading(
     from math_verify import parse, verify
     from tqdm import tqdm
 
-    from verl_fgrpo.data.benchmarks import load_benchmark, read_rows
     from verl_fgrpo.evaluation.answer_mix import answer_variants, sample_responses
+    from verl_fgrpo.evaluation.benchmarks import load_benchmark, read_rows
     from verl_fgrpo.evaluation.grading import grade_samples
     from verl_fgrpo.evaluation.problems import Problem
     from verl_fgrpo.evaluation.samples import Sample

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from verl_fgrpo.evaluation.provenance import provenance
+from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.theory.simulation import NUM_CORRECT, published_logits, simulate_batch
 from verl_fgrpo.theory.simulation_plain import plain_simulate
 from verl_fgrpo.theory.sweep import SweepConfig, run_sweep

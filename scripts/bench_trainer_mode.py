@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.import_hooks import when_imported
+from verl_fgrpo.host.import_hooks import when_imported
 
 MODE = "bench_focal_sync"
 
@@ -24,7 +24,7 @@ def register_mode(_: Any) -> None:
     from verl.trainer.ppo.v1.trainer_base import register_trainer
     from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-    from verl_fgrpo.trainer_modes import FocalSync
+    from verl_fgrpo.host.trainer_modes import FocalSync
 
     @register_trainer(MODE)
     class BothWays(FocalSync):  # type: ignore[misc]
@@ -60,8 +60,8 @@ def report(steps: list[dict[str, float]]) -> str:
 
 def main(args: argparse.Namespace) -> None:
     from verl_fgrpo.cpu.benchmark import Task, run_trainer
-    from verl_fgrpo.maze.prepare import MazeSettings, prepare
-    from verl_fgrpo.maze.sft import SftSettings
+    from verl_fgrpo.tasks.maze.prepare import MazeSettings, prepare
+    from verl_fgrpo.tasks.maze.sft import SftSettings
 
     folder = Path(args.dir or tempfile.mkdtemp(prefix="bench-mode-")).resolve()
     data = folder / "data"
@@ -70,7 +70,7 @@ def main(args: argparse.Namespace) -> None:
         model=data / "start_model",
         tokenizer=data / "start_model",
         train_file=data / "train.parquet",
-        reward="pkg://verl_fgrpo.maze.rewards",
+        reward="pkg://verl_fgrpo.tasks.maze.rewards",
         prompts=args.prompts,
         group_size=args.group_size,
         prompt_tokens=manifest["prompt_tokens"],

@@ -37,9 +37,9 @@ COMPANIONS = {"numpy": ("pandas<2.3", "pyarrow<20", "scipy<1.15", "pytz", "tzdat
 NAMES = """
 import verl, verl_fgrpo
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
-from verl_fgrpo.advantages import BASE_ESTIMATORS
-from verl_fgrpo.policy_losses import BASE_LOSSES
-from verl_fgrpo.siblings.estimators import SIBLINGS
+from verl_fgrpo.methods.estimators import BASE_ESTIMATORS
+from verl_fgrpo.methods.losses import BASE_LOSSES
+from verl_fgrpo.methods.sibling_estimators import SIBLINGS
 print({f"f_{name}" for name in (*BASE_ESTIMATORS, *SIBLINGS)} <= set(ADV_ESTIMATOR_REGISTRY), end=" ")
 print({f"f_{name}" for name in BASE_LOSSES} <= set(POLICY_LOSS_REGISTRY))
 """

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verl_fgrpo.evaluation.samples import SampleStoreError
-from verl_fgrpo.maze.experiment import count_correct, held_out, sample_all
-from verl_fgrpo.maze.methods import final_checkpoints, method_rows, write_methods_report
+from verl_fgrpo.tasks.maze.experiment import count_correct, held_out, sample_all
+from verl_fgrpo.tasks.maze.methods import final_checkpoints, method_rows, write_methods_report
 
 
 def main(args: Sequence[str] | None = None) -> int:

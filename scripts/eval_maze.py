@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verl_fgrpo.evaluation.samples import SampleStoreError
-from verl_fgrpo.maze.experiment import find_checkpoints, sample_all, write_report
+from verl_fgrpo.tasks.maze.experiment import find_checkpoints, sample_all, write_report
 
 
 def main(args: Sequence[str] | None = None) -> int:

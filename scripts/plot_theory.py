@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.evaluation.files import write_atomic
+from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.theory import figures
 from verl_fgrpo.theory.sweep import QUICK, final_rows, run_sweep, settings_path
 

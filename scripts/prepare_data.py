@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _benchmarks(options: argparse.Namespace) -> None:
-    from verl_fgrpo.data.benchmarks import BENCHMARKS, load_benchmark
+    from verl_fgrpo.evaluation.benchmarks import BENCHMARKS, load_benchmark
     from verl_fgrpo.evaluation.problems import save_problems
 
     if options.list:
@@ -81,7 +81,7 @@ def _benchmarks(options: argparse.Namespace) -> None:
 
 
 def _problems(options: argparse.Namespace) -> None:
-    from verl_fgrpo.data.benchmarks import read_problems
+    from verl_fgrpo.evaluation.benchmarks import read_problems
     from verl_fgrpo.evaluation.problems import save_problems
 
     problems = read_problems(options.data, options.name, options.kind)
@@ -90,7 +90,7 @@ def _problems(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from verl_fgrpo.data.deepscaler import prepare
+    from verl_fgrpo.runs.deepscaler import prepare
 
     counts = prepare(options.out, options.model, options.preset, options.source, options.validation, options.max_tokens)
     print(counts.describe())

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.maze.model import ModelSize
-from verl_fgrpo.maze.prepare import MazeSettings, prepare
-from verl_fgrpo.maze.sft import SftSettings
+from verl_fgrpo.tasks.maze.model import ModelSize
+from verl_fgrpo.tasks.maze.prepare import MazeSettings, prepare
+from verl_fgrpo.tasks.maze.sft import SftSettings
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _prompts(options: argparse.Namespace) -> None:
     import numpy as np
 
-    from verl_fgrpo.data.benchmarks import read_problems
+    from verl_fgrpo.evaluation.benchmarks import read_problems
     from verl_fgrpo.evaluation.problems import save_problems
 
     problems = read_problems(options.data, "train")

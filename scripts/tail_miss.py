@@ -16,6 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from verl_fgrpo.core.tail_miss import (
+    activity_probability,
+    peak_group_size,
+    safe_group_sizes,
+    tail_miss_probability,
+)
 from verl_fgrpo.theory.rollouts import (
     DangerReport,
     SuccessCounts,
@@ -23,12 +29,6 @@ from verl_fgrpo.theory.rollouts import (
     danger_zone,
     dump_steps,
     read_success_counts,
-)
-from verl_fgrpo.theory.tail_miss import (
-    activity_probability,
-    peak_group_size,
-    safe_group_sizes,
-    tail_miss_probability,
 )
 
 

@@ -14,6 +14,8 @@ if [ "$#" -eq 0 ]; then
     "$PYTHON" -m ruff format --check .
     say "mypy"
     "$PYTHON" -m mypy
+    say "layers"
+    "$PYTHON" -c "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
 fi
 say "pytest"
 "$PYTHON" -m pytest -m "not full" "$@"

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.training_run import claim, last_checkpoint, stop_leftovers, watch
+from verl_fgrpo.runs.run_folder import claim, last_checkpoint, stop_leftovers, watch
 
 
 def main(args: Sequence[str] | None = None) -> int:

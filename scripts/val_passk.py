@@ -6,7 +6,7 @@ python scripts/val_passk.py outputs/math/RUN --watch    and every new validation
 
 import sys
 
-from verl_fgrpo.validation import main
+from verl_fgrpo.host.validation import main
 
 if __name__ == "__main__":
     sys.exit(main())

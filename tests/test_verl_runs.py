@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from verl_fgrpo.evaluation.passk import pass_at_k
-from verl_fgrpo.maze.prepare import MazeSettings, prepare
-from verl_fgrpo.maze.sft import SftSettings
+from verl_fgrpo.core.passk import pass_at_k
+from verl_fgrpo.tasks.maze.prepare import MazeSettings, prepare
+from verl_fgrpo.tasks.maze.sft import SftSettings
 
 pytestmark = pytest.mark.verl_start
 
@@ -55,7 +55,7 @@ def run_verl(mazes, run, *overrides, timeout=400, modules=None):
         f"actor_rollout_ref.actor.ppo_mini_batch_size={PROMPTS}",
         "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]",
         f"actor_rollout_ref.rollout.n={GROUP}",
-        "reward.custom_reward_function.path=pkg://verl_fgrpo.maze.rewards",
+        "reward.custom_reward_function.path=pkg://verl_fgrpo.tasks.maze.rewards",
         "reward.custom_reward_function.name=compute_score",
         "trainer.total_epochs=100",
         "trainer.val_before_train=False",
@@ -275,7 +275,7 @@ def test_success_is_seen_through_a_shaped_reward_and_kl_in_the_reward(mazes, tmp
     run = tmp_path / "shaped"
     run.mkdir()
     (run / "shaped.py").write_text(
-        "from verl_fgrpo.maze.rewards import is_correct_answer\n"
+        "from verl_fgrpo.tasks.maze.rewards import is_correct_answer\n"
         "def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):\n"
         "    correct = is_correct_answer(solution_str, ground_truth)\n"
         "    return {'score': -1.0 - 0.01 * len(solution_str) + 0.5 * correct, 'acc': correct}\n"
@@ -326,8 +326,8 @@ def response_log_probs(data, rows):
     """Log-probability of every dumped response under the start model, which drew those of step 1, and its length."""
     import torch
 
-    from verl_fgrpo.maze.sft import load_model
-    from verl_fgrpo.maze.tokenizer import END_ID, encode
+    from verl_fgrpo.tasks.maze.sft import load_model
+    from verl_fgrpo.tasks.maze.tokenizer import END_ID, encode
 
     model = load_model(data / "start_model")
     limit = json.loads((data / "manifest.json").read_text())["response_limit"]

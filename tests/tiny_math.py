@@ -73,8 +73,8 @@ def problems(count: int) -> list[dict[str, str]]:
 
 def write_data(folder: Path, model: Path, count: int = 64, held_out: int = 4, max_tokens: int = 320) -> Path:
     """train.parquet and val.parquet, made by scripts/prepare_data.py's own functions."""
-    from verl_fgrpo.data.deepscaler import prepare
     from verl_fgrpo.evaluation.problems import Problem, problem_id_of, save_problems
+    from verl_fgrpo.runs.deepscaler import prepare
 
     rows = problems(count + held_out)
     folder.mkdir(parents=True, exist_ok=True)

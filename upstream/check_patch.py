@@ -22,7 +22,7 @@ from verl.trainer.config import AlgoConfig
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 from verl.trainer.ppo.ray_trainer import compute_advantage
 
-from verl_fgrpo.advantages import BASE_ESTIMATORS
+from verl_fgrpo.methods.estimators import BASE_ESTIMATORS
 
 SEEDS = range(5)
 NO_PADDING = {"grpo_passk", "opo"}  # verl refuses one padding row there, or returns NaN for padding rows

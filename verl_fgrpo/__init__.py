@@ -2,7 +2,7 @@
 
     A_focal_i = (1 - success rate of the group) ** focal_gamma * A_i        (arXiv 2602.06717, eq. 11-13)
 
-Installing the package is enough: verl loads `verl_fgrpo.register` through the entry-point group `verl.plugins`.
+Installing the package is enough: verl loads `verl_fgrpo.host.register` through the entry-point group `verl.plugins`.
 """
 
 __version__ = "0.1.0"

@@ -54,7 +54,7 @@ train() {
         "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]" \
         actor_rollout_ref.rollout.n="$GROUP_SIZE" \
         actor_rollout_ref.rollout.temperature=1.0 actor_rollout_ref.rollout.top_p=1.0 actor_rollout_ref.rollout.top_k=-1 \
-        reward.custom_reward_function.path=pkg://verl_fgrpo.maze.rewards \
+        reward.custom_reward_function.path=pkg://verl_fgrpo.tasks.maze.rewards \
         reward.custom_reward_function.name=compute_score \
         trainer.total_training_steps="$STEPS" trainer.total_epochs=1000 \
         trainer.save_freq="$SAVE_FREQ" trainer.test_freq=-1 trainer.val_before_train=False \

@@ -22,9 +22,9 @@ def python(code: str, platform: str | None) -> str:
 
 def test_install_refuses_without_the_opt_in() -> None:
     code = """
-        import verl_fgrpo.cpu
+        from verl_fgrpo.cpu.install import install
         try:
-            verl_fgrpo.cpu.install()
+            install()
         except RuntimeError as error:
             print(error)
     """
@@ -35,7 +35,7 @@ def test_install_refuses_without_the_opt_in() -> None:
 def test_importing_the_package_changes_nothing() -> None:
     code = """
         import sys
-        import verl_fgrpo.cpu
+        import verl_fgrpo.cpu.entry
         assert not [name for name in sys.modules if name.split(".")[0] in ("verl", "torch", "ray")]
         assert not any("verl_fgrpo" in type(finder).__module__ for finder in sys.meta_path)
         import verl
@@ -48,8 +48,8 @@ def test_importing_the_package_changes_nothing() -> None:
 def test_platform_is_not_auto_detected() -> None:
     code = """
         import os
-        import verl_fgrpo.cpu
-        verl_fgrpo.cpu.install()
+        from verl_fgrpo.cpu.install import install
+        install()
         import verl
         from verl.plugin.platform import platform_manager
         print(platform_manager._detect_platform_name(), end=" ")
@@ -62,9 +62,9 @@ def test_platform_is_not_auto_detected() -> None:
 def test_install_registers_everything_once_and_lazily() -> None:
     code = """
         import sys
-        import verl_fgrpo.cpu
-        verl_fgrpo.cpu.install()
-        verl_fgrpo.cpu.install()
+        from verl_fgrpo.cpu.install import install
+        install()
+        install()
         import verl
         loaded = [name for name in sys.modules if name.startswith("verl_fgrpo.cpu.")]
         print(sorted(loaded))
@@ -78,7 +78,7 @@ def test_install_registers_everything_once_and_lazily() -> None:
         print(EngineRegistry.get_engine_cls("language_model", "fsdp2").__name__)
     """
     assert python(code, "cpu").splitlines() == [
-        "['verl_fgrpo.cpu.platform']",
+        "['verl_fgrpo.cpu.install', 'verl_fgrpo.cpu.platform']",
         "cpu cpu gloo True",
         "HFServerAdapter",
         "HFReplica",
@@ -87,7 +87,7 @@ def test_install_registers_everything_once_and_lazily() -> None:
 
 
 def test_hook_runs_after_the_module_and_once(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    from verl_fgrpo.import_hooks import when_imported
+    from verl_fgrpo.host.import_hooks import when_imported
 
     module_file = tmp_path / "hooked_module.py"  # type: ignore[operator]
     module_file.write_text("value = 1\n")

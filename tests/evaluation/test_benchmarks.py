@@ -7,7 +7,7 @@ import pytest
 from tiny_math import BENCHMARKS as DATA
 from tiny_math import NO_DATA
 
-from verl_fgrpo.data.benchmarks import BENCHMARKS, load_benchmark, read_problems
+from verl_fgrpo.evaluation.benchmarks import BENCHMARKS, load_benchmark, read_problems
 from verl_fgrpo.evaluation.graders import grade_choice, grade_math
 from verl_fgrpo.evaluation.problems import Problem, load_problems, save_problems
 

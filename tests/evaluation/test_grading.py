@@ -19,11 +19,12 @@ import pytest
 import verl_fgrpo.evaluation.warm  # noqa: F401 - fills math-verify's parser tables once, as in the workers
 from verl_fgrpo.evaluation import graders, grading, workers
 from verl_fgrpo.evaluation.answer_mix import answer_variants, sample_responses
-from verl_fgrpo.evaluation.graders import grade_choice, grade_math, grade_maze
+from verl_fgrpo.evaluation.graders import grade_choice, grade_math
 from verl_fgrpo.evaluation.grading import grade_samples, grade_store
 from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.samples import VERDICTS, Sample, SampleStore, SampleStoreError
 from verl_fgrpo.evaluation.workers import Limits, Task, grade_tasks
+from verl_fgrpo.tasks.maze.rewards import grade_maze
 
 HALF = Problem("b", "half", "q", "math", (r"\frac{1}{2}",))
 

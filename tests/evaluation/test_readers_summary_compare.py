@@ -179,7 +179,7 @@ def test_grade_tells_when_math_verify_is_not_made_faster(
     arguments = ["grade", "--run", str(tmp_path / "run"), "--input", str(path), "--benchmark", "toy", "--workers", "1"]
     main(arguments)
     assert "slow" not in capsys.readouterr().err
-    monkeypatch.setattr("verl_fgrpo.evaluation.math_verify_cache.version", lambda package: "99.0")
+    monkeypatch.setattr("verl_fgrpo.evaluation.fast_grading.math_verify_cache.version", lambda package: "99.0")
     main(arguments)
     told = capsys.readouterr().err
     assert "grading will be slow: math-verify 99.0" in told and "made faster are math-verify 0.8.0 or 0.9.0" in told

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from verl_fgrpo.evaluation.passk import pass_at_k
+from verl_fgrpo.core.passk import pass_at_k
 from verl_fgrpo.evaluation.report import (
     ProblemCounts,
     markdown_table,

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verl_fgrpo.evaluation.files import CorruptLogError, LogWriter, read_log, write_atomic
+from verl_fgrpo.core.files import CorruptLogError, LogWriter, read_log, write_atomic
 from verl_fgrpo.evaluation.samples import Sample, SampleStore, SampleStoreError, key_of, merge_stores, sample_seed
 
 SETTINGS = {"model": "tiny", "temperature": 1.0, "max_tokens": 16, "seed": 0}

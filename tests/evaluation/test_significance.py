@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verl_fgrpo.evaluation.passk import pass_at_k
+from verl_fgrpo.core.passk import pass_at_k
 from verl_fgrpo.evaluation.significance import (
     bootstrap_over_problems,
     paired_subsample_test,

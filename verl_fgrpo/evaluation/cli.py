@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.evaluation import math_verify_cache
 from verl_fgrpo.evaluation.backends import OpenAIBackend, TransformersBackend, VllmRayBackend, resolve_model
 from verl_fgrpo.evaluation.compare import changed_problems, compare_runs, comparison_markdown, paper_table
+from verl_fgrpo.evaluation.fast_grading import math_verify_cache
 from verl_fgrpo.evaluation.generation import Backend, Decoding, make_plan, sample_run
 from verl_fgrpo.evaluation.grading import grade_store
 from verl_fgrpo.evaluation.problems import KINDS, load_problems, save_problems

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_fgrpo.data.benchmarks import BENCHMARKS
-from verl_fgrpo.evaluation.passk import pass_at_k
+from verl_fgrpo.core.passk import pass_at_k
+from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
 from verl_fgrpo.evaluation.report import ProblemCounts
 from verl_fgrpo.evaluation.significance import bootstrap_over_problems, subsample_tests
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from verl_fgrpo.evaluation.files import write_atomic
+from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.evaluation.problems import Problem, load_problems, save_problems
 from verl_fgrpo.evaluation.prompts import Prompt, build_prompt, prompt_hash
 from verl_fgrpo.evaluation.samples import Key, Sample, SampleStore, sample_seed

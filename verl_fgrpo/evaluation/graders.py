@@ -16,13 +16,16 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from verl_fgrpo.evaluation import math_verify_cache
+from verl_fgrpo.evaluation.fast_grading import math_verify_cache
 from verl_fgrpo.evaluation.problems import Problem
 
-__all__ = ["Graded", "Grader", "grade_choice", "grade_ifeval", "grade_maze", "grade_math", "grader_of"]
+__all__ = ["Graded", "Grader", "grade_choice", "grade_ifeval", "grade_math", "grader_of"]
 
 Graded = tuple[str, str | None, str]
 Grader = Callable[[Problem, str], Graded]
+
+#: kind -> "module:function" of a grader that a task brings; by name, so that a grading process imports what it needs
+TASK_GRADERS: dict[str, str] = {"maze": "verl_fgrpo.tasks.maze.rewards:grade_maze"}
 
 # Longest answer text kept for majority votes; a longer one is cut (it is still graded whole).
 ANSWER_CHARACTERS = 500
@@ -33,7 +36,11 @@ def grader_of(kind: str, options: str = "{}") -> Grader:
     if kind == "ifeval":
         mode = json.loads(options).get("ifeval", "strict")
         return lambda problem, response: grade_ifeval(problem, response, mode)
-    return {"math": grade_math, "choice": grade_choice, "maze": grade_maze, "synlogic": grade_synlogic}[kind]
+    if kind in TASK_GRADERS:
+        module, function = TASK_GRADERS[kind].split(":")
+        task_grader: Grader = getattr(importlib.import_module(module), function)
+        return task_grader
+    return {"math": grade_math, "choice": grade_choice, "synlogic": grade_synlogic}[kind]
 
 
 def grade_math(problem: Problem, response: str) -> Graded:
@@ -129,20 +136,6 @@ def grade_choice(problem: Problem, response: str) -> Graded:
         return "unparsed", None, ""
     letter = letter.upper()
     return ("correct" if letter in problem.answers else "wrong"), letter, ""
-
-
-def grade_maze(problem: Problem, response: str) -> Graded:
-    """The maze package's own reward decides; the answer is the path, so that distinct paths can be counted.
-
-    An empty response is unparsed; any other one that is not the target path is wrong.
-    """
-    from verl_fgrpo.maze.rewards import END, is_correct_answer
-
-    path = " ".join(response.strip().removesuffix(END).split())
-    if not path:
-        return "unparsed", None, ""
-    correct = any(is_correct_answer(response, answer) for answer in problem.answers)
-    return ("correct" if correct else "wrong"), path[:ANSWER_CHARACTERS], ""
 
 
 def grade_ifeval(problem: Problem, response: str, mode: str = "strict") -> Graded:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, Graded
 from verl_fgrpo.evaluation.problems import Problem
-from verl_fgrpo.evaluation.provenance import provenance
 from verl_fgrpo.evaluation.samples import Sample, SampleStore, Verdict, VerdictStore
 from verl_fgrpo.evaluation.workers import Limits, Task, grade_tasks
 

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.evaluation.files import read_jsonl, write_atomic
+from verl_fgrpo.core.files import read_jsonl, write_atomic
 
-__all__ = ["KINDS", "Problem", "load_problems", "problem_id_of", "save_problems"]
+__all__ = ["KINDS", "Problem", "gold_answers", "load_problems", "problem_id_of", "save_problems"]
 
 KINDS = ("math", "choice", "ifeval", "synlogic", "maze")
 
@@ -51,6 +51,21 @@ class Problem:
 def problem_id_of(prompt: str, answers: Sequence[str]) -> str:
     """An id derived from prompt and gold answer, for files that carry none (verl's dumps): 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps([prompt, list(answers)]).encode()).hexdigest()[:16]
+
+
+def gold_answers(ground_truth: str | Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
+    """Gold answers as a tuple of text.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(ground_truth, Mapping):
+        ground_truth = ground_truth["target"]
+    several = [ground_truth] if isinstance(ground_truth, str) else list(ground_truth)
+    answers = tuple(text for item in several if (text := str(item).strip()))
+    if not answers:
+        raise ValueError(f"ground_truth is {ground_truth!r}, but a reward needs a gold answer; drop such rows")
+    return answers
 
 
 def save_problems(problems: Iterable[Problem], path: Path | str) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from verl_fgrpo.evaluation.files import write_atomic
+from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.evaluation.problems import Problem, load_problems
 from verl_fgrpo.evaluation.prompts import build_prompt
-from verl_fgrpo.evaluation.provenance import provenance
 from verl_fgrpo.evaluation.samples import Sample, SampleStore, Score, ScoreStore, VerdictStore, key_of
 
 __all__ = ["RareDrift", "Scorer", "Trajectory", "build_rare_set", "load_rare_set", "rarest", "score_rare_set"]

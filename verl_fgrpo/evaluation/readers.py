@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.data.benchmarks import iter_rows
+from verl_fgrpo.evaluation.benchmarks import iter_rows
 from verl_fgrpo.evaluation.problems import Problem, problem_id_of
 from verl_fgrpo.evaluation.samples import Sample
 

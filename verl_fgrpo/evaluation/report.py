@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from verl_fgrpo.evaluation.files import write_atomic
-from verl_fgrpo.evaluation.passk import as_counts, pass_at_k, powers_of_two
-from verl_fgrpo.evaluation.provenance import provenance
+from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.passk import as_counts, pass_at_k, powers_of_two
+from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.evaluation.significance import bootstrap_over_problems
 
 __all__ = [

@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TextIO, TypeVar
 
-from verl_fgrpo.evaluation.files import LogWriter, read_log, write_atomic
-from verl_fgrpo.evaluation.provenance import provenance
+from verl_fgrpo.core.files import LogWriter, read_log, write_atomic
+from verl_fgrpo.core.provenance import provenance
 
 __all__ = [
     "VERDICTS",

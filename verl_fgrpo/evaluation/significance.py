@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import hypergeom
 
-from verl_fgrpo.evaluation.passk import as_counts, pass_at_k, pass_at_k_table
+from verl_fgrpo.core.passk import as_counts, pass_at_k, pass_at_k_table
 
 __all__ = ["BootstrapResult", "SubsampleTest", "bootstrap_over_problems", "paired_subsample_test", "subsample_tests"]
 

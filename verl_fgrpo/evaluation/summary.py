@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_fgrpo.data.benchmarks import BENCHMARKS
-from verl_fgrpo.evaluation.passk import pass_at_k, pass_hat_k, powers_of_two
+from verl_fgrpo.core.passk import pass_at_k, pass_hat_k, powers_of_two
+from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
 from verl_fgrpo.evaluation.report import ProblemCounts
 from verl_fgrpo.evaluation.samples import VERDICTS, Sample, SampleStore, Verdict, VerdictStore
 

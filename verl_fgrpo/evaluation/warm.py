@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from verl_fgrpo.evaluation import math_verify_cache
+from verl_fgrpo.evaluation.fast_grading import math_verify_cache
 
 EXPRESSIONS = (
     r"\frac{1}{2}",

@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from verl_fgrpo.core.tail_miss import peak_group_size, tail_miss_probability
 from verl_fgrpo.theory.rollouts import SuccessCounts, danger_report, danger_zone
 from verl_fgrpo.theory.simulation import published_logits
-from verl_fgrpo.theory.tail_miss import peak_group_size, tail_miss_probability
 from verl_fgrpo.theory.update_scale import mean_absolute_advantage
 
 Axes = Any  # matplotlib ships no types that mypy may follow here

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from verl_fgrpo.evaluation.files import read_jsonl, read_log
-from verl_fgrpo.theory.tail_miss import tail_miss_probability
+from verl_fgrpo.core.files import read_jsonl, read_log
+from verl_fgrpo.core.tail_miss import tail_miss_probability
 
 Row = Mapping[str, Any]
 

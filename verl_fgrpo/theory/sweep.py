@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
-from verl_fgrpo.evaluation.files import write_atomic
-from verl_fgrpo.evaluation.provenance import provenance
+from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.theory.simulation import NUM_ACTIONS, NUM_CORRECT, Trajectory, published_logits, simulate_batch
 
 PUBLISHED_GROUP_SIZES = tuple(2**power for power in range(1, 18))  # 2 ... 131,072

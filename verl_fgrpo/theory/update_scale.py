@@ -1,7 +1,7 @@
 """How focal weighting changes the size of an update, and the learning rate that would have the same effect.
 
 Averaged over success rates spread uniformly on [0, 1], `mean_absolute_advantage` at gamma relative to gamma = 0 is
-`verl_fgrpo.focal.update_scale(gamma)`, the learning-rate factor of the paper's low-LR control (App. N).
+`verl_fgrpo.core.focal.update_scale(gamma)`, the learning-rate factor of the paper's low-LR control (App. N).
 """
 
 import math
@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from verl_fgrpo.focal import update_scale
+from verl_fgrpo.core.focal import update_scale
 
 __all__ = ["mean_absolute_advantage", "update_scale"]
 

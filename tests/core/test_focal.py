@@ -1,0 +1,104 @@
+"""The focal math: golden values with the arithmetic in view, then properties."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verl_fgrpo.core.focal import focal_weight, group_codes, success_rate, success_rate_from_advantage, update_scale
+
+
+def test_group_codes_number_groups_in_order_of_first_appearance():
+    codes, labels = group_codes(np.array(["b", "a", "b", "c"], dtype=object))
+    assert codes.tolist() == [0, 1, 0, 2]
+    assert labels == ["b", "a", "c"]
+
+
+def test_success_rate_golden():
+    # group 0 holds rows 0, 2, 3 with one of three correct; group 1 holds row 1, correct
+    scores = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    codes = torch.tensor([0, 1, 0, 0])
+    assert success_rate(scores, codes).tolist() == [1 / 3, 1.0, 1 / 3, 1 / 3]
+
+
+def test_threshold_separates_minus_one_and_one():
+    scores = torch.tensor([1.0, -1.0, -1.0, 1.0])
+    codes = torch.tensor([0, 0, 1, 1])
+    assert success_rate(scores, codes, threshold=0.0).tolist() == [0.5] * 4
+    # with an overlong penalty of up to 1 a correct rollout may score 0.2, a wrong one -2: -0.5 still tells them apart
+    assert success_rate(torch.tensor([0.2, -2.0]), torch.tensor([0, 0]), threshold=-0.5).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("mu", "gamma", "expected"),
+    [
+        (0.0, 0.5, 1.0),  # nothing solved: full weight
+        (0.75, 0.5, 0.5),  # sqrt(1 - 0.75) = sqrt(0.25)
+        (0.75, 1.0, 0.25),
+        (0.75, 2.0, 0.0625),  # 0.25 ** 2
+        (1.0, 0.5, 0.0),
+        (1.0, 0.0, 1.0),  # gamma 0 is the base method also where 0 ** 0 is needed
+    ],
+)
+def test_focal_weight_golden(mu, gamma, expected):
+    assert focal_weight(torch.tensor(mu, dtype=torch.float64), gamma).item() == expected
+
+
+@given(
+    group_size=st.integers(2, 128),
+    data=st.data(),
+    divided_by_std=st.booleans(),
+)
+def test_success_rate_is_recovered_from_the_advantage(group_size, data, divided_by_std):
+    num_correct = data.draw(st.integers(1, group_size - 1))
+    rewards = torch.tensor([1.0] * num_correct + [0.0] * (group_size - num_correct), dtype=torch.float64)
+    advantage = rewards - rewards.mean()
+    if divided_by_std:
+        advantage = advantage / rewards.std()
+    mu = success_rate_from_advantage(advantage, group_size, divided_by_std)
+    np.testing.assert_allclose(mu.numpy(), num_correct / group_size, rtol=1e-12)
+
+
+def test_recovery_golden_values():
+    # N = 8, X = 2, mu = 1/4: A+^2 = 3 * 7/8 = 2.625, A-^2 = (1/3) * 7/8
+    a = torch.tensor([math.sqrt(2.625), -math.sqrt(7 / 24), 0.0], dtype=torch.float64)
+    np.testing.assert_allclose(success_rate_from_advantage(a, 8).numpy(), [0.25, 0.25, 0.0], rtol=1e-12)
+
+
+def test_a_missing_rollout_moves_the_weight_by_under_one_percent():
+    for num_correct in range(1, 7):  # seven of eight rollouts came back
+        rewards = torch.tensor([1.0] * num_correct + [0.0] * (7 - num_correct), dtype=torch.float64)
+        advantage = (rewards - rewards.mean()) / rewards.std()
+        weight = focal_weight(success_rate_from_advantage(advantage, 8), 0.5)
+        np.testing.assert_allclose(weight.numpy(), math.sqrt(1 - num_correct / 7), rtol=0.01)
+
+
+def test_recovery_refuses_a_group_of_one():
+    with pytest.raises(ValueError, match=r"group_size is 1.*rollout\.n"):
+        success_rate_from_advantage(torch.zeros(1), 1)
+
+
+def test_update_scale_of_the_paper():
+    assert update_scale(0.0) == pytest.approx(1.0, abs=1e-15)
+    assert update_scale(0.5) == pytest.approx(0.679, abs=5e-4)  # arXiv 2602.06717 App. N: lr 1e-6 -> 6.8e-7
+    # B(3/2, gamma + 3/2) / B(3/2, 3/2) by direct integration of p^(1/2) (1-p)^(gamma + 1/2)
+    p = (np.arange(200_000) + 0.5) / 200_000
+    for gamma in (0.3, 1.0, 2.0):
+        ratio = np.mean(p**0.5 * (1 - p) ** (gamma + 0.5)) / np.mean((p * (1 - p)) ** 0.5)
+        assert update_scale(gamma) == pytest.approx(ratio, rel=1e-5)
+    with pytest.raises(ValueError, match="gamma is -1"):
+        update_scale(-1.0)
+
+
+@given(
+    mu=st.floats(0, 1),
+    lower=st.floats(0, 4),
+    step=st.floats(0, 4),
+)
+def test_weight_stays_in_the_unit_interval_and_falls_with_gamma(mu, lower, step):
+    rate = torch.tensor(mu, dtype=torch.float64)
+    low, high = focal_weight(rate, lower).item(), focal_weight(rate, lower + step).item()
+    assert 0.0 <= high <= low <= 1.0

@@ -1,0 +1,231 @@
+"""Registration inside verl: names, clashes, loud failures, the doctor, presets, and the built wheel in a Ray worker."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import verl  # noqa: F401  (loads the plugin)
+from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
+
+import verl_fgrpo
+from verl_fgrpo.host.contract import CPU_HOST_SYMBOLS, HOST_SYMBOLS, TRAINER_HOST_SYMBOLS, broken_symbols
+from verl_fgrpo.host.register import _register
+from verl_fgrpo.methods.estimators import BASE_ESTIMATORS
+from verl_fgrpo.methods.losses import BASE_LOSSES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python(code, env=None, cwd=None):
+    """Run `code` in a fresh interpreter; fails with its standard error."""
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"} | (env or {}),
+        timeout=300,
+        cwd=cwd,
+    )
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def test_importing_verl_registers_every_name():
+    assert verl_fgrpo.registration_error is None
+    assert {f"f_{name}" for name in BASE_ESTIMATORS} <= set(ADV_ESTIMATOR_REGISTRY)
+    assert {f"f_{name}" for name in BASE_LOSSES} <= set(POLICY_LOSS_REGISTRY)
+
+
+@pytest.mark.parametrize(("registry", "kind"), [(ADV_ESTIMATOR_REGISTRY, "estimator"), (POLICY_LOSS_REGISTRY, "loss")])
+def test_a_taken_name_raises_and_is_left_alone(registry, kind):
+    def stranger():
+        pass
+
+    before = dict(registry)
+    registry["f_taken"] = stranger
+    try:
+        with pytest.raises(ValueError, match=rf"{kind} name 'f_taken' is taken by .*stranger.*never overwrites"):
+            _register(registry, kind, "f_taken", lambda: None)
+        assert registry["f_taken"] is stranger
+    finally:
+        del registry["f_taken"]
+    assert registry == before
+
+
+def test_importing_the_package_alone_imports_no_verl():
+    python("import sys, verl_fgrpo, verl_fgrpo.core.focal; assert 'verl' not in sys.modules")
+
+
+def test_a_failing_registration_is_loud_and_the_doctor_tells_it(tmp_path):
+    # another plugin that loads first and takes a name of ours
+    (tmp_path / "rival.py").write_text(
+        "from verl.trainer.ppo.core_algos import register_policy_loss\n"
+        "@register_policy_loss('f_vanilla')\n"
+        "def rival_loss(*a, **k):\n    raise NotImplementedError\n"
+    )
+    env = {"VERL_USE_EXTERNAL_MODULES": "rival", "PYTHONPATH": str(tmp_path)}
+    loud = python("import verl", env)
+    assert "ERROR" in loud.stderr and "could not register with verl" in loud.stderr
+    assert "'f_vanilla' is taken by rival.rival_loss" in loud.stderr
+    doctor = subprocess.run(
+        [sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=os.environ | env, timeout=300
+    )
+    assert doctor.returncode == 1
+    assert "registration failed" in doctor.stdout and "'f_vanilla' is taken by rival.rival_loss" in doctor.stdout
+
+
+def test_the_doctor_is_content_with_this_installation():
+    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, timeout=300)
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+    assert "all is well" in doctor.stdout
+    for name in ("f_grpo", "f_vanilla", "focal_sync", "focal_colocate_async", "focal_separate_async"):
+        assert name in doctor.stdout
+
+
+def test_the_doctor_warns_of_a_verl_with_a_focal_weight_of_its_own(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "from dataclasses import make_dataclass\n"
+        "import verl.trainer.config as config\n"
+        "config.AlgoConfig = make_dataclass('AlgoConfig', [('focal_gamma', float, 0.0)], bases=(config.AlgoConfig,))\n"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=env, timeout=300)
+    assert doctor.returncode == 1, doctor.stdout + doctor.stderr
+    assert "a focal weight of its own (algorithm.focal_gamma)" in doctor.stdout and "1 problem(s)" in doctor.stdout
+
+
+def test_the_doctor_notices_a_plugin_that_is_switched_off():
+    env = os.environ | {"VERL_USE_EXTERNAL_PLUGINS": "none"}
+    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=env, timeout=300)
+    assert doctor.returncode == 1
+    assert "VERL_USE_EXTERNAL_PLUGINS is 'none'" in doctor.stdout
+
+
+def test_releases_without_entry_points_load_the_plugin_by_an_environment_variable():
+    """The way for verl before 0.9, tried with entry points switched off."""
+    env = os.environ | {"VERL_USE_EXTERNAL_PLUGINS": "none", "VERL_USE_EXTERNAL_MODULES": "verl_fgrpo.register"}
+    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=env, timeout=300)
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+    assert "it must be set for every Ray worker" in doctor.stdout and "f_grpo" in doctor.stdout
+
+
+def test_every_host_symbol_and_parameter_is_there():
+    assert broken_symbols() == []
+    assert broken_symbols(CPU_HOST_SYMBOLS) == []
+    assert broken_symbols(TRAINER_HOST_SYMBOLS) == []
+
+
+def test_every_module_of_verl_that_the_cpu_path_imports_is_in_the_contract():
+    imported = set()
+    for path in (ROOT / "verl_fgrpo" / "cpu").glob("*.py"):
+        imported |= set(re.findall(r"^from (verl\.[\w.]+) import", path.read_text(), flags=re.MULTILINE))
+    named = {symbol.split(":")[0] for symbol in CPU_HOST_SYMBOLS | HOST_SYMBOLS}
+    public = {"verl.protocol", "verl.utils.config"}  # config and data containers that every verl program uses
+    whole_modules = {"verl.workers.engine.fsdp", "verl.experimental.agent_loop", "verl.trainer.ppo.v1"}
+    assert imported - named - public - whole_modules == set()
+
+
+def test_a_changed_host_is_noticed():
+    changed = {
+        "verl.trainer.ppo.core_algos:compute_policy_loss_vanilla": ("old_log_prob", "renamed"),
+        "verl.trainer.ppo.core_algos:gone": (),
+        "verl.workers.config:ActorConfig.gone": (),
+    }
+    texts = broken_symbols(changed)
+    assert texts[0].endswith("compute_policy_loss_vanilla no longer takes renamed")
+    assert "gone is missing" in texts[1] and "gone is missing" in texts[2]
+
+
+def compose(*overrides):
+    """The config verl's own entry point composes, as plain data."""
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return OmegaConf.to_container(compose("ppo_trainer", overrides=list(overrides)), resolve=True)
+
+
+# arXiv 2602.06717 App. B (clip bounds, aggregation, no KL) and Table 5 (gamma)
+@pytest.mark.parametrize(
+    ("preset", "loss", "low", "high"),
+    [("grpo", "vanilla", 0.2, 0.2), ("dapo", "vanilla", 0.2, 0.28), ("cispo", "cispo", 1.0, 5.0)],
+)
+@pytest.mark.parametrize("inside_the_loss", [False, True])
+def test_presets_set_the_papers_values(preset, loss, low, high, inside_the_loss):
+    config = compose(f"+focal={preset}{'_loss' if inside_the_loss else ''}", "algorithm.focal_gamma=1.0")
+    actor = config["actor_rollout_ref"]["actor"]
+    assert (actor["clip_ratio_low"], actor["clip_ratio_high"]) == (low, high)
+    assert actor["loss_agg_mode"] == "token-mean"
+    assert not actor["use_kl_loss"] and not config["algorithm"]["use_kl_in_reward"]
+    assert config["algorithm"]["focal_gamma"] == 1.0
+    assert config["algorithm"]["norm_adv_by_std_in_grpo"] is True
+    if inside_the_loss:
+        assert config["algorithm"]["adv_estimator"] == "grpo"
+        assert actor["policy_loss"]["loss_mode"] == f"f_{loss}"
+        assert actor["policy_loss"]["_target_"] == "verl_fgrpo.config.FocalPolicyLossConfig"
+        assert actor["policy_loss"]["focal_gamma"] == 1.0
+    else:
+        assert config["algorithm"]["adv_estimator"] == "f_grpo"
+        assert actor["policy_loss"]["loss_mode"] == loss
+
+
+@pytest.mark.parametrize("name", ["unlikeliness", "ds_grpo", "maxrl", "w_reinforce", "passk_training"])
+@pytest.mark.parametrize("cpu_last", [False, True])
+def test_sibling_presets_keep_their_trainer_mode_beside_the_cpu_preset(name, cpu_last):
+    overrides = [f"+focal={name}", "+platform=cpu"]
+    config = compose(*(overrides if cpu_last else reversed(overrides)))
+    assert config["algorithm"]["adv_estimator"] == f"f_{name}" and config["algorithm"]["focal_gamma"] == 0
+    needs_log_probs = name in ("unlikeliness", "ds_grpo")
+    assert config["trainer"]["v1"]["trainer_mode"] == ("focal_sync" if needs_log_probs else "sync")
+
+
+@pytest.mark.parametrize("engine", ["dp", "megatron"])
+def test_presets_compose_with_the_other_engines(engine):
+    config = compose("+focal=dapo_loss", f"model_engine={engine}")
+    assert config["actor_rollout_ref"]["actor"]["policy_loss"]["focal_gamma"] == 0.5
+
+
+def test_the_built_wheel_works_in_a_ray_worker_without_the_checkout(tmp_path):
+    source = tmp_path / "source"  # a copy: building in the checkout would leave a build folder there
+    source.mkdir()
+    shutil.copytree(ROOT / "verl_fgrpo", source / "verl_fgrpo", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(source)],
+        check=True,
+        timeout=300,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)],
+        check=True,
+        timeout=300,
+    )
+    result = python(
+        """
+        import os, pathlib, ray, verl, verl_fgrpo
+
+        @ray.remote(num_cpus=0)
+        def worker():
+            import verl, verl_fgrpo
+            from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
+            names = [n for r in (ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY) for n in r if n.startswith("f_")]
+            preset = pathlib.Path(verl_fgrpo.__file__).parent / "presets" / "focal" / "grpo.yaml"
+            return verl_fgrpo.__file__, verl_fgrpo.registration_error, len(names), preset.exists()
+
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        print(*ray.get(worker.remote()))
+        """,
+        {"PYTHONPATH": str(site)},
+        cwd=tmp_path,
+    )
+    file, error, names, preset = result.stdout.split()[-4:]
+    assert Path(file).is_relative_to(site), f"loaded {file}, not the wheel"
+    assert (error, names, preset) == ("None", "21", "True")

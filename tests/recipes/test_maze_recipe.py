@@ -1,0 +1,124 @@
+"""The main job in miniature: killed in the middle of training, started again, it ends with a complete report."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.verl_start
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(tmp_path, recipe="run_fgrpo_maze.sh", **variables):
+    """A recipe in a process group of its own, with this interpreter."""
+    environment = os.environ | {
+        "PYTHON": sys.executable,
+        "SMOKE": "1",
+        "METHOD": "cispo",
+        "FOCAL_GAMMA": "1.0",
+        "OUT": str(tmp_path / "run"),
+        "DATA": str(tmp_path / "data"),
+        **variables,
+    }
+    return subprocess.Popen(
+        ["bash", str(ROOT / "recipes" / recipe)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def test_killed_and_started_again_the_recipe_ends_with_a_report(tmp_path):
+    process = start(tmp_path)
+    pointers = [tmp_path / "run" / run / "latest_checkpointed_iteration.txt" for run in ("cispo", "f_cispo")]
+    deadline = time.monotonic() + 420
+    while not any(pointer.exists() for pointer in pointers):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0][-4000:]
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)  # the shell alone: its trainers are orphaned and must be found and ended
+    process.wait()
+
+    saved = [pointer.parent for pointer in pointers if pointer.exists()]
+
+    again = start(tmp_path)
+    output, _ = again.communicate(timeout=600)
+    assert again.returncode == 0, output[-4000:]
+
+    for run in saved:  # what had a checkpoint went on after it: the last start did not repeat step 1
+        last_metrics = sorted((run / "logs").glob("*.jsonl"))[-1].read_text()
+        starts = len(list((run / "logs").glob("*.log")))
+        assert starts == 1 or '"step":1,' not in last_metrics
+
+    report = tmp_path / "run" / "report"
+    text = (report / "report.md").read_text()
+    assert "| start model |" in text and "| cispo |" in text and "| f_cispo |" in text
+    assert "Result: pass@8 of cispo went from" in text and text.strip() in output
+    for name in ("pass_at_k.png", "training.png"):
+        assert (report / name).stat().st_size > 10_000
+    with (report / "pass_at_k.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["run"], row["k"]) for row in rows} == {
+        (run, str(k)) for run in ("start model", "cispo", "f_cispo") for k in (1, 2, 4, 8)
+    }
+    assert all(0 <= float(row["value"]) <= 1 for row in rows)
+
+    compared = (tmp_path / "run" / "compare" / "compare.md").read_text()
+    assert "| maze | 1 |" in compared and "| maze | 8 |" in compared
+
+    # the arms differ in one variable
+    differing = {}
+    for run in ("cispo", "f_cispo"):
+        log = sorted((tmp_path / "run" / run / "logs").glob("*.log"))[-1].read_text()
+        command = next(line for line in log.splitlines() if "verl.trainer.main_ppo" in line)
+        named_after_run = ("trainer.default_local_dir=", "trainer.experiment_name=")
+        differing[run] = {word for word in command.split() if not word.startswith(named_after_run)}
+    assert differing["cispo"] ^ differing["f_cispo"] == {"algorithm.focal_gamma=0", "algorithm.focal_gamma=1.0"}
+
+    # other settings in the same folder are refused, in seconds and with both values
+    refused = start(tmp_path, FOCAL_GAMMA="0.5", STEPS="3")
+    output, _ = refused.communicate(timeout=120)
+    assert refused.returncode != 0 and "focal_gamma is '0.5', the run has '1.0'" in output
+    assert json.loads((tmp_path / "run" / "f_cispo" / "settings.json").read_text())["focal_gamma"] == "1.0"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"METHOD": "ppo"}, "METHOD is 'ppo', but it must be grpo, dapo or cispo"),
+        ({"MAZE_SIZE": "8"}, "8"),
+        ({"DEVICE": "tpu"}, "DEVICE is 'tpu', but it must be cpu or cuda"),
+        ({"FOCAL_GAMMA": "-1"}, "FOCAL_GAMMA is '-1'"),
+        ({"GROUP_SIZE": "1"}, "GROUP_SIZE is '1'"),
+        ({"STEPS": "many"}, "STEPS is 'many'"),
+    ],
+)
+def test_wrong_variables_are_refused_before_time_is_spent(tmp_path, variables, message):
+    process = start(tmp_path, **variables)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "error: " in output and message in output
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"METHODS": "f_grpo"}, "METHODS is 'f_grpo', but grpo, the reference of the table, must be among them"),
+        ({"METHODS": "grpo reinforce"}, "METHODS has 'reinforce', but it knows grpo, unlikeliness"),
+        ({"SEEDS": "1 two"}, "SEED is 'two'"),
+    ],
+)
+def test_wrong_variables_of_the_comparison_are_refused_too(tmp_path, variables, message):
+    process = start(tmp_path, recipe="run_maze_methods.sh", **variables)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "error: " in output and message in output
+    assert not (tmp_path / "run").exists()

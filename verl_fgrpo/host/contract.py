@@ -1,0 +1,128 @@
+"""Every symbol of verl that the plugin calls, with the parameters it relies on. The doctor and a test check them."""
+
+import importlib
+import inspect
+from functools import reduce
+from typing import Any
+
+#: releases of verl with which estimators, losses and presets were tried (docs/compatibility.md says how)
+TESTED_VERL = ("0.7.1", "0.8.0", "0.9.0", "0.9.1")
+#: of them, those with which the recipes were tried
+RECIPES_VERL = ("0.9.1",)
+
+_ESTIMATOR = ("token_level_rewards", "response_mask", "index", "config")
+_LOSS = (
+    "old_log_prob",
+    "log_prob",
+    "advantages",
+    "response_mask",
+    "loss_agg_mode",
+    "config",
+    "rollout_is_weights",
+)
+
+_MANAGER = ("config", "tokenizer", "compute_score")
+
+#: "module:attribute" -> parameters (of a callable) or fields (of a dataclass) that must be there
+HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
+    "verl.trainer.ppo.core_algos:ADV_ESTIMATOR_REGISTRY": (),
+    "verl.trainer.ppo.core_algos:POLICY_LOSS_REGISTRY": (),
+    "verl.trainer.ppo.core_algos:get_adv_estimator_fn": ("name_or_enum",),
+    "verl.trainer.ppo.core_algos:get_policy_loss_fn": ("name",),
+    "verl.trainer.ppo.core_algos:compute_grpo_outcome_advantage": (*_ESTIMATOR, "norm_adv_by_std_in_grpo"),
+    "verl.trainer.ppo.core_algos:compute_grpo_vectorized_outcome_advantage": (*_ESTIMATOR, "norm_adv_by_std_in_grpo"),
+    "verl.trainer.ppo.core_algos:compute_grpo_passk_outcome_advantage": (*_ESTIMATOR, "norm_adv_by_std_in_grpo"),
+    "verl.trainer.ppo.core_algos:compute_rloo_outcome_advantage": _ESTIMATOR,
+    "verl.trainer.ppo.core_algos:compute_rloo_vectorized_outcome_advantage": _ESTIMATOR,
+    "verl.trainer.ppo.core_algos:compute_opo_outcome_advantage": _ESTIMATOR,
+    "verl.trainer.ppo.core_algos:compute_gpg_outcome_advantage": _ESTIMATOR,
+    "verl.trainer.ppo.core_algos:compute_reinforce_plus_plus_baseline_outcome_advantage": _ESTIMATOR,
+    "verl.trainer.ppo.core_algos:compute_policy_loss_vanilla": _LOSS,
+    "verl.trainer.ppo.core_algos:compute_policy_loss_cispo": _LOSS,
+    "verl.trainer.ppo.core_algos:compute_policy_loss_gspo": _LOSS,
+    "verl.trainer.ppo.core_algos:compute_policy_loss_sapo": _LOSS,
+    "verl.trainer.ppo.core_algos:compute_policy_loss_geo_mean": _LOSS,
+    "verl.trainer.ppo.core_algos:compute_policy_loss_gpg": _LOSS,
+    "verl.trainer.ppo.core_algos:compute_policy_loss_clip_cov": _LOSS,
+    "verl.trainer.ppo.core_algos:compute_policy_loss_kl_cov": _LOSS,
+    "verl.workers.config:PolicyLossConfig": ("loss_mode", "clip_cov_ratio", "kl_cov_ratio"),
+    "verl.workers.config:ActorConfig": ("rollout_n", "policy_loss", "clip_ratio_low", "clip_ratio_high"),
+    # they call rewards.compute_score; by which argument names, tests/test_host_contract.py tries
+    "verl.experimental.reward_loop.reward_manager.naive:NaiveRewardManager": _MANAGER,
+    "verl.experimental.reward_loop.reward_manager.naive:NaiveRewardManager.run_single": ("data",),
+    "verl.experimental.reward_loop.reward_manager.dapo:DAPORewardManager": _MANAGER,
+    "verl.experimental.reward_loop.reward_manager.dapo:DAPORewardManager.run_single": ("data",),
+}
+
+#: the same for the recipes, which train with the trainer of verl 0.9 and read the files it writes
+RECIPE_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
+    "verl.trainer.main_ppo:main": (),
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._write_generations": (  # the dumps that validation.py reads
+        *("inputs", "outputs", "gts", "scores", "reward_extra_infos_dict", "dump_path", "global_steps"),
+    ),
+    "verl.utils.tracking:Tracking": ("project_name", "experiment_name", "default_backend"),
+}
+
+#: the same for verl_fgrpo/host/trainer_modes.py; verl imports these modules, and TransferQueue, only for a run
+TRAINER_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
+    "verl.trainer.ppo.v1.trainer_base:register_trainer": ("name",),
+    "verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY": (),
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer": ("config",),
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_advantage": ("batch", "metrics"),
+    "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync": ("config",),
+    "verl.trainer.ppo.v1.trainer_colocate_async:PPOTrainerColocateAsync": ("config",),
+    "verl.trainer.ppo.v1.trainer_separate_async:PPOTrainerSeparateAsync": ("config",),
+    "transfer_queue:kv_batch_get": ("keys", "partition_id", "select_fields"),
+    "transfer_queue:KVBatchMeta": ("keys", "tags", "partition_id"),
+}
+
+#: the same for verl_fgrpo/cpu, which reaches deeper into verl; needed only with VERL_PLATFORM=cpu
+CPU_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
+    "verl.plugin.platform.platform_manager:PlatformRegistry": (),
+    "verl.plugin.platform.platform_base:PlatformBase": (),
+    "verl.utils.distributed:initialize_global_process_group_ray": ("timeout_second", "backend"),
+    "verl.utils.torch_functional:logprobs_from_logits_naive": ("logits", "labels"),
+    "verl.utils.tensordict_utils:list_of_dict_to_tensordict": (),
+    "verl.workers.engine.base:EngineRegistry": (),
+    "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead": (),
+    "verl.workers.engine.fsdp.transformer_impl:logprobs_from_logits": (),
+    "verl.workers.rollout.base:BaseRollout": ("config", "model_config", "device_mesh"),
+    "verl.workers.rollout.base:_ROLLOUT_REGISTRY": (),
+    "verl.workers.rollout.replica:RolloutReplica": (),
+    "verl.workers.rollout.replica:RolloutReplicaRegistry": (),
+    "verl.workers.rollout.replica:TokenOutput": ("token_ids", "log_probs"),
+    "verl.workers.rollout.llm_server:LLMServerClient": (),
+    "verl.experimental.agent_loop.agent_loop:_agent_loop_registry": (),
+    "verl.experimental.agent_loop.agent_loop:DictConfigWrap": ("config",),
+    "verl.experimental.agent_loop.agent_loop:ToolListWrap": (),
+    "verl.experimental.reward_loop.reward_loop:RewardLoopWorker": (),
+    "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopManagerTQ": (),
+    "verl.trainer.ppo.v1.agent_loop_tq:tq": (),
+    "verl.trainer.ppo.v1.agent_loop_tq:list_of_dict_to_tensordict": (),
+    "verl.trainer.ppo.v1.replay_buffer:ReplayBuffer": ("trainer_mode", "sampler_kwargs", "poll_interval"),
+}
+
+
+def broken_symbols(symbols: dict[str, tuple[str, ...]] = HOST_SYMBOLS) -> list[str]:
+    """Say what of `symbols` the installed verl lacks.
+
+    Args:
+        symbols: "module:attribute" (or "module:class.method") to the parameter names that must be there.
+
+    Returns:
+        One sentence per missing symbol or parameter; empty when all is there.
+    """
+    broken = []
+    for symbol, parameters in symbols.items():
+        module, attribute = symbol.split(":")
+        try:
+            host: Any = reduce(getattr, attribute.split("."), importlib.import_module(module))
+        except (ImportError, AttributeError) as error:
+            broken.append(f"{symbol} is missing: {error}")
+            continue
+        if not parameters:
+            continue
+        absent = [name for name in parameters if name not in inspect.signature(host).parameters]
+        if absent:
+            broken.append(f"{symbol} no longer takes {', '.join(absent)}")
+    return broken

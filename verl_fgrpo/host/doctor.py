@@ -1,0 +1,127 @@
+"""The doctor: `python -m verl_fgrpo` says whether the plugin works with the installed verl, and why not."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from typing import Any
+
+import verl_fgrpo
+from verl_fgrpo.host.contract import (
+    CPU_HOST_SYMBOLS,
+    HOST_SYMBOLS,
+    RECIPE_HOST_SYMBOLS,
+    TESTED_VERL,
+    TRAINER_HOST_SYMBOLS,
+    broken_symbols,
+)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _ours(registry: dict[str, Any]) -> str:
+    """The names in a registry of verl under which this package registered something."""
+    return " ".join(sorted(name for name, function in registry.items() if hasattr(function, "__verl_fgrpo__")))
+
+
+def check() -> list[str]:
+    """Print what is installed and registered.
+
+    Returns:
+        The problems found, each with its remedy; empty when all is well.
+    """
+    problems = []
+    print(f"verl_fgrpo {verl_fgrpo.__version__}, Python {platform.python_version()}")
+    for package in ("verl", "torch", "ray", "transformers", "hydra-core", "TransferQueue", "vllm", "sglang"):
+        print(f"  {package:<14} {_version(package) or 'not installed'}")
+
+    verl_version = _version("verl")
+    if verl_version is None:
+        return ["verl is not installed; install the release you train with, e.g. pip install verl==0.9.1"]
+    if verl_version not in TESTED_VERL:
+        print(f"note: verl {verl_version} is not among the releases we tested ({', '.join(TESTED_VERL)})")
+
+    policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip()
+    entry_points = list(importlib.metadata.entry_points(group="verl.plugins", name="verl_fgrpo"))
+    print(f"entry point      {entry_points[0].value if entry_points else 'missing'}")
+    print(f"VERL_PLATFORM    {os.environ.get('VERL_PLATFORM', '(not set)')}")
+    modules = os.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",")
+    if "verl_fgrpo.register" in (module.strip() for module in modules):
+        print("VERL_USE_EXTERNAL_MODULES names verl_fgrpo.register; it must be set for every Ray worker, too")
+    elif not entry_points:
+        problems.append(
+            "the entry point verl.plugins:verl_fgrpo is missing, so verl does not load the plugin; "
+            "install the package (pip install verl-fgrpo, or pip install -e . in a checkout)"
+        )
+    elif policy != "auto" and "verl_fgrpo" not in policy.split(","):
+        problems.append(
+            f"VERL_USE_EXTERNAL_PLUGINS is {policy!r}, which leaves verl_fgrpo out; unset it or add verl_fgrpo to it"
+        )
+
+    import verl  # noqa: F401  (loads the plugin)
+
+    if verl_fgrpo.registration_error == "not loaded":
+        problems.append(
+            "verl was imported but did not load verl_fgrpo.register; see the points above. Releases before 0.9 load "
+            "no entry points: set VERL_USE_EXTERNAL_MODULES=verl_fgrpo.register for the driver and for every Ray worker"
+        )
+        return problems
+    if verl_fgrpo.registration_error is not None:
+        problems.append(f"registration failed:\n{verl_fgrpo.registration_error}")
+
+    symbols = HOST_SYMBOLS
+    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+        symbols = symbols | CPU_HOST_SYMBOLS
+    has_trainers = False
+    if _version("TransferQueue") is None:
+        print("note: TransferQueue is not installed, so verl's trainers and our trainer modes cannot run")
+    elif broken_symbols({"verl.trainer.ppo.v1.trainer_base:register_trainer": ()}):
+        print("note: this verl has no trainer modes (they came with 0.9), so focal_sync and the like are missing")
+    else:
+        has_trainers = True
+        symbols = symbols | TRAINER_HOST_SYMBOLS
+    problems += [
+        f"{text}; this verl_fgrpo does not fit this verl: use one of {', '.join(TESTED_VERL)}"
+        for text in broken_symbols(symbols)
+    ]
+    if not broken_symbols({"verl.trainer.config:AlgoConfig": ("focal_gamma",)}):
+        problems.append(
+            "this verl has a focal weight of its own (algorithm.focal_gamma), which f_ estimators and f_ losses would "
+            "meet as a second one; use adv_estimator=grpo algorithm.focal_gamma=0.5 there, or a verl without it"
+        )
+    for text in broken_symbols(RECIPE_HOST_SYMBOLS):
+        print(f"note: the recipes do not run with this verl: {text}")
+    if not problems:
+        from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
+
+        print("estimators       " + _ours(ADV_ESTIMATOR_REGISTRY))
+        print("policy losses    " + _ours(POLICY_LOSS_REGISTRY))
+    if not problems and has_trainers:
+        from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+
+        from verl_fgrpo.host.trainer_modes import MODES
+
+        absent = [name for name, trainer in MODES.items() if TRAINER_REGISTRY.get(name) is not trainer]
+        if absent or verl_fgrpo.registration_error is not None:
+            problems.append(f"trainer modes are missing ({', '.join(absent)}):\n{verl_fgrpo.registration_error}")
+        else:
+            print("trainer modes    " + " ".join(MODES))
+    return problems
+
+
+def main() -> int:
+    """Run the checks; 0 if the plugin works, 1 if not."""
+    problems = check()
+    for problem in problems:
+        print(f"PROBLEM: {problem}")
+    print("all is well" if not problems else f"{len(problems)} problem(s)")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""What the method does during training, as metrics for verl's log. Pure functions; docs/monitoring.md explains them."""
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from verl_fgrpo.core.passk import pass_at_k, powers_of_two
+
+#: Share of a prompt's correct probability that `focal/tail_miss_risk` calls rare: a mode of one in ten correct answers.
+RARE_SHARE = 0.1
+QUANTILES = (10, 25, 50, 75, 90)
+
+
+def tail_miss_estimate(num_correct: ArrayLike, group_size: ArrayLike, rare_share: float = RARE_SHARE) -> np.ndarray:
+    """Unbiased estimate, from one group, of its probability to be active and yet show no rare correct solution.
+
+        1[0 < X < N] * (1 - rho)^X
+
+    Source: derived from Lemma 3.1 of arXiv 2602.06717. Each correct rollout is rare with probability rho = tau / mu, so
+    the expectation over X ~ Binomial(N, mu) is (1 - tau)^N - (mu - tau)^N - (1 - mu)^N: the lemma's probability, for
+    any mu. Putting the observed X / N into the lemma instead would be biased for small groups.
+
+    Args:
+        num_correct: X, whole numbers, one per group.
+        group_size: N, broadcast against X.
+        rare_share: rho, the share of the correct probability that is rare, 0 <= rho <= 1.
+
+    Returns:
+        float64 array, one estimate per group.
+
+    Raises:
+        ValueError: rare_share outside [0, 1].
+    """
+    if not 0 <= rare_share <= 1:
+        raise ValueError(f"rare_share is {rare_share}, but it is a share of the correct probability: 0 to 1")
+    x, n = np.asarray(num_correct, dtype=np.float64), np.asarray(group_size, dtype=np.float64)
+    return np.asarray(np.where((x > 0) & (x < n), (1.0 - rare_share) ** x, 0.0))
+
+
+def group_metrics(num_correct: ArrayLike, group_size: ArrayLike, rare_share: float = RARE_SHARE) -> dict[str, float]:
+    """Metrics of a step that need only the number of correct rollouts of every group.
+
+    Args:
+        num_correct: (G,) X of every group, whole numbers.
+        group_size: (G,) N of every group, at least 1; groups may have lost a rollout.
+        rare_share: see `tail_miss_estimate`.
+
+    Returns:
+        With mu = X / N, each a mean over groups unless said otherwise:
+        `focal/active_share` (0 < mu < 1), `focal/all_correct_share`, `focal/all_wrong_share`;
+        `focal/success_rate/p10` ... `p90` (quantiles over groups, linearly interpolated);
+        `focal/tail_miss_risk` (`tail_miss_estimate`);
+        `focal/train_pass@k` for k = 1, 2, 4, ... and the largest N (unbiased; over groups of at least k rollouts).
+        Empty without groups.
+    """
+    x, n = np.asarray(num_correct), np.asarray(group_size)
+    if n.size == 0:
+        return {}
+    metrics = {
+        "focal/active_share": float(np.mean((x > 0) & (x < n))),
+        "focal/all_correct_share": float(np.mean(x == n)),
+        "focal/all_wrong_share": float(np.mean(x == 0)),
+        "focal/tail_miss_risk": float(np.mean(tail_miss_estimate(x, n, rare_share))),
+    }
+    for percent, value in zip(QUANTILES, np.percentile(x / n, QUANTILES), strict=True):
+        metrics[f"focal/success_rate/p{percent}"] = float(value)
+    largest = int(n.max())
+    for k in sorted({*powers_of_two(largest), largest}):
+        enough = n >= k
+        metrics[f"focal/train_pass@{k}"] = float(np.mean(pass_at_k(n[enough], x[enough], k)))
+    return metrics
+
+
+def count_groups(correct: torch.Tensor, codes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Number of correct rollouts and size of every group.
+
+    Args:
+        correct: (B,) bool.
+        codes: (B,) int64 group number 0 .. G - 1, from `focal.group_codes`.
+
+    Returns:
+        X and N, (G,) int64 each.
+    """
+    num_correct = torch.bincount(codes, weights=correct.to(codes.device, torch.float64)).to(torch.int64)
+    return num_correct.cpu().numpy(), torch.bincount(codes).cpu().numpy()
+
+
+def weight_metrics(
+    weight: torch.Tensor, magnitude: torch.Tensor, codes: torch.Tensor, padding: torch.Tensor | None = None
+) -> dict[str, float]:
+    """What the focal weight did to the advantages of a step.
+
+        focal/weight_mean  = mean over groups of g
+        focal/update_scale = sum_i g_i |A_i| / sum_i |A_i|,  summed over rollouts and their response tokens
+
+    Args:
+        weight: (B,) focal weight g of every rollout, the same within a group.
+        magnitude: (B,) sum over a rollout's response tokens of |A| before weighting.
+        codes: (B,) int64 group number, from `focal.group_codes`.
+        padding: (B,) bool, rows that are no rollouts; default none.
+
+    Returns:
+        The two metrics; without an active group `focal/update_scale` is 0 / 0 and left out.
+    """
+    keep = torch.ones_like(codes, dtype=torch.bool) if padding is None else ~padding.cpu()
+    g, size, codes = weight.double().cpu()[keep], magnitude.double().cpu()[keep], codes.cpu()[keep]
+    if len(codes) == 0:
+        return {}
+    rows = torch.bincount(codes)
+    per_group = torch.bincount(codes, weights=g) / rows
+    metrics = {"focal/weight_mean": per_group[rows > 0].mean().item()}
+    total = size.sum().item()
+    if total > 0:
+        metrics["focal/update_scale"] = (g * size).sum().item() / total
+    return metrics

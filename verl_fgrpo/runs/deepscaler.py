@@ -1,0 +1,242 @@
+"""Training file for verl from DeepScaleR: one row per problem, prompts that fit, counts told at every step.
+
+Source: arXiv 2602.06717, L.1: rows over 1,024 tokens and duplicates with conflicting answers are dropped;
+39,202 are left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.provenance import provenance
+from verl_fgrpo.evaluation.benchmarks import answers_of, prompt_of, read_rows
+from verl_fgrpo.evaluation.problems import Problem, problem_id_of
+from verl_fgrpo.evaluation.prompts import build_prompt
+
+__all__ = ["HUB_ID", "PAPER_ROWS", "Counts", "prepare", "select", "verl_row"]
+
+HUB_ID = "agentica-org/DeepScaleR-Preview-Dataset"
+PAPER_ROWS = 39_202
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows left after each step, in the order of the steps.
+
+    Attributes:
+        read: rows of the source.
+        with_answer: with a problem and a gold answer.
+        consistent: rows whose problem has one answer throughout the source.
+        unique: one row per problem.
+        fitting: prompt within the token limit. These are written.
+        unparsable_gold: of them, those whose gold answer math-verify cannot parse; kept, but they are never rewarded.
+    """
+
+    read: int
+    with_answer: int
+    consistent: int
+    unique: int
+    fitting: int
+    unparsable_gold: int
+
+    def describe(self) -> str:
+        """The counts as text, compared with the paper's."""
+        return (
+            f"{self.read:,} rows read\n"
+            f"{self.with_answer:,} with problem and answer ({self.read - self.with_answer:,} without dropped)\n"
+            f"{self.consistent:,} consistent: {self.with_answer - self.consistent:,} rows of problems with conflicting "
+            "answers dropped\n"
+            f"{self.unique:,} problems ({self.consistent - self.unique:,} repetitions dropped)\n"
+            f"{self.fitting:,} with a prompt within the limit ({self.unique - self.fitting:,} longer ones dropped); "
+            f"the paper has {PAPER_ROWS:,}, so {self.fitting - PAPER_ROWS:+,}\n"
+            f"{self.unparsable_gold:,} of them have a gold answer that math-verify cannot parse: never rewarded, kept"
+        )
+
+
+def select(
+    rows: Iterable[Mapping[str, Any]],
+    prompt_tokens: Callable[[str], int],
+    max_tokens: int,
+    equal: Callable[[str, str], bool],
+    parsable: Callable[[str], bool],
+    progress: bool = True,
+) -> tuple[list[tuple[str, str]], Counts]:
+    """(problem, gold answer) of every row to train on, in the order of first appearance, and the counts.
+
+    Problems are the same if their text is, apart from white space. Their answers conflict if two spellings are not
+    `equal`; then all rows of the problem go. Otherwise the first spelling stays.
+
+    Args:
+        rows: with the columns of the usual releases (problem, answer) or verl's schema.
+        prompt_tokens: tokens of the whole prompt, system prompt and chat template included.
+        max_tokens: longest prompt kept.
+        equal: whether two different spellings are the same answer.
+        parsable: whether a gold answer can be graded.
+        progress: show a bar.
+    """
+    from tqdm import tqdm
+
+    read = 0
+    spellings: dict[str, list[str]] = defaultdict(list)
+    texts: dict[str, str] = {}
+    for row in rows:
+        read += 1
+        try:
+            problem, answers = prompt_of(row).strip(), answers_of(row)
+        except ValueError:
+            continue
+        if not problem or len(answers) != 1:
+            continue
+        key = " ".join(problem.split())
+        texts.setdefault(key, problem)
+        spellings[key].append(answers[0])
+    with_answer = sum(map(len, spellings.values()))
+
+    kept = []
+    consistent = 0
+    for key, found in spellings.items():
+        if all(other == found[0] or equal(found[0], other) for other in dict.fromkeys(found[1:])):
+            consistent += len(found)
+            kept.append((texts[key], found[0]))
+    unique = len(kept)
+    bar = tqdm(kept, desc="counting tokens", unit="problem", disable=not progress)
+    kept = [(problem, answer) for problem, answer in bar if prompt_tokens(problem) <= max_tokens]
+    bar = tqdm(kept, desc="parsing answers", unit="problem", disable=not progress)
+    unparsable = sum(not parsable(answer) for _, answer in bar)
+    return kept, Counts(read, with_answer, consistent, unique, len(kept), unparsable)
+
+
+def verl_row(source: str, index: int, problem: str, answers: Sequence[str], preset: str, split: str) -> dict[str, Any]:
+    """One row in verl's schema; the chat template is applied by verl, with the arguments of the recipe."""
+    prompt = build_prompt(preset, Problem(source, "", problem, "math", tuple(answers)))
+    return {
+        "data_source": source,
+        "prompt": list(prompt.messages),
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": answers[0] if split == "train" else list(answers)},
+        "extra_info": {"split": split, "index": index, "problem_id": problem_id_of(problem, list(answers))},
+    }
+
+
+def prepare(
+    out: Path,
+    model: str,
+    preset: str,
+    source: Path | None = None,
+    validation: Sequence[Path] = (),
+    max_tokens: int = 1024,
+    progress: bool = True,
+) -> Counts:
+    """Write OUT/train.parquet, with `validation` OUT/val.parquet, and OUT/manifest.json with counts and provenance.
+
+    Args:
+        out: folder.
+        model: folder or hub id whose tokenizer and chat template count the tokens.
+        preset: prompt preset, see `evaluation.prompts`.
+        source: a local .json, .jsonl or .parquet file; DeepScaleR from the hub without one.
+        validation: benchmark files of `prepare_data.py benchmarks`; problems graded by math-verify are taken.
+        max_tokens: longest prompt kept.
+        progress: show bars.
+
+    Raises:
+        ValueError: no row is left, or a validation file without math problems.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    if not tokenizer.chat_template:
+        raise ValueError(f"the tokenizer of {model} has no chat template, which verl needs for prompts")
+    arguments = build_prompt(preset, Problem("", "", "?", "math", ("0",))).template
+
+    def prompt_tokens(problem: str) -> int:
+        messages = build_prompt(preset, Problem("", "", problem, "math", ("0",))).messages
+        text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **arguments)
+        return len(tokenizer(text, add_special_tokens=False).input_ids)
+
+    rows = read_rows(source) if source is not None else _from_hub()
+    kept, counts = select(rows, prompt_tokens, max_tokens, _equal, _parsable, progress)
+    if not kept:
+        raise ValueError(f"no problem is left of {source or HUB_ID}:\n{counts.describe()}")
+    _write(out / "train.parquet", [verl_row("deepscaler", i, p, [a], preset, "train") for i, (p, a) in enumerate(kept)])
+    benchmarks = _validation_rows(validation, preset, prompt_tokens, max_tokens)
+    if benchmarks:
+        _write(out / "val.parquet", benchmarks)
+    manifest = {
+        "source": str(source.name) if source is not None else HUB_ID,
+        "counts": asdict(counts),
+        "paper_rows": PAPER_ROWS,
+        "validation_rows": len(benchmarks),
+        "model": model,
+        "preset": preset,
+        "chat_template_arguments": arguments,
+        "chat_template_sha256": hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest(),
+        "max_tokens": max_tokens,
+        "provenance": provenance(("transformers", "math-verify", "datasets")),
+    }
+    write_atomic(out / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    return counts
+
+
+def _validation_rows(
+    files: Sequence[Path], preset: str, prompt_tokens: Callable[[str], int], max_tokens: int
+) -> list[dict[str, Any]]:
+    from verl_fgrpo.evaluation.problems import load_problems
+
+    problems = [problem for problem in load_problems(files) if problem.kind == "math"] if files else []
+    if files and not problems:
+        raise ValueError(
+            f"none of {', '.join(map(str, files))} holds math problems; see prepare_data.py benchmarks --list"
+        )
+    long = [problem.key for problem in problems if prompt_tokens(problem.prompt) > max_tokens]
+    if long:
+        raise ValueError(
+            f"{len(long)} validation problems have prompts over {max_tokens} tokens (first: {long[0]}), and leaving "
+            "them out would change the benchmark; raise --max-tokens and MAX_PROMPT_LENGTH"
+        )
+    return [
+        verl_row(problem.benchmark, index, problem.prompt, problem.answers, preset, "test")
+        for index, problem in enumerate(problems)
+    ]
+
+
+def _equal(one: str, other: str) -> bool:
+    from math_verify import parse, verify
+
+    return bool(verify(parse(f"\\boxed{{{one}}}"), parse(f"\\boxed{{{other}}}")))
+
+
+def _parsable(answer: str) -> bool:
+    from math_verify import parse
+
+    return bool(parse(f"\\boxed{{{answer}}}"))
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def _from_hub() -> Iterable[Mapping[str, Any]]:
+    from datasets import load_dataset
+
+    try:
+        rows: Iterable[Mapping[str, Any]] = load_dataset(HUB_ID, split="train")
+    except Exception as error:
+        raise RuntimeError(
+            f"cannot load {HUB_ID} ({type(error).__name__}: {str(error)[:300]}); without a network, download it "
+            "elsewhere and give --source FILE"
+        ) from error
+    return rows

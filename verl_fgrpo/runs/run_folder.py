@@ -1,0 +1,160 @@
+"""The folder of one verl run: claim it for one set of settings, tell how far it is, watch it, survive being killed.
+
+RUN/settings.json                        what the run was started with; other settings are refused
+RUN/global_step_*/                       verl's checkpoints
+RUN/latest_checkpointed_iteration.txt    verl's pointer to the newest one
+RUN/logs/*.jsonl, *.log                  verl's metrics and console output, one file per start (verl overwrites)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from verl_fgrpo.core.files import write_atomic
+
+POINTER = "latest_checkpointed_iteration.txt"
+
+
+def claim(run: Path, settings: Mapping[str, str]) -> None:
+    """Note the settings in a new run folder, or check that an old one has the same.
+
+    Raises:
+        ValueError: the folder holds a run with other settings; resuming it would mix two experiments.
+    """
+    note = run / "settings.json"
+    if note.exists():
+        found = json.loads(note.read_text())
+        differing = [
+            f"{key} is {settings.get(key)!r}, the run has {found.get(key)!r}"
+            for key in sorted({*found, *settings})
+            if found.get(key) != settings.get(key)
+        ]
+        if differing:
+            raise ValueError(
+                f"{run} holds a run with other settings ({'; '.join(differing)}), and resuming would mix the two; "
+                "use another OUT, the old settings, or delete the folder"
+            )
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    write_atomic(note, json.dumps(dict(settings), indent=2, sort_keys=True) + "\n")
+
+
+def last_checkpoint(run: Path) -> int:
+    """Step of the newest complete checkpoint, 0 without one.
+
+    verl writes its pointer last, but not atomically: a kill in between leaves it empty, and verl would fail on
+    it. Then it is written anew for the newest complete folder, or removed if there is none.
+    """
+    pointer = run / POINTER
+    try:
+        step = int(pointer.read_text())
+    except FileNotFoundError:
+        return 0
+    except ValueError:
+        complete = [
+            int(path.name.removeprefix("global_step_"))
+            for path in run.glob("global_step_*")
+            if (path / "data.pt").exists() and any((path / "actor").glob("model_world_size_*"))
+        ]
+        if not complete:
+            pointer.unlink()
+            return 0
+        step = max(complete)
+        write_atomic(pointer, str(step))
+    return step
+
+
+def stop_leftovers(run: Path, timeout: float = 60.0) -> int:
+    """End trainers of an earlier start that still write to this folder (their shell was killed); returns how many."""
+    import psutil
+
+    marker = f"trainer.default_local_dir={run.resolve()}"
+    leftovers = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if marker in (process.info["cmdline"] or []) and process.is_running()
+    ]
+    family = {child for process in leftovers for child in process.children(recursive=True)} | set(leftovers)
+    for process in family:
+        try:
+            process.terminate()
+        except psutil.NoSuchProcess:
+            continue
+    _, alive = psutil.wait_procs(list(family), timeout=min(timeout, 10.0))
+    for process in alive:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(alive, timeout=timeout)
+    return len(leftovers)
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """verl's metrics of all starts, one row per step (`step`, `data`); of a step run twice the later counts."""
+    rows: dict[int, dict[str, Any]] = {}
+    for path in sorted((run / "logs").glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # the line being written when the run was killed
+                continue
+            rows[row["step"]] = row
+    return [rows[step] for step in sorted(rows)]
+
+
+def watch(runs: Sequence[Path], steps: int, pids: Sequence[int], poll: float = 1.0) -> list[Path]:
+    """Show one progress bar per run until its process ends.
+
+    Args:
+        runs: run folders.
+        steps: total steps of each.
+        pids: process of each run.
+        poll: seconds between looks.
+
+    Returns:
+        The runs whose process ended before the last step.
+    """
+    import psutil
+    from tqdm import tqdm
+
+    interval = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no line a second
+    bars = [
+        tqdm(
+            total=steps,
+            desc=f"{run.name:>8}",
+            position=i,
+            initial=last_checkpoint(run),
+            unit="step",
+            mininterval=interval,
+            maxinterval=2 * interval,
+        )
+        for i, run in enumerate(runs)
+    ]
+    running = set(range(len(runs)))
+    while running:
+        time.sleep(poll)
+        for i in sorted(running):
+            rows = read_metrics(runs[i])
+            if rows and rows[-1]["step"] > bars[i].n:
+                score = rows[-1]["data"].get("critic/score/mean")
+                if score is not None:
+                    bars[i].set_postfix_str(f"reward {score:.2f}", refresh=False)
+                bars[i].update(int(rows[-1]["step"]) - bars[i].n)
+            if not _alive(psutil, pids[i]):
+                running.discard(i)
+    for bar in bars:
+        bar.close()
+    return [run for run in runs if last_checkpoint(run) < steps]
+
+
+def _alive(psutil: Any, pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,143 @@
+"""Everything the maze experiment needs before RL, in one folder and restartable.
+
+train.parquet, val.parquet   verl's data files; val holds the held-out mazes
+start_model/                 Hugging Face folder: model, tokenizer, manifest.json
+example.png                  held-out mazes with answers of the start model
+settings.json                what was asked for, written first
+manifest.json                lengths and versions, written last: the folder is complete
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verl_fgrpo.core.provenance import provenance
+from verl_fgrpo.tasks.maze.dataset import (
+    check_disjoint,
+    fingerprint,
+    make_splits,
+    prompt_length,
+    read_parquet,
+    response_limit,
+    write_parquet,
+)
+from verl_fgrpo.tasks.maze.manifest import write_json
+from verl_fgrpo.tasks.maze.mazes import Maze, check_size, solve
+from verl_fgrpo.tasks.maze.render import save_figure
+from verl_fgrpo.tasks.maze.sampling import sample_answers
+from verl_fgrpo.tasks.maze.sft import SftSettings, load_model, train_start_model
+
+
+@dataclass(frozen=True)
+class MazeSettings:
+    """What decides the contents of the folder; counts are mazes, `min_path` is in actions."""
+
+    size: int = 7
+    train: int = 5_000
+    heldout: int = 256
+    min_path: int = 2
+    corners: bool = False
+    seed: int = 0
+    sft: SftSettings = field(default_factory=SftSettings)
+
+    def __post_init__(self) -> None:
+        check_size(self.size)
+
+
+def prepare(
+    out: Path, settings: MazeSettings, device: str = "cpu", progress: bool = True, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Makes what is missing in `out` and returns the manifest.
+
+    Called again with the same settings on a complete folder it does nothing; after an interruption it goes on where
+    it was.
+
+    Raises:
+        ValueError: `out` was begun with other settings.
+    """
+    wanted = json.loads(json.dumps(asdict(settings)))
+    settings_file, manifest_file = out / "settings.json", out / "manifest.json"
+    if settings_file.exists():
+        found = json.loads(settings_file.read_text())
+        if differing := _differences(found, wanted):
+            raise ValueError(
+                f"{out} was made with {differing}: one folder holds one setting; choose another --out, the old "
+                "settings, or delete the folder"
+            )
+    if manifest_file.exists():
+        say(f"already there: {out}")
+        manifest: dict[str, Any] = json.loads(manifest_file.read_text())
+        return manifest
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(settings_file, wanted)
+
+    train_file, val_file = out / "train.parquet", out / "val.parquet"
+    if not (train_file.exists() and val_file.exists()):
+        say(f"mazes: {settings.train} for training, {settings.heldout} held out, {settings.size} x {settings.size}")
+        rng = np.random.default_rng(settings.seed)
+        train, heldout = make_splits(
+            settings.size, settings.train, settings.heldout, rng, settings.min_path, settings.corners
+        )
+        write_parquet(train, train_file, "train")
+        write_parquet(heldout, val_file, "val")
+    train, heldout = read_parquet(train_file), read_parquet(val_file)
+    check_disjoint(train, heldout)
+    limit = response_limit([*train, *heldout])
+
+    train_start_model(train, out / "start_model", settings.sft, device, progress=progress)
+    if not (out / "example.png").exists():
+        save_figure(
+            example_panels(load_model(out / "start_model", device), heldout, limit, settings.seed), out / "example.png"
+        )
+    write_json(
+        manifest_file,
+        {
+            "settings": wanted,
+            "device": device,
+            "prompt_tokens": prompt_length(train[0]),
+            "response_limit": limit,
+            "mean_answer_tokens": round(float(np.mean([len(solve(maze)) + 1 for maze in heldout])), 2),
+            "mazes": {"train": fingerprint(train), "val": fingerprint(heldout)},
+            **provenance(),
+        },
+    )
+    say(f"done: {out}")
+    return json.loads(manifest_file.read_text())  # type: ignore[no-any-return]
+
+
+def example_panels(
+    model: Any, mazes: Sequence[Maze], max_tokens: int, seed: int, n: int = 16
+) -> list[tuple[str, Maze, Mapping[str, Sequence[str]]]]:
+    """Three of the first 24 mazes that the model solves sometimes, with the right and up to two wrong answers.
+
+    With fewer than three such mazes the remaining panels show the target path alone.
+    """
+    panels: list[tuple[str, Maze, Mapping[str, Sequence[str]]]] = []
+    mazes = mazes[:24]
+    for maze, answers in zip(mazes, sample_answers(model, mazes, n, max_tokens, seed), strict=True):
+        wrong = sorted({a.text for a in answers if not a.is_correct(maze)}, key=len, reverse=True)
+        correct = sum(a.is_correct(maze) for a in answers)
+        if correct and wrong:
+            paths = {"right": solve(maze)} | {f"wrong {i + 1}": text.split() for i, text in enumerate(wrong[:2])}
+            panels.append((f"{correct} of {n} samples right", maze, paths))
+        if len(panels) == 3:
+            return panels
+    return panels + [("target path", maze, {"target": solve(maze)}) for maze in mazes[: 3 - len(panels)]]
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> str:
+    """Settings that differ, as `name = found (asked: wanted)`."""
+    parts = []
+    for key in sorted({*found, *wanted}):
+        a, b = found.get(key), wanted.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            parts.append(_differences(a, b, f"{prefix}{key}."))
+        elif a != b:
+            parts.append(f"{prefix}{key} = {a} (asked: {b})")
+    return ", ".join(part for part in parts if part)

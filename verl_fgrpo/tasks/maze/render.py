@@ -1,0 +1,83 @@
+"""Mazes and paths for people to look at: as text for a terminal, as a matplotlib figure for a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from verl_fgrpo.tasks.maze.mazes import WALL, Maze, walk
+
+ARROWS = {"UP": "↑", "DOWN": "↓", "LEFT": "←", "RIGHT": "→"}
+# Blue for right, then clearly different hues (Okabe-Ito, readable with colour blindness).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def to_text(maze: Maze, actions: Sequence[str] = ()) -> str:
+    """The maze in block characters, S and G marked, and the path as arrows; hitting a wall ends it.
+
+    Each position is two characters wide, so that it looks square in a terminal.
+    """
+    signs = {position: "  " for position in maze.open_positions}
+    positions = walk(maze, actions)
+    for here, action in zip(positions, actions, strict=False):
+        signs[here] = ARROWS.get(action, "?") + " "
+    signs[maze.start] = "S" + signs[maze.start][0]
+    signs[maze.goal] = "G" + signs[maze.goal][0]
+    return "\n".join(
+        "".join("██" if token == WALL else signs[(r, c)] for c, token in enumerate(row)).rstrip(" ")
+        for r, row in enumerate(maze.grid)
+    )
+
+
+def draw(maze: Maze, paths: Mapping[str, Sequence[str]], axes: Any) -> None:
+    """Draws the maze and the named paths on matplotlib `axes`; paths are set side by side so that none hides another.
+
+    A path ends at a dot where the answer ends, or at a cross where an action runs into a wall.
+    """
+    import matplotlib.patheffects as effects
+
+    size = maze.size
+    axes.imshow([[token == WALL for token in row] for row in maze.grid], cmap="Greys", vmin=0, vmax=1.6)
+    spread = 0.45 / max(1, len(paths) - 1)
+    for i, (name, actions) in enumerate(paths.items()):
+        shift = (i - (len(paths) - 1) / 2) * spread
+        positions = walk(maze, actions)
+        colour = COLOURS[i % len(COLOURS)]
+        ys, xs = [r + shift for r, _ in positions], [c + shift for _, c in positions]
+        axes.plot(xs, ys, color=colour, linewidth=2.5, label=name, solid_joinstyle="round", solid_capstyle="round")
+        cut = len(positions) <= len(actions)
+        axes.plot(xs[-1:], ys[-1:], "X" if cut else "o", color=colour, markersize=9, markeredgecolor="white")
+    for letter, (r, c) in (("S", maze.start), ("G", maze.goal)):
+        text = axes.text(c, r, letter, ha="center", va="center", fontsize=max(9, 130 // size), fontweight="bold")
+        text.set_path_effects([effects.withStroke(linewidth=3, foreground="white")])
+    axes.set(xticks=[], yticks=[], xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
+    if paths:
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.01), ncols=min(2, len(paths)), frameon=False, fontsize=9
+        )
+
+
+def save_figure(panels: Sequence[tuple[str, Maze, Mapping[str, Sequence[str]]]], path: Path) -> None:
+    """Writes one PNG with a panel for each (title, maze, named paths), whole or not at all.
+
+    Raises:
+        ValueError: no panels.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from verl_fgrpo.tasks.maze.manifest import new_file
+
+    if not panels:
+        raise ValueError("0 panels: a figure needs at least one (title, maze, paths)")
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.9 * columns, 4.6 * rows), layout="tight")
+    FigureCanvasAgg(figure)
+    for i, (title, maze, paths) in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.set_title(title, fontsize=11)
+        draw(maze, paths, axes)
+    with new_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=120, bbox_inches="tight")
