@@ -1,56 +1,8 @@
-"""Sample held-out mazes from the runs of recipes/run_maze_methods.sh and compare all methods; goes on where it was.
+"""`verl-fgrpo maze methods` from a checkout."""
 
-python scripts/compare_maze_methods.py --out outputs/maze/methods --data outputs/maze/data-size7-seed --seeds 1 2 3 \
-    --methods grpo f_grpo maxrl --step 50
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from verl_fgrpo.evaluation.samples import SampleStoreError
-from verl_fgrpo.tasks.maze.experiment import count_correct, held_out, sample_all
-from verl_fgrpo.tasks.maze.methods import final_checkpoints, method_rows, write_methods_report
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Sample, grade, compare, report; 0 if all went well."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder with seed<S>/<method>; the report goes there")
-    parser.add_argument("--data", required=True, help="folders of scripts/prepare_maze.py without the seed at the end")
-    parser.add_argument("--seeds", type=int, nargs="+", required=True)
-    parser.add_argument("--methods", nargs="+", required=True, help="grpo must be among them")
-    parser.add_argument("--step", type=int, required=True, help="the checkpoint to compare")
-    parser.add_argument("--num-samples", type=int, default=128, help="samples a maze (default %(default)s)")
-    parser.add_argument("--mazes", type=int, default=256, help="held-out mazes a seed (default %(default)s)")
-    parser.add_argument("--k", type=int, default=64, help="k of pass@k beside 1 (default %(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="models sampled at a time (default %(default)s)")
-    parser.add_argument("--device", default="cpu", help="where to sample (default %(default)s)")
-    given = parser.parse_args(args)
-    try:
-        if not 1 < given.k <= given.num_samples:
-            raise ValueError(f"--k is {given.k}, but it must be above 1 and at most --num-samples={given.num_samples}")
-        if "grpo" not in given.methods:
-            raise ValueError(f"--methods is {' '.join(given.methods)}, but grpo, the reference, is not among them")
-        counts = {}
-        for seed in given.seeds:
-            data, samples = Path(f"{given.data}{seed}"), given.out / f"seed{seed}" / "samples"
-            points = final_checkpoints(given.out, data, seed, given.methods, given.step)
-            sample_all(points, samples, data, given.num_samples, given.mazes, seed, given.jobs, given.device)
-            mazes = held_out(data, given.mazes)
-            counts[seed] = {point.run: count_correct(samples / point.name, mazes) for point in points}
-        settings = {name: str(value) for name, value in vars(given).items() if name not in ("out", "data", "jobs")}
-        text = write_methods_report(method_rows(counts, [1, given.k]), given.out / "report" / "methods", settings)
-    except (ValueError, SampleStoreError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(text)
-    print(f"report: {given.out / 'report' / 'methods.md'}")
-    return 0
-
+from verl_fgrpo.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["maze", "methods", *sys.argv[1:]]))

@@ -1,66 +1,8 @@
-"""Sample held-out mazes from all checkpoints of two maze runs and compare them. Run again, it goes on where it was.
+"""`verl-fgrpo maze eval` from a checkout."""
 
-python scripts/eval_maze.py --out outputs/maze/RUN --data outputs/maze/DATA --base grpo --focal f_grpo
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from verl_fgrpo.evaluation.samples import SampleStoreError
-from verl_fgrpo.tasks.maze.experiment import find_checkpoints, sample_all, write_report
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Sample, grade, compare, report; 0 if all went well."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder that holds the two runs; samples and report go there"
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder of scripts/prepare_maze.py")
-    parser.add_argument("--base", default="grpo", help="folder name of the baseline run (default %(default)s)")
-    parser.add_argument("--focal", default="f_grpo", help="folder name of the focal run (default %(default)s)")
-    parser.add_argument("--num-samples", type=int, default=128, help="samples a maze (default %(default)s)")
-    parser.add_argument("--mazes", type=int, default=256, help="held-out mazes (default %(default)s)")
-    parser.add_argument(
-        "--m", type=int, default=64, help="subsample size of the paired test, largest k (default %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of sampling (default %(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="models sampled at a time (default %(default)s)")
-    parser.add_argument("--device", default="cpu", help="where to sample (default %(default)s)")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="noted in the report")
-    given = parser.parse_args(args)
-    try:
-        if not given.m <= given.num_samples:
-            raise ValueError(
-                f"--m is {given.m}, but only {given.num_samples} samples are drawn; lower --m or raise --num-samples"
-            )
-        checkpoints = find_checkpoints(given.data, [given.out / given.base, given.out / given.focal])
-        samples = given.out / "samples"
-        sample_all(
-            checkpoints, samples, given.data, given.num_samples, given.mazes, given.seed, given.jobs, given.device
-        )
-        text = write_report(
-            checkpoints,
-            samples,
-            given.data,
-            given.out / "report",
-            given.mazes,
-            given.base,
-            given.focal,
-            given.m,
-            dict(item.split("=", 1) for item in given.settings),
-        )
-    except (ValueError, SampleStoreError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(text)
-    print(f"report: {given.out / 'report' / 'report.md'}")
-    return 0
-
+from verl_fgrpo.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["maze", "eval", *sys.argv[1:]]))

@@ -1,59 +1,8 @@
-"""Helpers for recipes around the folder of a verl run.
+"""`verl-fgrpo run-folder` from a checkout."""
 
-python scripts/training_run.py claim RUN key=value ...       note or check the settings of the run
-python scripts/training_run.py last-step RUN                 print the step of the newest checkpoint (0 without one)
-python scripts/training_run.py stop-leftovers RUN            end trainers that a killed shell left behind
-python scripts/training_run.py watch --steps N RUN=PID ...   progress bars until the processes end; exit 1 if one failed
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from verl_fgrpo.runs.run_folder import claim, last_checkpoint, stop_leftovers, watch
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Run one of the helpers; 0 if all went well."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("claim", "last-step", "stop-leftovers"):
-        command = commands.add_parser(name)
-        command.add_argument("run", type=Path)
-        if name == "claim":
-            command.add_argument("settings", nargs="*", metavar="key=value")
-    watching = commands.add_parser("watch")
-    watching.add_argument("--steps", type=int, required=True)
-    watching.add_argument("runs", nargs="+", metavar="RUN=PID")
-    given = parser.parse_args(args)
-
-    if given.command == "claim":
-        try:
-            claim(given.run, dict(item.split("=", 1) for item in given.settings))
-        except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-    elif given.command == "last-step":
-        print(last_checkpoint(given.run))
-    elif given.command == "stop-leftovers":
-        stopped = stop_leftovers(given.run)
-        if stopped:
-            print(f"ended {stopped} trainer(s) that an earlier start left behind in {given.run}", file=sys.stderr)
-    else:
-        pairs = [item.rsplit("=", 1) for item in given.runs]
-        failed = watch([Path(run) for run, _ in pairs], given.steps, [int(pid) for _, pid in pairs])
-        for run in failed:
-            logs = sorted((run / "logs").glob("*.log"))
-            print(f"error: {run} ended at step {last_checkpoint(run)} of {given.steps}", file=sys.stderr)
-            if logs:
-                print(f"the end of {logs[-1]}:", file=sys.stderr)
-                print("\n".join(logs[-1].read_text(errors="replace").splitlines()[-25:]), file=sys.stderr)
-        return 1 if failed else 0
-    return 0
-
+from verl_fgrpo.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["run-folder", *sys.argv[1:]]))

@@ -1,12 +1,8 @@
-"""pass@k of a training run's validations, unbiased, while it trains.
-
-python scripts/val_passk.py outputs/math/RUN            the table; writes RUN/passk.csv and TensorBoard scalars
-python scripts/val_passk.py outputs/math/RUN --watch    and every new validation as it comes
-"""
+"""`verl-fgrpo val-passk` from a checkout."""
 
 import sys
 
-from verl_fgrpo.host.validation import main
+from verl_fgrpo.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["val-passk", *sys.argv[1:]]))

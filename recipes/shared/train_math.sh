@@ -203,9 +203,9 @@ if [ "${PRINT_ARGUMENTS:-0}" = 1 ]; then
     exit
 fi
 if [ "${DRY_RUN:-0}" = 1 ]; then
-    exec "$PYTHON" -m verl_fgrpo.runs.preflight --billions "$MODEL_BILLIONS" dry-run "${ARGUMENTS[@]}"
+    exec "$PYTHON" -m verl_fgrpo.cli preflight --billions "$MODEL_BILLIONS" dry-run "${ARGUMENTS[@]}"
 fi
-"$PYTHON" -m verl_fgrpo.runs.preflight --billions "$MODEL_BILLIONS" start "${ARGUMENTS[@]}"
+"$PYTHON" -m verl_fgrpo.cli preflight --billions "$MODEL_BILLIONS" start "${ARGUMENTS[@]}"
 LOG=$OUT/logs/$(date +%Y%m%d-%H%M%S)
 mkdir -p "$OUT/logs"
 export VERL_FILE_LOGGER_PATH=$LOG.jsonl
@@ -213,11 +213,11 @@ export TENSORBOARD_DIR=${TENSORBOARD_DIR:-$OUT/tensorboard}
 export PYTHONUNBUFFERED=1
 if [ "$TEST_FREQ" != -1 ] || [ "$VAL_BEFORE_TRAIN" = True ]; then
     # unbiased pass@k of every validation, to OUT/passk.csv and TensorBoard, while it trains; ends with this shell
-    "$PYTHON" -m verl_fgrpo.host.validation "$OUT" --watch --pid $$ >"$LOG.passk.txt" 2>&1 &
+    "$PYTHON" -m verl_fgrpo.cli val-passk "$OUT" --watch --pid $$ >"$LOG.passk.txt" 2>&1 &
     WATCHER=$!
 fi
 { set -x; "$PYTHON" -m verl.trainer.main_ppo "${ARGUMENTS[@]}"; } 2>&1 | tee "$LOG.log"
 if [ -n "${WATCHER:-}" ]; then
     kill "$WATCHER" && wait "$WATCHER" || true
-    "$PYTHON" -m verl_fgrpo.host.validation "$OUT" 2>&1 | tee -a "$LOG.log" || true
+    "$PYTHON" -m verl_fgrpo.cli val-passk "$OUT" 2>&1 | tee -a "$LOG.log" || true
 fi

@@ -163,7 +163,7 @@ def test_a_bad_line_is_named_and_nothing_of_its_file_is_stored(tmp_path: Path) -
     arguments = ["grade", "--run", str(tmp_path / "run"), "--input", str(path), "--benchmark", "toy", "--workers", "1"]
     for bad, rule in (('{"problem_id": "p", "ans', "is no JSON"), ("[1, 2]", "must be a JSON object, not list")):
         path.write_text(json.dumps(row) + "\n" + bad)
-        with pytest.raises(SystemExit, match=rf"rows.jsonl, line 2 {rule}"):
+        with pytest.raises(ValueError, match=rf"rows.jsonl, line 2 {rule}"):
             main(arguments)
         assert not (tmp_path / "run").exists()
     path.write_text(json.dumps(row) + "\n")
@@ -209,8 +209,8 @@ def test_commands_end_to_end_on_imported_samples(tmp_path: Path, capsys: pytest.
     main([*arguments, "--ks", "1", "4", "--m", "4", "--iterations", "2000"])
     assert "**+" in (tmp_path / "cmp" / "compare.md").read_text()  # a significant win at this distance
     assert (tmp_path / "cmp" / "pass_at_k.png").stat().st_size > 10_000
-    with pytest.raises(SystemExit, match="k=256 must lie in 1..m=4"):
+    with pytest.raises(ValueError, match="k=256 must lie in 1..m=4"):
         main([*arguments, "--m", "4"])
-    with pytest.raises(SystemExit, match="is not a run folder"):
+    with pytest.raises(ValueError, match="is not a run folder"):
         main(["report", "--runs", str(tmp_path / "nowhere"), "--out", str(tmp_path / "x")])
     capsys.readouterr()

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
+from verl_fgrpo.cli import main as cli
 from verl_fgrpo.host.validation import AVERAGE, Benchmarks, Incomplete, describe, main, read_dump, update
 
 SYSTEM = {"role": "system", "content": "Answer in a box."}
@@ -222,7 +223,7 @@ def test_the_command_follows_a_run_until_its_process_ends(tmp_path, capsys):
 
     trainer = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1.5)"])
     watcher = subprocess.Popen(
-        [sys.executable, "-m", "verl_fgrpo.host.validation", str(run), "--watch", "--pid", str(trainer.pid)]
+        [sys.executable, "-m", "verl_fgrpo.cli", "val-passk", str(run), "--watch", "--pid", str(trainer.pid)]
         + ["--interval", "0.1", "--no-tensorboard"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -236,4 +237,6 @@ def test_the_command_follows_a_run_until_its_process_ends(tmp_path, capsys):
     assert (run / "passk.csv").exists()
 
     (tmp_path / "val.parquet").unlink()
-    assert main([str(run)]) == 1 and "val.parquet is gone; give it with --val-file" in capsys.readouterr().err
+    assert (
+        cli(["val-passk", str(run)]) == 1 and "val.parquet is gone; give it with --val-file" in capsys.readouterr().err
+    )

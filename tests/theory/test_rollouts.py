@@ -1,13 +1,12 @@
 """Reading verl's rollout dumps and graded samples; the danger zone; the command-line tool on top."""
 
 import gzip
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from verl_fgrpo.cli import main
 from verl_fgrpo.theory.rollouts import (
     SuccessCounts,
     danger_report,
@@ -16,15 +15,6 @@ from verl_fgrpo.theory.rollouts import (
     read_success_counts,
     risk_of_prompts,
 )
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def write_jsonl(path, rows):
@@ -170,7 +160,7 @@ def test_danger_zone_has_the_risky_rates_inside():
 
 
 def test_tool_on_one_prompt(capsys):
-    script("tail_miss").main(["--success-rate", "0.3", "--rare-share", "0.1", "--group-size", "8"])
+    main(["tail-miss", "--success-rate", "0.3", "--rare-share", "0.1", "--group-size", "8"])
     out = capsys.readouterr().out
     # 0.97^8 - 0.27^8 - 0.7^8 = 0.78374 - 0.00003 - 0.05765
     assert "72.61%" in out
@@ -184,7 +174,7 @@ def test_tool_on_one_prompt(capsys):
 
 def test_tool_compares_a_run(run, tmp_path, capsys):
     figure = tmp_path / "rates.png"
-    script("tail_miss").main(["--run", str(run), "--compare-steps", "2", "--figure", str(figure)])
+    main(["tail-miss", "--run", str(run), "--compare-steps", "2", "--figure", str(figure)])
     lines = capsys.readouterr().out.splitlines()
     table = {line[:22].strip(): line[22:].split() for line in lines if line[:1] != "*"}
     # first 2 steps: easy 3/8, hard 0/8; last 2: easy 8/8, hard 2/8, new 4/8; starred: only easy and hard
@@ -209,6 +199,6 @@ def test_tool_compares_a_run(run, tmp_path, capsys):
 )
 def test_tool_refuses(arguments, word, capsys):
     with pytest.raises(SystemExit) as stop:
-        script("tail_miss").main(arguments.split())
+        main(["tail-miss", *arguments.split()])
     assert stop.value.code == 2
     assert word in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """The sweep: same numbers as single runs, resumes, refuses other settings; figures are drawn from it."""
 
 import csv
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from verl_fgrpo.cli import main
 from verl_fgrpo.theory import figures, sweep
 from verl_fgrpo.theory.simulation import published_logits, simulate
 from verl_fgrpo.theory.sweep import SweepConfig, run_sweep, settings_path
 
 SMALL = SweepConfig(group_sizes=(4, 64), seeds=(0, 1), steps=25, num_actions=600, num_correct=60)
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def read(path):
@@ -88,18 +87,11 @@ def test_bad_configs():
         run_sweep(SMALL, Path("unused.csv"), workers=0)
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_scripts_end_to_end(tmp_path, capsys):
     csv_path, folder = tmp_path / "s.csv", tmp_path / "figures"
     small = "--group-sizes 2 8 64 --seeds 0 1 --steps 20 --num-actions 600 --num-correct 60 --workers 1"
-    script("simulate_categorical").main([*small.split(), "--output", str(csv_path)])
-    script("plot_theory").main(["--sweep", str(csv_path), "--output", str(folder)])
+    main(["simulate", *small.split(), "--output", str(csv_path)])
+    main(["figures", "--sweep", str(csv_path), "--output", str(folder)])
     names = {"tail_miss", "tail_miss_by_success_rate", "advantage_scale", "simulation", "simulation_tail_miss"}
     assert {path.name for path in folder.iterdir()} == {f"{n}.{e}" for n in names for e in ("png", "svg")} | {
         "simulation.csv",
@@ -107,8 +99,8 @@ def test_scripts_end_to_end(tmp_path, capsys):
     }
     assert [r["step"] for r in read(folder / "simulation.csv")] == ["20"] * 12
     with pytest.raises(SystemExit):
-        script("plot_theory").main(["--sweep", str(tmp_path / "none.csv"), "--output", str(folder)])
-    assert "simulate_categorical.py" in capsys.readouterr().err
+        main(["figures", "--sweep", str(tmp_path / "none.csv"), "--output", str(folder)])
+    assert "verl-fgrpo simulate" in capsys.readouterr().err
 
 
 def test_figures_draw_the_numbers(tmp_path):

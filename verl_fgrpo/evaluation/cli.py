@@ -1,4 +1,12 @@
-"""The commands of `scripts/eval_passk.py`. A run is one folder:
+"""pass@k evaluation: sample a model, grade the samples, report, compare. All can be interrupted and repeated.
+
+    verl-fgrpo eval sample  --run runs/grpo --model MODEL --problems data/math500.jsonl --backend vllm
+    verl-fgrpo eval grade   --run runs/grpo
+    verl-fgrpo eval report  --runs GRPO=runs/grpo F-GRPO=runs/fgrpo --out report
+    verl-fgrpo eval compare --base GRPO=runs/grpo --focal F-GRPO=runs/fgrpo --out comparison
+    verl-fgrpo eval nll --help      drift of rare correct solutions
+
+A run is one folder:
 
 RUN/problems.jsonl   the problems sampled
 RUN/samples/         `samples.SampleStore`
@@ -18,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.core.command import command_parser
 from verl_fgrpo.evaluation.backends import OpenAIBackend, TransformersBackend, VllmRayBackend, resolve_model
 from verl_fgrpo.evaluation.compare import changed_problems, compare_runs, comparison_markdown, paper_table
 from verl_fgrpo.evaluation.fast_grading import math_verify_cache
@@ -34,23 +43,24 @@ from verl_fgrpo.evaluation.workers import Limits
 __all__ = ["main", "write_comparison", "write_report"]
 
 
-def main(arguments: Sequence[str] | None = None, description: str | None = None) -> None:
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one of the commands."""
+    parser = command_parser("eval", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_sample(commands)
     _add_grade(commands)
     _add_report(commands)
     _add_compare(commands)
     _add_merge(commands)
-    options = parser.parse_args(arguments)
-    try:
-        options.run_command(options)
-    except (ValueError, RuntimeError, KeyError, FileNotFoundError, ModuleNotFoundError) as error:
-        if os.environ.get("VERL_FGRPO_TRACEBACK"):
-            raise
-        sys.exit(f"eval_passk.py {options.command}: {error.args[0] if isinstance(error, KeyError) else error}")
-    except KeyboardInterrupt:
-        sys.exit(f"eval_passk.py {options.command}: interrupted; the same command goes on where it stopped")
+    commands.add_parser("nll", help="drift of rare correct solutions (dNLL_rare)")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] == "nll":
+        from verl_fgrpo.evaluation.rare_nll_command import main as nll
+
+        nll(given[1:])
+        return
+    options = parser.parse_args(given)
+    options.run_command(options)
 
 
 # --- sample -------------------------------------------------------------------------------------------------------
@@ -60,7 +70,7 @@ def _add_sample(commands: Any) -> None:
     parser = commands.add_parser("sample", help="draw samples; repeat to resume, with a larger --num-samples to top up")
     parser.add_argument("--run", required=True, type=Path, help="folder of the run")
     parser.add_argument("--model", required=True, help="hub id, Hugging Face folder, or verl checkpoint folder")
-    parser.add_argument("--problems", nargs="+", required=True, type=Path, help="files of prepare_data.py benchmarks")
+    parser.add_argument("--problems", nargs="+", required=True, type=Path, help="files of `verl-fgrpo data benchmarks`")
     parser.add_argument("--benchmarks", nargs="+", help="only these of the files; default all")
     parser.add_argument("--limit", type=int, help="only the first problems of each benchmark (for trying out)")
     parser.add_argument("--num-samples", type=int, default=1024)
@@ -359,6 +369,6 @@ def _named(entries: Sequence[str]) -> dict[str, Path]:
         if not (folder / "samples" / "manifest.json").exists():
             raise ValueError(f"{folder} is not a run folder: {folder / 'samples' / 'manifest.json'} is missing")
         if not (folder / "verdicts" / "manifest.json").exists():
-            raise ValueError(f"{folder} is not graded yet: run `eval_passk.py grade --run {folder}`")
+            raise ValueError(f"{folder} is not graded yet: run `verl-fgrpo eval grade --run {folder}`")
         runs[name] = folder
     return runs

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import verl_fgrpo
@@ -114,8 +115,11 @@ def check() -> list[str]:
     return problems
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Run the checks; 0 if the plugin works, 1 if not."""
+    if arguments:
+        print("usage: verl-fgrpo doctor      checks the installed verl and what the plugin registered with it")
+        return 0 if arguments[0] in ("-h", "--help") else 2
     problems = check()
     for problem in problems:
         print(f"PROBLEM: {problem}")

@@ -1,7 +1,7 @@
 """pass@k of every validation of a verl run, while it trains: table, CSV and TensorBoard scalars.
 
-    python -m verl_fgrpo.host.validation RUN            what is there now
-    python -m verl_fgrpo.host.validation RUN --watch    and every new validation as it comes
+    verl-fgrpo val-passk RUN            what is there now
+    verl-fgrpo val-passk RUN --watch    and every new validation as it comes
 
 RUN/validation/STEP.jsonl    read: what verl dumps at a validation (`trainer.validation_data_dir`)
 RUN/config.yaml              read: which file was validated on (written by `verl_fgrpo.runs.preflight`)
@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.core.command import command_parser
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.evaluation.problems import gold_answers, problem_id_of
 from verl_fgrpo.evaluation.report import ProblemCounts, pass_at_k_rows
@@ -381,7 +382,7 @@ def _alive(pid: int) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Show, and with --watch follow, the pass@k of a run; 1 if there are dumps and none could be used."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("val-passk", __doc__)
     parser.add_argument("run", type=Path, help="folder of the run (OUT of the recipe)")
     parser.add_argument(
         "--val-file", type=Path, nargs="+", default=[], help="parquet validated on; default: RUN/config.yaml"
@@ -399,9 +400,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _follow(given)
     except KeyboardInterrupt:
         return 0
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
 
 
 def _follow(given: argparse.Namespace) -> int:
@@ -429,7 +427,3 @@ def _follow(given: argparse.Namespace) -> int:
         if last:
             return 1 if notes and not rows else 0
         time.sleep(given.interval)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -141,7 +141,7 @@ def prepare(
         model: folder or hub id whose tokenizer and chat template count the tokens.
         preset: prompt preset, see `evaluation.prompts`.
         source: a local .json, .jsonl or .parquet file; DeepScaleR from the hub without one.
-        validation: benchmark files of `prepare_data.py benchmarks`; problems graded by math-verify are taken.
+        validation: benchmark files of `verl-fgrpo data benchmarks`; problems graded by math-verify are taken.
         max_tokens: longest prompt kept.
         progress: show bars.
 
@@ -192,7 +192,7 @@ def _validation_rows(
     problems = [problem for problem in load_problems(files) if problem.kind == "math"] if files else []
     if files and not problems:
         raise ValueError(
-            f"none of {', '.join(map(str, files))} holds math problems; see prepare_data.py benchmarks --list"
+            f"none of {', '.join(map(str, files))} holds math problems; see verl-fgrpo data benchmarks --out . --list"
         )
     long = [problem.key for problem in problems if prompt_tokens(problem.prompt) > max_tokens]
     if long:

@@ -22,6 +22,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from verl_fgrpo.core.command import command_parser
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.host.contract import RECIPES_VERL
 from verl_fgrpo.runs.run_folder import claim, last_checkpoint
@@ -254,7 +255,7 @@ def _data(config: DictConfig) -> list[str]:
             if "://" in str(value):
                 continue
             if not file.is_file():
-                problems.append(f"{name} {file} is missing: make it with scripts/prepare_data.py train (see --help)")
+                problems.append(f"{name} {file} is missing: make it with verl-fgrpo data train (see --help)")
                 continue
             try:
                 columns = set(pq.read_schema(file).names)
@@ -262,7 +263,7 @@ def _data(config: DictConfig) -> list[str]:
                 problems.append(f"{name} {file} is not a readable parquet file ({error}); make it again")
                 continue
             if absent := sorted({"prompt", "data_source", "reward_model"} - columns):
-                problems.append(f"{name} {file} lacks the columns {absent}; make it with scripts/prepare_data.py train")
+                problems.append(f"{name} {file} lacks the columns {absent}; make it with verl-fgrpo data train")
     if not problems and (count := rows(config.data.train_files)) is not None and count < config.data.train_batch_size:
         problems.append(
             f"TRAIN_FILE has {count} rows, fewer than TRAIN_BATCH_SIZE={config.data.train_batch_size}, so there would "
@@ -367,7 +368,7 @@ def _tell_epoch(config: DictConfig, count: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of the two commands; 0 if the run may start."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser("preflight", __doc__)
     parser.add_argument("command", choices=("dry-run", "start"))
     parser.add_argument("--billions", type=float, required=True, help="parameters of the model, for the estimate")
     parser.add_argument("overrides", nargs=argparse.REMAINDER, help="arguments of verl.trainer.main_ppo")

@@ -146,7 +146,7 @@ def read_sweep(
     import pandas as pd
 
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: make it with python scripts/simulate_categorical.py")
+        raise FileNotFoundError(f"{path} does not exist: make it with verl-fgrpo simulate")
     data = pd.read_csv(path)
     sweep = {}
     for (group_size, gamma), runs in data.groupby(["group_size", "focal_gamma"]):

@@ -6,7 +6,7 @@ Two kinds of source:
   `input`, `output`, `gts` (gold answer), `score`, `step`, and in verl's v1 trainer `uid` = uid_session_output. A uid is
   new in every pass over the data, so a prompt is recognised by its text and gold answer.
 - graded samples: a JSONL(.gz) or Parquet file with `problem_id` (and `benchmark`, if any) and one of `correct`,
-  `verdict`, `score`; or a folder of verdicts written by scripts/eval_passk.py.
+  `verdict`, `score`; or a folder of verdicts written by verl-fgrpo eval.
 """
 
 import json

@@ -1,6 +1,5 @@
 """The folder that RL starts from: verl's format, disjoint splits, restartable, never overwritten."""
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from verl_fgrpo.cli import main
 from verl_fgrpo.tasks.maze import prepare as module
 from verl_fgrpo.tasks.maze.dataset import check_disjoint, make_splits, read_parquet, response_limit, write_parquet
 from verl_fgrpo.tasks.maze.mazes import generate, parse, solve
@@ -118,13 +118,10 @@ def test_bad_counts_are_named(rng):
         make_splits(5, 40, 9, rng)  # 48 exist
 
 
-def test_script_reports_errors_without_a_traceback(folder, capsys):
-    spec = importlib.util.spec_from_file_location("prepare_maze", Path(__file__).parents[3] / "scripts/prepare_maze.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    assert script.main(["--out", str(folder), "--size", "8"]) == 1
+def test_command_reports_errors_without_a_traceback(folder, capsys):
+    assert main(["maze", "prepare", "--out", str(folder), "--size", "8"]) == 1
     assert "8 is even" in capsys.readouterr().err
-    assert script.main(["--out", str(folder), "--size", "9"]) == 1
+    assert main(["maze", "prepare", "--out", str(folder), "--size", "9"]) == 1
     assert "size = 5 (asked: 9)" in capsys.readouterr().err
 
 

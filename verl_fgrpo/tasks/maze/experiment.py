@@ -1,6 +1,6 @@
 """The maze experiment after training: sample held-out mazes from every checkpoint, compare GRPO with F-GRPO, report.
 
-OUT/samples/<run>-step<N>/   runs of scripts/eval_passk.py, resumed at single samples
+OUT/samples/<run>-step<N>/   runs of verl-fgrpo eval, resumed at single samples
 OUT/report/                  report.md, pass_at_k.{md,csv,json,png,svg}, training.{csv,...,png,svg}, tests.{csv,...}
 """
 

@@ -1,7 +1,7 @@
 """Many methods on the same mazes, start models and budget: one table and one figure of pass@1 against pass@k.
 
 OUT/seed<S>/<method>/                 runs of verl
-OUT/seed<S>/samples/<method>-step<N>/ runs of scripts/eval_passk.py
+OUT/seed<S>/samples/<method>-step<N>/ runs of verl-fgrpo eval
 OUT/report/methods.{md,csv,json,png,svg}
 """
 

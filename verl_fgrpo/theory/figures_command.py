@@ -1,0 +1,52 @@
+"""Draw figures 1a, 2, 3, 4 and 5 of arXiv 2602.06717 as PNG and SVG.
+
+    verl-fgrpo simulate && verl-fgrpo figures
+    verl-fgrpo figures --quick       # runs a small simulation itself first
+
+Files: tail_miss (figure 1a), simulation (2), tail_miss_by_success_rate (3), advantage_scale (4) and
+simulation_tail_miss (5); simulation.csv holds the last step of every run, simulation.csv.json its settings.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.theory import figures
+from verl_fgrpo.theory.sweep import QUICK, final_rows, run_sweep, settings_path
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and write the figures."""
+    parser = command_parser("figures", __doc__)
+    parser.add_argument("--sweep", type=Path, help="CSV of verl-fgrpo simulate")
+    parser.add_argument("--output", type=Path, default=Path("outputs/theory/figures"), help="folder")
+    parser.add_argument("--quick", action="store_true", help="simulate 5 group sizes and 1 seed first, if not yet done")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes of the --quick simulation")
+    args = parser.parse_args(arguments)
+
+    sweep_path = args.sweep or Path("outputs/theory") / ("categorical_quick.csv" if args.quick else "categorical.csv")
+    if args.quick:
+        run_sweep(QUICK, sweep_path, args.workers)
+    try:
+        sweep = figures.read_sweep(sweep_path)
+    except FileNotFoundError as error:
+        parser.error(str(error))
+    settings = json.loads(settings_path(sweep_path).read_text())["settings"]
+    setting = f"{settings['num_actions']:,} actions, {settings['num_correct']:,} of them correct"
+    drawn = {
+        "tail_miss": figures.tail_miss_figure(),
+        "tail_miss_by_success_rate": figures.tail_miss_figure(figures.SUCCESS_RATES),
+        "advantage_scale": figures.advantage_scale_figure(),
+        "simulation": figures.simulation_figure(sweep, setting),
+        "simulation_tail_miss": figures.simulation_tail_miss_figure(),
+    }
+    for name, figure in drawn.items():
+        for path in figures.save_both(figure, args.output / name):
+            print(path)
+    numbers = args.output / "simulation.csv"
+    write_atomic(numbers, final_rows(sweep_path))
+    write_atomic(settings_path(numbers), settings_path(sweep_path).read_text())
+    print(numbers)
