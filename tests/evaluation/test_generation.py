@@ -21,12 +21,13 @@ import numpy as np
 import pytest
 
 from verl_fgrpo.evaluation.backends import OpenAIBackend, TransformersBackend, resolve_model
-from verl_fgrpo.evaluation.cli import main, write_report
+from verl_fgrpo.evaluation.cli import main
 from verl_fgrpo.evaluation.generation import Decoding, Request, make_plan, sample_run, weights_fingerprint
 from verl_fgrpo.evaluation.grading import grade_store
 from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.evaluation.prompts import BOXED, build_prompt
 from verl_fgrpo.evaluation.rare_nll import Scorer, build_rare_set, load_rare_set, rarest, score_rare_set
+from verl_fgrpo.evaluation.report_command import write_report
 from verl_fgrpo.evaluation.samples import SampleStore, SampleStoreError, Score, sample_seed
 from verl_fgrpo.evaluation.summary import load_run
 

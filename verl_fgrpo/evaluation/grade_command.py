@@ -1,0 +1,76 @@
+"""`verl-fgrpo eval grade`: label the samples of a run, or samples made elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from verl_fgrpo.evaluation.fast_grading import math_verify_cache
+from verl_fgrpo.evaluation.grading import grade_store
+from verl_fgrpo.evaluation.problems import KINDS, load_problems, save_problems
+from verl_fgrpo.evaluation.readers import iter_samples
+from verl_fgrpo.evaluation.samples import SampleStore
+from verl_fgrpo.evaluation.summary import load_run, verdict_rows
+from verl_fgrpo.evaluation.workers import Limits
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser("grade", help="grade the samples of a run, or samples made elsewhere")
+    parser.add_argument("--run", required=True, type=Path, help="folder of the run")
+    parser.add_argument("--input", nargs="+", type=Path, help="import these samples into the (new) run first")
+    parser.add_argument("--format", default="auto", choices=("auto", "plain", "verl", "lm-eval"))
+    parser.add_argument("--benchmark", default="imported", help="name for imported samples that carry none")
+    parser.add_argument("--kind", default="math", choices=KINDS, help="how imported samples are graded")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seconds", type=float, default=10.0, help="time limit of one response")
+    parser.add_argument("--memory-mib", type=int, default=2048, help="memory limit of one worker, beyond its libraries")
+    parser.add_argument("--ifeval", default="strict", choices=("strict", "loose"))
+    parser.add_argument("--regrade", action="store_true", help="delete the verdicts and grade anew (samples stay)")
+    parser.set_defaults(run_command=_grade)
+
+
+def _grade(options: argparse.Namespace) -> None:
+    if options.input:
+        _import(options)
+    problems = load_problems([options.run / "problems.jsonl"])
+    if options.regrade:
+        shutil.rmtree(options.run / "verdicts", ignore_errors=True)
+    grader_options = json.dumps({"ifeval": options.ifeval})
+    limits = Limits(options.seconds, options.memory_mib)
+    store = SampleStore(options.run / "samples")
+    if any(problem.kind == "math" for problem in problems) and (others := math_verify_cache.unchecked()):
+        checked = ", ".join(f"{package} {' or '.join(tested)}" for package, tested in math_verify_cache.CHECKED.items())
+        print(f"grading will be slow: {', '.join(others)} runs unchanged; made faster are {checked}", file=sys.stderr)
+    verdicts = grade_store(store, options.run / "verdicts", problems, limits, options.workers, grader_options)
+    for row in verdict_rows({options.run.name: load_run(verdicts.path, store.path)}):
+        print("  ".join(f"{key} {value}" for key, value in row.items()))
+
+
+def _import(options: argparse.Namespace) -> None:
+    """Read the files twice, so that nothing is stored of files with an error, and nothing is held in memory."""
+    from tqdm import tqdm
+
+    digest = hashlib.sha256()
+    for path in options.input:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    source = (options.input, options.benchmark, options.kind, options.format)
+    problems = {}
+    count = 0
+    for problem, _ in tqdm(iter_samples(*source), desc="checking", unit="sample"):
+        problems[problem.key] = problem
+        count += 1
+    settings = {"imported": sorted(path.name for path in options.input), "sha256": digest.hexdigest()}
+    store = SampleStore(options.run / "samples", settings)
+    save_problems(list(problems.values()), options.run / "problems.jsonl")
+    with store.writer(flush_rows=4096) as writer:
+        for _, sample in tqdm(iter_samples(*source), desc="importing", unit="sample", total=count):
+            if (sample.benchmark, sample.problem_id, sample.sample_idx) not in writer:
+                writer.append(sample)

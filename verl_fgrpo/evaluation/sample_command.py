@@ -1,0 +1,78 @@
+"""`verl-fgrpo eval sample`: draw samples of a model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from verl_fgrpo.evaluation.backends import OpenAIBackend, TransformersBackend, VllmRayBackend, resolve_model
+from verl_fgrpo.evaluation.generation import Backend, Decoding, make_plan, sample_run
+from verl_fgrpo.evaluation.problems import load_problems
+from verl_fgrpo.evaluation.prompts import PRESETS
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser("sample", help="draw samples; repeat to resume, with a larger --num-samples to top up")
+    parser.add_argument("--run", required=True, type=Path, help="folder of the run")
+    parser.add_argument("--model", required=True, help="hub id, Hugging Face folder, or verl checkpoint folder")
+    parser.add_argument("--problems", nargs="+", required=True, type=Path, help="files of `verl-fgrpo data benchmarks`")
+    parser.add_argument("--benchmarks", nargs="+", help="only these of the files; default all")
+    parser.add_argument("--limit", type=int, help="only the first problems of each benchmark (for trying out)")
+    parser.add_argument("--num-samples", type=int, default=1024)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--top-k", type=int, default=-1)
+    parser.add_argument("--max-tokens", type=int, default=8192)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--preset", default="qwen2.5", choices=tuple(PRESETS), help="prompts by model family")
+    parser.add_argument("--backend", required=True, choices=("vllm", "openai", "transformers"))
+    parser.add_argument("--revision", help="of a hub model")
+    parser.add_argument("--url", default="http://localhost:8000/v1", help="openai: the server")
+    parser.add_argument("--concurrency", type=int, help="openai: requests in flight; vllm: engines")
+    parser.add_argument("--extra-body", type=json.loads, default={}, help="openai: JSON sent with every request")
+    parser.add_argument("--tensor-parallel-size", type=int, default=1, help="vllm: GPUs per engine")
+    parser.add_argument("--engine-kwargs", type=json.loads, default={}, help="vllm: JSON, more engine arguments")
+    parser.add_argument("--batch-size", type=int, help="transformers: samples at once; vllm: requests per task")
+    parser.add_argument("--device", default="cpu", help="transformers")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="transformers")
+    parser.add_argument("--tokens-per-second", type=float, help="for the estimate before anything was sampled")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.set_defaults(run_command=_sample)
+
+
+def _sample(options: argparse.Namespace) -> None:
+    decoding = Decoding(options.temperature, options.top_p, options.top_k, options.max_tokens, options.seed)
+    problems = load_problems(options.problems, options.benchmarks)
+    if options.limit is not None:
+        taken: Counter[str] = Counter()
+        kept = []
+        for problem in problems:
+            taken[problem.benchmark] += 1
+            if taken[problem.benchmark] <= options.limit:
+                kept.append(problem)
+        problems = kept
+    plan = make_plan(options.run, problems, options.num_samples, decoding, options.tokens_per_second)
+    print(plan.text(), flush=True)
+    if options.dry_run:
+        return
+    sample_run(options.run, problems, _backend(options), options.num_samples, decoding, options.preset)
+
+
+def _backend(options: argparse.Namespace) -> Backend:
+    if options.backend == "openai":
+        key = os.environ.get("OPENAI_API_KEY")
+        return OpenAIBackend(options.url, options.model, options.concurrency or 64, key, extra_body=options.extra_body)
+    folder = resolve_model(options.model, options.run, options.revision)
+    if options.backend == "vllm":
+        return VllmRayBackend(
+            folder,
+            options.tensor_parallel_size,
+            options.concurrency,
+            options.batch_size or 256,
+            options.engine_kwargs,
+        )
+    return TransformersBackend(folder, options.batch_size or 32, options.device, options.dtype)
