@@ -9,14 +9,25 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import time
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-__all__ = ["CorruptLogError", "LogWriter", "read_jsonl", "read_log", "write_atomic"]
+__all__ = [
+    "CorruptLogError",
+    "LogWriter",
+    "new_file",
+    "new_folder",
+    "read_jsonl",
+    "read_log",
+    "write_atomic",
+    "write_json",
+]
 
 READ_BYTES = 1 << 20
 
@@ -39,6 +50,34 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_directory(path.parent)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A path to write to; on success it is synced and renamed to `path`, on an exception `path` stays as it was."""
+    partial = path.with_name(path.name + ".partial")
+    yield partial
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to fill; on success it becomes `path`, which must not exist yet."""
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    for file in partial.iterdir():
+        with file.open("rb+") as handle:
+            os.fsync(handle.fileno())
+    os.replace(partial, path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` to `path`, whole or not at all."""
+    write_atomic(path, json.dumps(content, indent=2) + "\n")
 
 
 class LogWriter:

@@ -72,7 +72,7 @@ def test_other_settings_are_refused(folder, settings):
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("at", ["make_splits", "write_parquet:2", "train_start_model", "save_figure", "provenance"])
+@pytest.mark.parametrize("at", ["make_splits", "write_parquet:2", "train_start_model", "save_figure", "prompt_length"])
 def test_killed_anywhere_it_continues_to_the_same_result(tmp_path, monkeypatch, folder, settings, at):
     name, _, nth = at.partition(":")
     real, calls = getattr(module, name), []

@@ -67,7 +67,7 @@ def save_figure(panels: Sequence[tuple[str, Maze, Mapping[str, Sequence[str]]]],
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from verl_fgrpo.tasks.maze.manifest import new_file
+    from verl_fgrpo.core.files import new_file
 
     if not panels:
         raise ValueError("0 panels: a figure needs at least one (title, maze, paths)")
