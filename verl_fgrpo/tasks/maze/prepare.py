@@ -31,7 +31,7 @@ from verl_fgrpo.tasks.maze.dataset import (
     write_parquet,
 )
 from verl_fgrpo.tasks.maze.mazes import Maze, check_size, solve
-from verl_fgrpo.tasks.maze.render import save_figure
+from verl_fgrpo.tasks.maze.render import save_panels
 from verl_fgrpo.tasks.maze.task import MAZE, as_problem
 
 
@@ -82,7 +82,7 @@ def _make(out: Path, settings: MazeSettings, device: str, progress: bool, say: C
     train_start_model(examples, MAZE.tokenizer, out / "start_model", settings.sft, device, progress=progress)
     if not (out / "example.png").exists():
         panels = example_panels(load_model(out / "start_model"), heldout, limit, settings.seed)
-        save_figure(panels, out / "example.png")
+        save_panels(panels, out / "example.png")
     return {
         "device": device,
         "prompt_tokens": prompt_length(train[0]),
