@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from verl_fgrpo.core.dumps import dump_files, read_groups
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.passk import pass_at_k
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.evaluation.significance import bootstrap_over_problems
 
-__all__ = ["StudyRun", "difference", "load_runs", "save_run"]
+__all__ = ["StudyRun", "difference", "load_runs", "recorded", "save_run", "training_curves"]
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,67 @@ class StudyRun:
         return np.asarray(pass_at_k(np.full(len(correct), self.num_samples), np.asarray(correct), k))
 
 
-def save_run(run: StudyRun, results: Path) -> Path:
-    """Write the run's file; refuses to replace one.
+def recorded(results: Path, seed: int, arm: str) -> Path:
+    """The file of a run, whether it exists or not."""
+    return results / "runs" / f"seed{seed}-{arm}.json"
+
+
+def save_run(
+    results: Path,
+    arm: str,
+    seed: int,
+    settings: Mapping[str, str],
+    num_samples: int,
+    mazes: str,
+    correct: Mapping[int, Sequence[int]],
+    training: Mapping[str, Sequence[Any]],
+) -> Path:
+    """Write a run's file, see `StudyRun`; a recorded one is never replaced.
 
     Raises:
         ValueError: the arm and seed are recorded already.
     """
-    path = results / "runs" / f"seed{run.seed}-{run.arm}.json"
+    path = recorded(results, seed, arm)
     if path.exists():
         raise ValueError(f"{path} is recorded already and a finished run is never replaced; move the file away first")
-    write_atomic(path, json.dumps(asdict(run) | {"made": provenance()}, separators=(",", ":")) + "\n")
+    run = StudyRun(arm, seed, settings, num_samples, mazes, correct, training, provenance())
+    write_atomic(path, json.dumps(asdict(run), separators=(",", ":")) + "\n")
     return path
+
+
+def training_curves(rollouts: Path, gamma: float) -> dict[str, list[Any]]:
+    """What the weight did at each step, recomputed from verl's rollout dumps.
+
+    Args:
+        rollouts: `trainer.rollout_data_dir` of the run.
+        gamma: focal exponent of the run.
+
+    Returns:
+        step; mean_success_rate; active_share (0 < X < N); weight_mean over groups; update_scale, sum g |A| / sum |A|
+        over rollouts, A as GRPO gives it; histogram, number of groups with X = 0, 1, ..., N correct rollouts.
+
+    Raises:
+        ValueError: the folder holds no dump.
+    """
+    files = dump_files(rollouts)
+    if not files:
+        raise ValueError(f"{rollouts} holds no STEP.jsonl; train with trainer.rollout_data_dir={rollouts}")
+    curves: dict[str, list[Any]] = {
+        name: [] for name in ("step", "mean_success_rate", "active_share", "weight_mean", "update_scale", "histogram")
+    }
+    for step, path in files.items():
+        groups = read_groups(path)
+        mu = np.array([group.success_rate for group in groups])
+        weight = (1.0 - mu) ** gamma
+        size = 2.0 * np.sqrt(mu * (1.0 - mu))  # mean |A| of a group of 0/1 rewards, up to a constant of N
+        counts = np.bincount([group.num_correct for group in groups], minlength=max(group.size for group in groups) + 1)
+        curves["step"].append(step)
+        curves["mean_success_rate"].append(round(float(mu.mean()), 4))
+        curves["active_share"].append(round(float(np.mean((mu > 0) & (mu < 1))), 4))
+        curves["weight_mean"].append(round(float(weight.mean()), 4))
+        curves["update_scale"].append(round(float((weight * size).sum() / size.sum()), 4) if size.any() else None)
+        curves["histogram"].append(counts.tolist())
+    return curves
 
 
 def load_runs(results: Path) -> list[StudyRun]:
