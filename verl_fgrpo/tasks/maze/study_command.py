@@ -41,15 +41,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _record(results: Path, seed: int, data: Path, runs: Sequence[Path], given: object) -> None:
-    from verl_fgrpo.tasks.maze.dataset import fingerprint
-    from verl_fgrpo.tasks.maze.experiment import count_correct, find_checkpoints, held_out, sample_all
+    from verl_fgrpo.tasks.common.experiment import Sampling, find_checkpoints, sample_all
+    from verl_fgrpo.tasks.maze.dataset import fingerprint, read_parquet
+    from verl_fgrpo.tasks.maze.task import MAZE
 
     num_samples, num_mazes, jobs = (getattr(given, name) for name in ("num_samples", "mazes", "jobs"))
     checkpoints = find_checkpoints(data, runs)
-    samples = runs[0].parent / "samples"
-    sample_all(checkpoints, samples, data, num_samples, num_mazes, seed, jobs)
-    mazes = held_out(data, num_mazes)
-    counts = {point: count_correct(samples / point.name, mazes).num_correct.tolist() for point in checkpoints}
+    sampling = Sampling(num_mazes, num_samples, seed, jobs)
+    sampled = sample_all(MAZE, checkpoints, runs[0].parent / "samples", data, sampling)
+    counts = {point: sampled[point.name].num_correct.tolist() for point in checkpoints}
+    mazes = read_parquet(data / "val.parquet")[:num_mazes]
     start = next(values for point, values in counts.items() if point.step == 0)
     for run in runs:
         settings = json.loads((run / "settings.json").read_text())
