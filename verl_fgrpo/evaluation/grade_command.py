@@ -47,8 +47,8 @@ def _grade(options: argparse.Namespace) -> None:
     if any(problem.kind == "math" for problem in problems) and (others := math_verify_cache.unchecked()):
         checked = ", ".join(f"{package} {' or '.join(tested)}" for package, tested in math_verify_cache.CHECKED.items())
         print(f"grading will be slow: {', '.join(others)} runs unchanged; made faster are {checked}", file=sys.stderr)
-    verdicts = grade_store(store, options.run / "verdicts", problems, limits, options.workers, grader_options)
-    for row in verdict_rows({options.run.name: load_run(verdicts.path, store.path)}):
+    grade_store(store, options.run / "verdicts", problems, limits, options.workers, grader_options)
+    for row in verdict_rows({options.run.name: load_run(options.run)}):
         print("  ".join(f"{key} {value}" for key, value in row.items()))
 
 
