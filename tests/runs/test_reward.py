@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -86,6 +88,24 @@ def test_a_worker_that_dies_is_an_error_and_is_replaced():
     worker.process.join()
     assert pool.grade(problem, r"\boxed{4}")[0] == "correct"
     pool.close()
+
+
+def test_the_reward_runs_on_math_verify_as_installed():
+    """In a process of its own: neither this process nor a grading worker imports what replaces functions."""
+    code = """
+import sys
+from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.workers import GradingPool
+import verl_fgrpo.evaluation.graders as graders
+from verl_fgrpo.rewards import compute_score
+assert compute_score("math", "\\\\boxed{4}", "4")["score"] == 1.0
+assert graders.grade_math(Problem("x", "", "", "math", ("4",)), "\\\\boxed{4}")[0] == "correct"
+print([name for name in sys.modules if "fast_grading" in name])
+import math_verify.grader, math_verify.parser
+print(math_verify.grader.sympy_symbolic_eq.__module__, math_verify.parser.extract_match.__module__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "math_verify.grader math_verify.parser"]
 
 
 def test_failures_are_counted_and_logged_at_every_doubling(caplog):

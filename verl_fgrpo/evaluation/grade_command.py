@@ -6,9 +6,11 @@ import argparse
 import hashlib
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.evaluation.graders import GraderOptions
 from verl_fgrpo.evaluation.grading import grade_store
 from verl_fgrpo.evaluation.problems import KINDS, load_problems, save_problems
 from verl_fgrpo.evaluation.readers import iter_samples
@@ -46,7 +48,7 @@ def _grade(options: argparse.Namespace) -> None:
     if options.input:
         _import(options)
     store = SampleStore(options.run / "samples")
-    verdicts = grade_store(
+    grade_store(
         store,
         options.run / "verdicts",
         load_problems([options.run / "problems.jsonl"]),
@@ -56,12 +58,12 @@ def _grade(options: argparse.Namespace) -> None:
         regrade=options.regrade,
         say=print,
     )
-    for row in verdict_rows({options.run.name: load_run(verdicts.path, store.path)}):
+    for row in verdict_rows({options.run.name: load_run(options.run)}):
         print("  ".join(f"{key} {value}" for key, value in row.items()))
 
 
 def _grader_options(options: argparse.Namespace) -> str:
-    return json.dumps({"ifeval": options.ifeval, **({"fast": True} if options.fast else {})})
+    return json.dumps(asdict(GraderOptions(ifeval=options.ifeval, fast=options.fast)))
 
 
 def _check_fast() -> None:

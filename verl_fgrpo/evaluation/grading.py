@@ -16,13 +16,13 @@ import time
 from array import array
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.provenance import provenance
-from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, Graded
+from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, Graded, GraderOptions
 from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.samples import REFUSED, Sample, SampleStore, Verdict, VerdictStore
 from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task
@@ -43,11 +43,15 @@ MACHINE_ERRORS = ("ModuleNotFoundError:", "ImportError:", "LookupError:", "Permi
 
 
 def grading_settings(limits: Limits, options: str = "{}") -> dict[str, Any]:
-    """What a verdict depends on besides sample and problem; stored with the verdicts: different ones never mix."""
+    """What a verdict depends on besides sample and problem; stored with the verdicts: different ones never mix.
+
+    Of the options, those that are not the defaults.
+    """
+    chosen = GraderOptions.from_json(options)
     return {
         "seconds": float(limits.seconds),
         "memory_mib": int(limits.memory_mib),
-        "options": json.loads(options),
+        "options": {name: value for name, value in asdict(chosen).items() if value != getattr(GraderOptions(), name)},
         "answer_characters": ANSWER_CHARACTERS,
         "versions": provenance(GRADER_PACKAGES)["versions"],
     }
@@ -158,12 +162,12 @@ def grade_samples(
     if (first := next(source, None)) is None:
         return
     run = _Run(chain([first], source), problems, Judged(problems.values(), grading_settings(limits, options)))
-    fast = bool(json.loads(options).get("fast"))
+    chosen = GraderOptions.from_json(options)
     with GradingPool(limits, num_workers, options) as pool:
         _refuse_missing_graders(pool, problems.values())
         graded = pool.grade_tasks(run.tasks())
-        if fast:
-            unchanged = json.dumps({**json.loads(options), "fast": False})
+        if chosen.fast:
+            unchanged = json.dumps(asdict(replace(chosen, fast=False)))
             with GradingPool(limits, num_workers, unchanged) as second:
                 yield from run.verdicts(_checked(graded, second, run, check or FastCheck()))
         else:
