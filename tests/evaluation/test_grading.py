@@ -22,8 +22,9 @@ from verl_fgrpo.evaluation import graders, grading
 from verl_fgrpo.evaluation.answer_mix import answer_variants, sample_responses
 from verl_fgrpo.evaluation.graders import grade_choice, grade_math
 from verl_fgrpo.evaluation.grading import Judged, grade_samples, grade_store
-from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.evaluation.samples import VERDICTS, Sample, SampleStore, SampleStoreError, Verdict, VerdictStore
+from verl_fgrpo.evaluation.summary import load_run
 from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task, Worker, grade_tasks
 from verl_fgrpo.tasks.maze.rewards import grade_maze
 
@@ -234,7 +235,7 @@ def test_a_pool_left_early_ends_its_workers() -> None:
 
 PARENT = """
 import os, sys
-from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.evaluation.workers import Limits, Task, Worker
 worker = Worker(Limits(seconds=300.0))
 for replies in worker.run(Task(Problem("b", "p", "q", "math", ("1",)), ["one", "\\\\boxed{9^{9^{9^{9}}}}"], [0, 1])):
@@ -473,6 +474,22 @@ def test_judged_tells_which_verdicts_are_on_the_samples_there() -> None:
         Judged([], {}).digest(one)
 
 
+def test_a_report_refuses_verdicts_on_other_responses_or_golds(tmp_path: Path) -> None:
+    save_problems([HALF], tmp_path / "problems.jsonl")
+    store = store_of(tmp_path / "samples", ["\\boxed{0.5}", "\\boxed{3}"])
+    grade_store(store, tmp_path / "verdicts", [HALF], progress=False)
+    assert int(load_run(tmp_path).problems[HALF.key].correct.sum()) == 1
+    shutil.rmtree(tmp_path / "samples")
+    store = store_of(tmp_path / "samples", ["\\boxed{0.5}", "\\boxed{4}"])
+    with pytest.raises(ValueError, match="1 verdicts on b/half are on responses or gold answers that have changed"):
+        load_run(tmp_path)
+    grade_store(store, tmp_path / "verdicts", [HALF], progress=False)
+    load_run(tmp_path)
+    save_problems([replace(HALF, answers=("4",))], tmp_path / "problems.jsonl")
+    with pytest.raises(ValueError, match="2 verdicts on b/half are on"):
+        load_run(tmp_path)
+
+
 CHANGES: dict[str, Any] = {"answers": ("1/2",), "prompt": "r", "kind": "choice", "extra": {"a": 1}}
 
 
@@ -633,7 +650,7 @@ verifier_classes = {"last": Last, "grid": Grid}
 SYNLOGIC = """
 import json, sys
 from verl_fgrpo.evaluation.graders import grade_synlogic
-from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.problems import Problem, save_problems
 for task, extra, response in json.load(sys.stdin):
     problem = Problem("synlogic", task, "q", "synlogic", extra=extra)
     print("GRADED", json.dumps(grade_synlogic(problem, response)))
