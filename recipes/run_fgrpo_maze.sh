@@ -65,14 +65,6 @@ train_all "$OUT/$BASE" "$OUT/$FOCAL"
 
 say "3/4 sampling $HELDOUT_MAZES held-out mazes, $NUM_SAMPLES samples each; 4/4 report"
 "$PYTHON" scripts/eval_maze.py --out "$OUT" --data "$DATA" --base "$BASE" --focal "$FOCAL" --num-samples "$NUM_SAMPLES" \
-    --mazes "$HELDOUT_MAZES" --m "$SUBSAMPLE" --seed "$SEED" --device "$DEVICE" \
+    --mazes "$HELDOUT_MAZES" --m "$SUBSAMPLE" --seed "$SEED" \
     method="$METHOD" gamma="$FOCAL_GAMMA" group_size="$GROUP_SIZE" maze_size="$MAZE_SIZE" seed="$SEED" steps="$STEPS"
-
-# The same samples through the evaluation's own commands: verdicts, paired comparison, mazes lost and gained.
-for run in "$BASE-step$STEPS" "$FOCAL-step$STEPS" start_model-step0; do
-    "$PYTHON" scripts/eval_passk.py grade --run "$OUT/samples/$run"
-done
-"$PYTHON" scripts/eval_passk.py compare --base "$BASE=$OUT/samples/$BASE-step$STEPS" \
-    --focal "$FOCAL=$OUT/samples/$FOCAL-step$STEPS" --extra "start=$OUT/samples/start_model-step0" \
-    --ks 1 "$SUBSAMPLE" --m "$SUBSAMPLE" --out "$OUT/compare"
 say "report: $OUT/report/report.md"

@@ -77,4 +77,4 @@ done
 say "sampling $HELDOUT_MAZES held-out mazes a seed, $NUM_SAMPLES samples each, and report"
 # shellcheck disable=SC2086  # lists of words
 "$PYTHON" scripts/compare_maze_methods.py --out "$OUT" --data "$DATA_PREFIX" --seeds $SEEDS --methods $METHODS --step "$STEPS" \
-    --num-samples "$NUM_SAMPLES" --mazes "$HELDOUT_MAZES" --k "$SUBSAMPLE" --device "$DEVICE"
+    --num-samples "$NUM_SAMPLES" --mazes "$HELDOUT_MAZES" --k "$SUBSAMPLE"

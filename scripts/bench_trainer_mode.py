@@ -59,23 +59,10 @@ def report(steps: list[dict[str, float]]) -> str:
 
 
 def main(args: argparse.Namespace) -> None:
-    from verl_fgrpo.cpu.benchmark import Task, run_trainer
-    from verl_fgrpo.tasks.maze.prepare import MazeSettings, prepare
-    from verl_fgrpo.tasks.maze.sft import SftSettings
+    from bench_cpu_overhead import maze_task, run_trainer  # beside this file
 
     folder = Path(args.dir or tempfile.mkdtemp(prefix="bench-mode-")).resolve()
-    data = folder / "data"
-    manifest = prepare(data, MazeSettings(train=2000, heldout=8, seed=1, sft=SftSettings(steps=args.sft_steps, seed=1)))
-    task = Task(
-        model=data / "start_model",
-        tokenizer=data / "start_model",
-        train_file=data / "train.parquet",
-        reward="pkg://verl_fgrpo.tasks.maze.rewards",
-        prompts=args.prompts,
-        group_size=args.group_size,
-        prompt_tokens=manifest["prompt_tokens"],
-        response_tokens=manifest["response_limit"],
-    )
+    task = maze_task(folder / "data", args.prompts, args.group_size, args.sft_steps)
     for name, value in (
         ("VERL_USE_EXTERNAL_MODULES", Path(__file__).stem),
         ("PYTHONPATH", str(Path(__file__).resolve().parent)),

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from verl_fgrpo.core.passk import pass_at_k
+from verl_fgrpo.tasks.common.start_model import SftSettings
 from verl_fgrpo.tasks.maze.prepare import MazeSettings, prepare
-from verl_fgrpo.tasks.maze.sft import SftSettings
 
 pytestmark = pytest.mark.verl_start
 
@@ -326,15 +326,15 @@ def response_log_probs(data, rows):
     """Log-probability of every dumped response under the start model, which drew those of step 1, and its length."""
     import torch
 
-    from verl_fgrpo.tasks.maze.sft import load_model
-    from verl_fgrpo.tasks.maze.tokenizer import END_ID, encode
+    from verl_fgrpo.tasks.common.model import load_model
+    from verl_fgrpo.tasks.maze.tokenizer import TOKENIZER
 
     model = load_model(data / "start_model")
     limit = json.loads((data / "manifest.json").read_text())["response_limit"]
     values = []
     for row in rows:
-        prompt, response = encode(row["input"]), encode(row["output"])
-        response += [END_ID] * (len(response) < limit)  # the dump leaves it out; one at the limit was cut off
+        prompt, response = TOKENIZER.encode(row["input"]), TOKENIZER.encode(row["output"])
+        response += [TOKENIZER.end_id] * (len(response) < limit)  # the dump leaves it out; one at the limit was cut off
         with torch.no_grad():
             logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
         chosen = logits.double().log_softmax(-1)[range(len(response)), response]

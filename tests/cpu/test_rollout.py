@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+import toy_task as toy
 
-from verl_fgrpo.cpu import toy
 from verl_fgrpo.cpu.rollout import HFServer, HFServerAdapter
 
 pytestmark = pytest.mark.filterwarnings("ignore")

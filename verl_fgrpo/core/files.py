@@ -1,7 +1,9 @@
-"""Files that survive a crash: whole files replaced atomically, and append-only logs of compressed frames.
+"""Files that survive a crash: whole files and folders replaced atomically, claimed folders, append-only logs.
 
 A log is a plain gzip file (`zcat` reads it) made of independent gzip members, one per flush, each holding JSON lines.
 A member counts once it is complete; kill -9 can only leave an incomplete last one, which readers leave out.
+
+All system calls go through `os`, one a line: a test interrupts at each of them in turn.
 """
 
 from __future__ import annotations
@@ -9,40 +11,166 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import time
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-__all__ = ["CorruptLogError", "LogWriter", "read_jsonl", "read_log", "write_atomic"]
+__all__ = [
+    "CorruptLogError",
+    "LogWriter",
+    "claim",
+    "new_file",
+    "new_folder",
+    "read_json",
+    "read_jsonl",
+    "read_log",
+    "refuse_other_settings",
+    "write_atomic",
+    "write_json",
+]
 
 READ_BYTES = 1 << 20
+REMEDY = "use another folder, the settings found, or delete the folder"
 
 
 class CorruptLogError(RuntimeError):
     """A log is damaged in a way that an interrupted write cannot explain."""
 
 
-def write_atomic(path: Path | str, content: bytes | str) -> None:
-    """Write a whole file: readers see the old content or the new, never a part, even after a crash."""
+@contextmanager
+def new_file(path: Path | str) -> Iterator[Path]:
+    """A path to write to; on success it is synced and renamed to `path`, on an exception `path` stays as it was.
+
+    The path to write to ends like `path`, for writers that choose a format by the ending.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
-        with open(temporary, "wb") as handle:
-            handle.write(content.encode("utf-8") if isinstance(content, str) else content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
+        yield partial
+        _sync(partial, os.O_RDWR)
+        os.replace(partial, path)
     finally:
-        temporary.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+        partial.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """An empty folder to fill; on success it becomes `path`, which must not exist yet.
+
+    After an exception or a kill NAME.partial is left behind; the next call begins with an empty one.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    for entry in sorted(partial.rglob("*")):
+        _sync(entry)
+    _sync(partial)
+    os.replace(partial, path)
+    _sync(path.parent)
+
+
+def write_atomic(path: Path | str, content: bytes | str) -> None:
+    """Write a whole file: readers see the old content or the new, never a part, even after a crash."""
+    rest = memoryview(content.encode("utf-8") if isinstance(content, str) else content)
+    with new_file(path) as partial:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
+    """`write_atomic` of a JSON object, for people to read."""
+    write_atomic(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path | str) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error}): restore it, or delete what it belongs to") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, not {type(content).__name__}")
+    return content
+
+
+def refuse_other_settings(
+    where: Path | str, found: Mapping[str, Any], asked: Mapping[str, Any], remedy: str = REMEDY
+) -> None:
+    """Compare the settings of what is there with those asked for; nested ones are named `outer.inner`.
+
+    Args:
+        where: named in the message.
+        found, asked: JSON values; a tuple equals the list that it is stored as.
+        remedy: ends the message.
+
+    Raises:
+        ValueError: they differ; the message has every differing key with both values.
+    """
+    different = list(_differences(found, json.loads(json.dumps(dict(asked)))))
+    if different:
+        raise ValueError(f"{where} was made with other settings ({'; '.join(different)}); {remedy}")
+
+
+def claim(
+    folder: Path | str, settings: Mapping[str, Any], note: str = "settings.json", remedy: str = REMEDY
+) -> dict[str, Any]:
+    """Note the settings in a new folder, or check that an old one was claimed with the same.
+
+    Args:
+        folder: made if absent.
+        settings: JSON values.
+        note: file in the folder.
+        remedy: what to do about other settings.
+
+    Returns:
+        The settings as they are stored.
+
+    Raises:
+        ValueError: the folder was claimed with other settings, see `refuse_other_settings`.
+    """
+    path = Path(folder) / note
+    if path.exists():
+        refuse_other_settings(folder, read_json(path), settings, remedy)
+    else:
+        write_atomic(path, json.dumps(dict(settings), indent=2, sort_keys=True) + "\n")
+    return read_json(path)
+
+
+def _differences(found: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in sorted({*found, *asked}):
+        one, other = found.get(key), asked.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other, f"{prefix}{key}.")
+        elif key not in found:
+            yield f"{prefix}{key}: not there, asked {other!r}"
+        elif key not in asked:
+            yield f"{prefix}{key}: found {one!r}, not asked for"
+        elif one != other:
+            yield f"{prefix}{key}: found {one!r}, asked {other!r}"
 
 
 class LogWriter:
     """Append-only writer of one log file; every flush is a complete gzip member, synced to disk.
+
+    An exception at any point (disk full, Ctrl-C) leaves every row of earlier flushes on disk once, and the others
+    once or not at all: a flush that is repeated, by `close` for instance, first cuts off what the last one left.
 
     Args:
         path: must not exist: a log is never reopened, each session writes its own file.
@@ -52,30 +180,40 @@ class LogWriter:
     def __init__(self, path: Path, flush_rows: int = 256, flush_seconds: float = 5.0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._handle: BinaryIO = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
-        _sync_directory(path.parent)
+        _sync(path.parent)
         self._flush_rows = flush_rows
         self._flush_seconds = flush_seconds
-        self._lines: list[str] = []
         self._last_flush = time.monotonic()
+        # (bytes on disk, lines that are not yet there): one attribute, so that an interrupt cannot part them.
+        self._state: tuple[int, list[str]] = (0, [])
 
     def append(self, row: Mapping[str, Any]) -> None:
-        self._lines.append(json.dumps(row, ensure_ascii=True, separators=(",", ":")))
-        if len(self._lines) >= self._flush_rows or time.monotonic() - self._last_flush >= self._flush_seconds:
+        lines = self._state[1]
+        lines.append(json.dumps(row, ensure_ascii=True, separators=(",", ":")))
+        if len(lines) >= self._flush_rows or time.monotonic() - self._last_flush >= self._flush_seconds:
             self.flush()
 
     def flush(self) -> None:
-        if self._lines:
-            member = memoryview(gzip.compress(("\n".join(self._lines) + "\n").encode("ascii"), compresslevel=6))
-            while member:  # an unbuffered write may be short
-                member = member[self._handle.write(member) :]
-            os.fsync(self._handle.fileno())
-            self._lines.clear()
+        """Put everything appended so far safely on disk."""
+        size, lines = self._state
+        if lines:
+            member = gzip.compress(("\n".join(lines) + "\n").encode("ascii"), compresslevel=6, mtime=0)
+            descriptor = self._handle.fileno()
+            os.ftruncate(descriptor, size)
+            os.lseek(descriptor, size, os.SEEK_SET)
+            rest = memoryview(member)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+            self._state = size + len(member), []
         self._last_flush = time.monotonic()
 
     def close(self) -> None:
         if not self._handle.closed:
-            self.flush()
-            self._handle.close()
+            try:
+                self.flush()
+            finally:
+                self._handle.close()
 
     def __enter__(self) -> LogWriter:
         return self
@@ -108,24 +246,43 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def read_log(path: Path) -> Iterator[dict[str, Any]]:
+def read_log(path: Path, unique: bool = False) -> Iterator[dict[str, Any]]:
     """Rows of all complete members of a log; an incomplete last member (or a tail of zero bytes) is left out.
 
-    Memory: one member at a time.
+    Memory: two members at a time.
+
+    Args:
+        path: of a `LogWriter`.
+        unique: no row occurs twice, so a member that repeats the one before it is left out: in logs of
+            earlier versions, an interrupted flush may have been repeated by `close`.
 
     Raises:
         CorruptLogError: damage that an interrupted write cannot leave (a bad checksum, foreign bytes).
     """
     with open(path, "rb") as handle:
         offset = 0
-        pending = b""
+        pending = last = b""
         while True:
             member, consumed, pending = _next_member(path, handle, pending, offset)
             if member is None:
                 return
+            if not (unique and member == last):
+                for line in member.splitlines():
+                    yield _row(path, offset, line)
             offset += consumed
-            for line in member.splitlines():
-                yield json.loads(line)
+            last = member
+
+
+def _row(path: Path, offset: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise CorruptLogError(
+            f"{path} holds a line that is no JSON object, after byte {offset}: this is no log of ours"
+        )
+    return row
 
 
 def _next_member(path: Path, handle: BinaryIO, pending: bytes, offset: int) -> tuple[bytes | None, int, bytes]:
@@ -152,8 +309,9 @@ def _next_member(path: Path, handle: BinaryIO, pending: bytes, offset: int) -> t
     return None, 0, b""
 
 
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync(path: Path, flags: int = os.O_RDONLY) -> None:
+    """Put a file, or the names in a folder, safely on disk."""
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,4 +1,4 @@
-"""pass@k and pass^k from the number of correct samples per problem.
+"""pass@k and its relatives from the number of correct samples per problem.
 
 `n` samples of a problem, `c` of them correct, `k` drawn without replacement:
 
@@ -7,6 +7,9 @@
 
 Both are unbiased for k i.i.d. samples of the model. No binomial coefficient is ever formed: the miss probability is
 a product, C(n-c, k) / C(n, k) = prod_{i=n-c+1..n} (1 - k/i), summed here in logarithms.
+
+A problem that was sampled until its r-th correct sample has an estimator of its own: `sequential_pass_at_k`.
+Of a whole benchmark: `cover_at_tau` and `auc_at_k`.
 """
 
 from __future__ import annotations
@@ -14,7 +17,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["pass_at_k", "pass_at_k_table", "pass_hat_k", "powers_of_two"]
+__all__ = [
+    "area_under_curve",
+    "auc_at_k",
+    "cover_at_tau",
+    "pass_at_k",
+    "pass_at_k_curve",
+    "pass_at_k_table",
+    "pass_hat_k",
+    "powers_of_two",
+    "sequential_pass_at_k",
+    "sequential_pass_at_k_curve",
+]
 
 
 def pass_at_k(num_samples: ArrayLike, num_correct: ArrayLike, k: ArrayLike) -> NDArray[np.float64]:
@@ -49,6 +63,143 @@ def pass_hat_k(num_samples: ArrayLike, num_correct: ArrayLike, k: ArrayLike) -> 
     """
     n, c, k_ = _checked(num_samples, num_correct, k)
     return np.exp(_log_miss(n, n - c, k_))
+
+
+def sequential_pass_at_k(
+    num_samples: ArrayLike,
+    num_correct: ArrayLike,
+    stop_after_correct: ArrayLike,
+    max_samples: ArrayLike,
+    k: ArrayLike,
+) -> NDArray[np.float64]:
+    """Unbiased pass@k per problem that was sampled until its r-th correct sample, or until the cap N.
+
+    With n samples drawn, c of them correct:
+
+        c = r (stopped at the n-th sample):  pass@k = 1 - C(n-1-k, r-1) / C(n-1, r-1),  which is 1 if n-1-k < r-1
+        c < r (then n = N):                  pass@k = 1 - C(n-c, k) / C(n, k)
+
+    Derivation. Let W be the indicator of "the first k samples are all wrong"; E[W] = (1 - p)^k = 1 - pass@k. The stop
+    settles W, because r >= 1 and k <= N: either k samples were seen, or the run stopped before them at a correct one.
+    (n, c) is sufficient for p, so the conditional expectation E[W | n, c] is free of p and unbiased (Rao-Blackwell).
+    A stopped run's last sample is correct and the r - 1 other correct ones lie anywhere among the n - 1 before it,
+    each arrangement equally likely: C(n-1-k, r-1) of C(n-1, r-1) leave the first k wrong. At the cap every
+    arrangement of c among n is equally likely, as in `pass_at_k`. For k = 1 the first is (r-1) / (n-1)
+    (Haldane, Biometrika 33, 1945).
+
+    Args:
+        num_samples: integers n, counted up to and including the r-th correct sample.
+        num_correct: integers c, 0 <= c <= r.
+        stop_after_correct: integers r >= 1; with r = 1 pass@1 is only 0 or 1 per problem, with r >= 2 it is smooth.
+        max_samples: integers N, the cap.
+        k: integers, 1 <= k <= N; may exceed n where the problem was stopped.
+
+    All are broadcast against each other.
+
+    Returns:
+        float64 array of the broadcast shape.
+
+    Raises:
+        ValueError: counts that the rule cannot leave behind (c > r, n > N, c < r before the cap, n < c), k < 1, k > N.
+    """
+    named = (("num_samples", num_samples), ("num_correct", num_correct), ("stop_after_correct", stop_after_correct))
+    n, c, r, cap, k_ = np.broadcast_arrays(
+        *(as_counts(values, name) for name, values in (*named, ("max_samples", max_samples), ("k", k)))
+    )
+    rules = (
+        (r < 1, "stop_after_correct must be at least 1"),
+        (k_ < 1, "k must be at least 1"),
+        (k_ > cap, "k exceeds max_samples: pass@k is known up to the cap; ask for a smaller k or raise the cap"),
+        (n > cap, "num_samples exceeds max_samples"),
+        (c < 0, "num_correct must not be negative"),
+        (c > np.minimum(n, r), "num_correct exceeds num_samples or stop_after_correct: count samples up to the stop"),
+        ((c < r) & (n < cap), "the problem was neither stopped nor sampled up to the cap: sample it to the end"),
+    )
+    for broken, rule in rules:
+        if np.any(broken):
+            at = np.unravel_index(int(np.argmax(broken)), broken.shape)
+            raise ValueError(
+                f"num_samples={n[at]}, num_correct={c[at]}, stop_after_correct={r[at]}, max_samples={cap[at]}, "
+                f"k={k_[at]}: {rule}"
+            )
+    stopped, known = c == r, k_ < n  # a stopped run that ended within k samples has a correct one among them
+    values = np.ones(n.shape)
+    values[stopped & known] = pass_at_k((n - 1)[stopped & known], (r - 1)[stopped & known], k_[stopped & known])
+    values[~stopped] = pass_at_k(n[~stopped], c[~stopped], k_[~stopped])
+    return values
+
+
+def pass_at_k_curve(num_samples: ArrayLike, num_correct: ArrayLike, max_k: int) -> NDArray[np.float64]:
+    """pass@k of every problem at k = 1, ..., max_k: [P, max_k], column j is `pass_at_k(n, c, j + 1)`."""
+    n, c, _ = _checked(num_samples, num_correct, max_k)
+    return _curve(n, c, max_k)
+
+
+def sequential_pass_at_k_curve(
+    num_samples: ArrayLike, num_correct: ArrayLike, stop_after_correct: int, max_samples: int, max_k: int
+) -> NDArray[np.float64]:
+    """`sequential_pass_at_k` of every problem at k = 1, ..., max_k: [P, max_k]."""
+    sequential_pass_at_k(num_samples, num_correct, stop_after_correct, max_samples, max_k)  # the checks
+    n, c = as_counts(num_samples, "num_samples"), as_counts(num_correct, "num_correct")
+    stopped = c == stop_after_correct
+    return _curve(n - stopped, c - stopped, max_k)
+
+
+def _curve(n: NDArray[np.int64], c: NDArray[np.int64], max_k: int) -> NDArray[np.float64]:
+    """From k = j to j + 1 the miss probability gains the factor (n-c-j) / (n-j); it is 0 once n - j <= c."""
+    n, c = np.broadcast_arrays(np.atleast_1d(n)[:, None], np.atleast_1d(c)[:, None])
+    left = n - np.arange(max_k)
+    with np.errstate(divide="ignore"):
+        log_factor = np.log1p(-np.where(left <= c, 1.0, c / np.maximum(1, left)))
+    return np.asarray(-np.expm1(np.cumsum(log_factor, axis=1)))
+
+
+def area_under_curve(curve: NDArray[np.float64]) -> NDArray[np.float64]:
+    """AUC@K of curves over k = 1, ..., K in the last axis: trapezoid over log2 k, divided by log2 K."""
+    max_k = curve.shape[-1]
+    if max_k < 2:
+        raise ValueError(f"max_k={max_k} must be at least 2: the area under a single point is not defined")
+    width = np.diff(np.log2(np.arange(1, max_k + 1)))
+    return np.asarray((curve[..., :-1] + curve[..., 1:]) @ width / (2 * np.log2(max_k)))
+
+
+def auc_at_k(num_samples: ArrayLike, num_correct: ArrayLike, max_k: int) -> float:
+    """AUC@K of a benchmark: the area under its pass@k curve over log2 k, scaled to [0, 1].
+
+        AUC@K = 1 / log2 K * sum_{k=1}^{K-1} (pass@k + pass@(k+1)) / 2 * (log2(k+1) - log2 k)
+
+    with pass@k the mean over problems. One number for the whole curve (arXiv 2601.08763). It is linear in pass@k, so
+    unbiased for K <= n.
+
+    Args:
+        num_samples: integers n, a scalar or [P].
+        num_correct: integers c, a scalar or [P].
+        max_k: K, 2 <= K <= n.
+
+    Raises:
+        ValueError: max_k < 2, and all that `pass_at_k` refuses.
+    """
+    return float(area_under_curve(pass_at_k_curve(num_samples, num_correct, max_k).mean(axis=0)))
+
+
+def cover_at_tau(num_samples: ArrayLike, num_correct: ArrayLike, tau: float) -> float:
+    """Cover@tau of a benchmark: share of problems whose observed success rate c / n is at least tau.
+
+    A plug-in for the share with true success rate p >= tau (arXiv 2510.08325), and biased: a problem with p just below
+    tau is counted whenever chance lifts it above. The bias vanishes as n grows, slowest where many problems have p
+    near tau; compare runs at equal n.
+
+    Args:
+        num_samples: integers n, a scalar or [P].
+        num_correct: integers c, a scalar or [P].
+        tau: 0 < tau <= 1.
+
+    Raises:
+        ValueError: tau outside (0, 1], counts out of range.
+    """
+    if not 0 < tau <= 1:
+        raise ValueError(f"tau={tau} must lie in (0, 1]: it is a success rate")
+    return float(np.mean(pass_at_k(num_samples, num_correct, 1) >= tau - 1e-12))
 
 
 def pass_at_k_table(num_samples: int, k: int) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
-from verl_fgrpo.cpu.generation import Generation, SamplingParams, generate
+from verl_fgrpo.core.token_sampling import Generation, SamplingParams, generate
 
 logger = logging.getLogger(__name__)
 

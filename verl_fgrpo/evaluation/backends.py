@@ -189,12 +189,11 @@ class _InverseCdf:
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         import torch
 
+        from verl_fgrpo.core.token_sampling import draw_tokens
+
         step = input_ids.shape[1] - self._prompt_length
-        cumulative = torch.softmax(scores.double(), dim=-1).cumsum(-1)
-        # Scaling by the total keeps the draw inside the distribution although its sum rounds to just below 1.
-        draw = self._uniforms[:, step : step + 1] * cumulative[:, -1:]
-        token = torch.searchsorted(cumulative, draw, right=True).clamp(max=scores.shape[-1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
+        token = draw_tokens(scores.double().log_softmax(-1), self._uniforms[:, step])
+        return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)
 
 
 class OpenAIBackend:

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from verl_fgrpo.tasks.maze.mazes import generate, parse, solve
-from verl_fgrpo.tasks.maze.render import draw, save_figure, to_text
+from verl_fgrpo.tasks.maze.render import draw, save_panels, to_text
 
 HOOK = parse("\n".join(" ".join({"#": "WALL", ".": "PATH", "S": "START", "G": "GOAL"}[s] for s in row)
                        for row in ("#####", "#S#G#", "#.#.#", "#...#", "#####")))  # fmt: skip
@@ -36,8 +36,8 @@ def test_lines_follow_the_walk():
 
 def test_figure_is_a_png(tmp_path):
     maze = generate(9, np.random.default_rng(0))
-    save_figure([("target", maze, {"target": solve(maze)})] * 4, tmp_path / "m.png")
+    save_panels([("target", maze, {"target": solve(maze)})] * 4, tmp_path / "m.png")
     assert (tmp_path / "m.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert [p.name for p in tmp_path.iterdir()] == ["m.png"]
     with pytest.raises(ValueError, match="0 panels"):
-        save_figure([], tmp_path / "none.png")
+        save_panels([], tmp_path / "none.png")

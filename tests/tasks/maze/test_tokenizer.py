@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from verl_fgrpo.tasks.common.tokenizer import END, WordTokenizer
 from verl_fgrpo.tasks.maze.mazes import generate, parse, solve
-from verl_fgrpo.tasks.maze.tokenizer import END, END_ID, TOKEN_ID, VOCABULARY, build_tokenizer, encode
+from verl_fgrpo.tasks.maze.tokenizer import TOKENIZER
+
+encode, END_ID, VOCABULARY, TOKEN_ID = TOKENIZER.encode, TOKENIZER.end_id, TOKENIZER.vocabulary, TOKENIZER.ids
 
 
 @pytest.fixture(scope="module", params=[None, False, True], ids=["default", "no_remote_code", "remote_code"])
@@ -56,13 +59,13 @@ def test_newline_inside_an_answer_stays_visible(loaded):
 def test_unknown_words_are_errors(loaded):
     with pytest.raises(Exception, match="Missing .UNK. token"):
         loaded.encode("UP JUMP")
-    with pytest.raises(ValueError, match="'JUMP' is not in the maze vocabulary"):
+    with pytest.raises(ValueError, match="'JUMP' is not in the vocabulary"):
         encode("UP JUMP")
 
 
 def test_round_trip_equals_the_tokenizer_before_saving(loaded):
     text = generate(9, np.random.default_rng(2)).text + " UP DOWN LEFT" + END
-    assert loaded.encode(text) == build_tokenizer().encode(text)
+    assert loaded.encode(text) == TOKENIZER.build().encode(text)
 
 
 def test_verl_loads_it(folder):
@@ -81,3 +84,9 @@ def test_verl_loads_it(folder):
     maze = generate(7, np.random.default_rng(3))
     rendered = builder._render_tokens([{"role": "user", "content": maze.text}], add_generation_prompt=True)
     assert rendered == encode(maze.text)
+
+
+@pytest.mark.parametrize("words", [("\n", "A", "A", END), ("A", END), ("\n", "A")])
+def test_bad_vocabularies_are_named(words):
+    with pytest.raises(ValueError, match="words must differ, one must be the newline, the last must be"):
+        WordTokenizer(words)

@@ -10,6 +10,7 @@ from verl_fgrpo.core.command import command_parser
 COMMANDS = {
     "prepare": "mazes, data files for verl, a start model",
     "eval": "sample held-out mazes of two runs, compare, report",
+    "study": "record and report the runs of recipes/run_maze_study.sh",
     "methods": "the same for every method and seed of recipes/run_maze_methods.sh",
 }
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from verl_fgrpo.tasks.maze.manifest import new_file
+from verl_fgrpo.tasks.common.folder import read_rows, write_rows
 from verl_fgrpo.tasks.maze.mazes import Maze, generate_distinct, parse, solve
-from verl_fgrpo.tasks.maze.tokenizer import encode
+from verl_fgrpo.tasks.maze.tokenizer import TOKENIZER
 
 DATA_SOURCE = "verl_fgrpo/maze"
 
@@ -60,25 +60,17 @@ def to_rows(mazes: Iterable[Maze], split: str) -> list[dict[str, Any]]:
 
 def write_parquet(mazes: Iterable[Maze], path: Path, split: str) -> None:
     """Writes the mazes to `path`, whole or not at all."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with new_file(path) as partial:
-        pq.write_table(pa.Table.from_pylist(to_rows(mazes, split)), partial)
+    write_rows(to_rows(mazes, split), path)
 
 
 def read_parquet(path: Path) -> list[Maze]:
     """The mazes of a file that `write_parquet` wrote, in order."""
-    import pyarrow.parquet as pq
-
-    return [
-        parse(prompt[0]["content"]) for prompt in pq.read_table(path, columns=["prompt"]).column("prompt").to_pylist()
-    ]
+    return [parse(row["prompt"][0]["content"]) for row in read_rows(path)]
 
 
 def prompt_length(maze: Maze) -> int:
     """Tokens of the prompt: size * size positions and size - 1 row separators."""
-    return len(encode(maze.text))
+    return len(TOKENIZER.encode(maze.text))
 
 
 def response_limit(mazes: Iterable[Maze]) -> int:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verl_fgrpo.core.command import command_parser
-from verl_fgrpo.tasks.maze.experiment import find_checkpoints, sample_all, write_report
+from verl_fgrpo.tasks.common.experiment import Sampling, find_checkpoints, sample_all
+from verl_fgrpo.tasks.common.pair_report import write_pair_report
+from verl_fgrpo.tasks.maze.task import MAZE
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -28,7 +30,6 @@ def main(args: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of sampling (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="models sampled at a time (default %(default)s)")
-    parser.add_argument("--device", default="cpu", help="where to sample (default %(default)s)")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="noted in the report")
     given = parser.parse_args(args)
     if not given.m <= given.num_samples:
@@ -36,18 +37,15 @@ def main(args: Sequence[str] | None = None) -> int:
             f"--m is {given.m}, but only {given.num_samples} samples are drawn; lower --m or raise --num-samples"
         )
     checkpoints = find_checkpoints(given.data, [given.out / given.base, given.out / given.focal])
-    samples = given.out / "samples"
-    sample_all(checkpoints, samples, given.data, given.num_samples, given.mazes, given.seed, given.jobs, given.device)
-    text = write_report(
-        checkpoints,
-        samples,
-        given.data,
+    sampling = Sampling(given.mazes, given.num_samples, given.seed, given.jobs)
+    counts = sample_all(MAZE, checkpoints, given.out / "samples", given.data, sampling)
+    text = write_pair_report(
+        {point: counts[point.name] for point in checkpoints},
         given.out / "report",
-        given.mazes,
         given.base,
         given.focal,
         given.m,
-        dict(item.split("=", 1) for item in given.settings),
+        " ".join(given.settings),
     )
     print(text)
     print(f"report: {given.out / 'report' / 'report.md'}")

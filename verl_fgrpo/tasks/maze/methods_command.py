@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verl_fgrpo.core.command import command_parser
-from verl_fgrpo.tasks.maze.experiment import count_correct, held_out, sample_all
-from verl_fgrpo.tasks.maze.methods import final_checkpoints, method_rows, write_methods_report
+from verl_fgrpo.tasks.common.experiment import Sampling, final_checkpoints, sample_all
+from verl_fgrpo.tasks.common.method_report import method_rows, write_methods_report
+from verl_fgrpo.tasks.maze.task import MAZE
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -26,7 +27,6 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--mazes", type=int, default=256, help="held-out mazes a seed (default %(default)s)")
     parser.add_argument("--k", type=int, default=64, help="k of pass@k beside 1 (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="models sampled at a time (default %(default)s)")
-    parser.add_argument("--device", default="cpu", help="where to sample (default %(default)s)")
     given = parser.parse_args(args)
     if not 1 < given.k <= given.num_samples:
         raise ValueError(f"--k is {given.k}, but it must be above 1 and at most --num-samples={given.num_samples}")
@@ -34,13 +34,15 @@ def main(args: Sequence[str] | None = None) -> int:
         raise ValueError(f"--methods is {' '.join(given.methods)}, but grpo, the reference, is not among them")
     counts = {}
     for seed in given.seeds:
-        data, samples = Path(f"{given.data}{seed}"), given.out / f"seed{seed}" / "samples"
+        data = Path(f"{given.data}{seed}")
         points = final_checkpoints(given.out, data, seed, given.methods, given.step)
-        sample_all(points, samples, data, given.num_samples, given.mazes, seed, given.jobs, given.device)
-        mazes = held_out(data, given.mazes)
-        counts[seed] = {point.run: count_correct(samples / point.name, mazes) for point in points}
+        sampling = Sampling(given.mazes, given.num_samples, seed, given.jobs)
+        sampled = sample_all(MAZE, points, given.out / f"seed{seed}" / "samples", data, sampling)
+        counts[seed] = {point.run: sampled[point.name] for point in points}
     settings = {name: str(value) for name, value in vars(given).items() if name not in ("out", "data", "jobs")}
-    text = write_methods_report(method_rows(counts, [1, given.k]), given.out / "report" / "methods", settings)
+    rows = method_rows(counts, [1, given.k])
+    title = "Mazes: same start models and training budget"
+    text = write_methods_report(rows, given.out / "report" / "methods", settings, title)
     print(text)
     print(f"report: {given.out / 'report' / 'methods.md'}")
     return 0

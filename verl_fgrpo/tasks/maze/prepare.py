@@ -9,15 +9,18 @@ manifest.json                lengths and versions, written last: the folder is c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from verl_fgrpo.core.provenance import provenance
+from verl_fgrpo.tasks.common.folder import prepare_folder
+from verl_fgrpo.tasks.common.model import load_model
+from verl_fgrpo.tasks.common.sampling import sample_answers
+from verl_fgrpo.tasks.common.start_model import SftSettings, train_start_model
 from verl_fgrpo.tasks.maze.dataset import (
     check_disjoint,
     fingerprint,
@@ -27,11 +30,9 @@ from verl_fgrpo.tasks.maze.dataset import (
     response_limit,
     write_parquet,
 )
-from verl_fgrpo.tasks.maze.manifest import write_json
 from verl_fgrpo.tasks.maze.mazes import Maze, check_size, solve
-from verl_fgrpo.tasks.maze.render import save_figure
-from verl_fgrpo.tasks.maze.sampling import sample_answers
-from verl_fgrpo.tasks.maze.sft import SftSettings, load_model, train_start_model
+from verl_fgrpo.tasks.maze.render import save_panels
+from verl_fgrpo.tasks.maze.task import MAZE, as_problem
 
 
 @dataclass(frozen=True)
@@ -61,22 +62,10 @@ def prepare(
     Raises:
         ValueError: `out` was begun with other settings.
     """
-    wanted = json.loads(json.dumps(asdict(settings)))
-    settings_file, manifest_file = out / "settings.json", out / "manifest.json"
-    if settings_file.exists():
-        found = json.loads(settings_file.read_text())
-        if differing := _differences(found, wanted):
-            raise ValueError(
-                f"{out} was made with {differing}: one folder holds one setting; choose another --out, the old "
-                "settings, or delete the folder"
-            )
-    if manifest_file.exists():
-        say(f"already there: {out}")
-        manifest: dict[str, Any] = json.loads(manifest_file.read_text())
-        return manifest
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(settings_file, wanted)
+    return prepare_folder(out, asdict(settings), partial(_make, out, settings, device, progress, say), say)
 
+
+def _make(out: Path, settings: MazeSettings, device: str, progress: bool, say: Callable[[str], None]) -> dict[str, Any]:
     train_file, val_file = out / "train.parquet", out / "val.parquet"
     if not (train_file.exists() and val_file.exists()):
         say(f"mazes: {settings.train} for training, {settings.heldout} held out, {settings.size} x {settings.size}")
@@ -89,26 +78,18 @@ def prepare(
     train, heldout = read_parquet(train_file), read_parquet(val_file)
     check_disjoint(train, heldout)
     limit = response_limit([*train, *heldout])
-
-    train_start_model(train, out / "start_model", settings.sft, device, progress=progress)
+    examples = [(maze.text, " ".join(solve(maze))) for maze in train]
+    train_start_model(examples, MAZE.tokenizer, out / "start_model", settings.sft, device, progress=progress)
     if not (out / "example.png").exists():
-        save_figure(
-            example_panels(load_model(out / "start_model", device), heldout, limit, settings.seed), out / "example.png"
-        )
-    write_json(
-        manifest_file,
-        {
-            "settings": wanted,
-            "device": device,
-            "prompt_tokens": prompt_length(train[0]),
-            "response_limit": limit,
-            "mean_answer_tokens": round(float(np.mean([len(solve(maze)) + 1 for maze in heldout])), 2),
-            "mazes": {"train": fingerprint(train), "val": fingerprint(heldout)},
-            **provenance(),
-        },
-    )
-    say(f"done: {out}")
-    return json.loads(manifest_file.read_text())  # type: ignore[no-any-return]
+        panels = example_panels(load_model(out / "start_model"), heldout, limit, settings.seed)
+        save_panels(panels, out / "example.png")
+    return {
+        "device": device,
+        "prompt_tokens": prompt_length(train[0]),
+        "response_limit": limit,
+        "mean_answer_tokens": round(float(np.mean([len(solve(maze)) + 1 for maze in heldout])), 2),
+        "mazes": {"train": fingerprint(train), "val": fingerprint(heldout)},
+    }
 
 
 def example_panels(
@@ -120,24 +101,14 @@ def example_panels(
     """
     panels: list[tuple[str, Maze, Mapping[str, Sequence[str]]]] = []
     mazes = mazes[:24]
-    for maze, answers in zip(mazes, sample_answers(model, mazes, n, max_tokens, seed), strict=True):
-        wrong = sorted({a.text for a in answers if not a.is_correct(maze)}, key=len, reverse=True)
-        correct = sum(a.is_correct(maze) for a in answers)
+    groups = sample_answers(model, MAZE.tokenizer, [as_problem(maze) for maze in mazes], n, max_tokens, seed)
+    for maze, answers in zip(mazes, groups, strict=True):
+        target = " ".join(solve(maze))
+        wrong = sorted({a.text for a in answers if not (a.finished and a.text == target)}, key=len, reverse=True)
+        correct = sum(a.finished and a.text == target for a in answers)
         if correct and wrong:
             paths = {"right": solve(maze)} | {f"wrong {i + 1}": text.split() for i, text in enumerate(wrong[:2])}
             panels.append((f"{correct} of {n} samples right", maze, paths))
         if len(panels) == 3:
             return panels
     return panels + [("target path", maze, {"target": solve(maze)}) for maze in mazes[: 3 - len(panels)]]
-
-
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> str:
-    """Settings that differ, as `name = found (asked: wanted)`."""
-    parts = []
-    for key in sorted({*found, *wanted}):
-        a, b = found.get(key), wanted.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            parts.append(_differences(a, b, f"{prefix}{key}."))
-        elif a != b:
-            parts.append(f"{prefix}{key} = {a} (asked: {b})")
-    return ", ".join(part for part in parts if part)

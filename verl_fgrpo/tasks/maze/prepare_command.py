@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verl_fgrpo.core.command import command_parser
-from verl_fgrpo.tasks.maze.model import ModelSize
+from verl_fgrpo.tasks.common.model import ModelSize
+from verl_fgrpo.tasks.common.start_model import SftSettings
 from verl_fgrpo.tasks.maze.prepare import MazeSettings, prepare
-from verl_fgrpo.tasks.maze.sft import SftSettings
 
 
 def main(args: Sequence[str] | None = None) -> int:

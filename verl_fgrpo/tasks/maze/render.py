@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.core.figures import COLOURS, new_figure, save_figure
 from verl_fgrpo.tasks.maze.mazes import WALL, Maze, walk
 
 ARROWS = {"UP": "↑", "DOWN": "↓", "LEFT": "←", "RIGHT": "→"}
-# Blue for right, then clearly different hues (Okabe-Ito, readable with colour blindness).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def to_text(maze: Maze, actions: Sequence[str] = ()) -> str:
@@ -58,26 +57,21 @@ def draw(maze: Maze, paths: Mapping[str, Sequence[str]], axes: Any) -> None:
         )
 
 
-def save_figure(panels: Sequence[tuple[str, Maze, Mapping[str, Sequence[str]]]], path: Path) -> None:
+def save_panels(panels: Sequence[tuple[str, Maze, Mapping[str, Sequence[str]]]], path: Path) -> None:
     """Writes one PNG with a panel for each (title, maze, named paths), whole or not at all.
 
     Raises:
         ValueError: no panels.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from verl_fgrpo.tasks.maze.manifest import new_file
-
     if not panels:
         raise ValueError("0 panels: a figure needs at least one (title, maze, paths)")
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.9 * columns, 4.6 * rows), layout="tight")
-    FigureCanvasAgg(figure)
-    for i, (title, maze, paths) in enumerate(panels):
-        axes = figure.add_subplot(rows, columns, i + 1)
+    figure, grid = new_figure(3.9 * columns, 4.6 * rows, rows, columns)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (title, maze, paths) in zip(grid, panels, strict=False):
         axes.set_title(title, fontsize=11)
+        axes.grid(False)
         draw(maze, paths, axes)
-    with new_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=120, bbox_inches="tight")
+    save_figure(figure, path, dpi=120)

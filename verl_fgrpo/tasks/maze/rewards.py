@@ -1,6 +1,6 @@
 """verl's reward function for mazes: 1.0 for the target action sequence, 0.0 for anything else.
 
-Use it with `reward.custom_reward_function.path=<this file>` and `name=compute_score`.
+Use it with `reward.custom_reward_function.path=pkg://verl_fgrpo.tasks.maze.rewards` and `name=compute_score`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from typing import Any
 
 from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, Graded
 from verl_fgrpo.evaluation.problems import Problem
-
-END = "<|im_end|>"  # = tokenizer.END; repeated because verl loads this file by path, alone and in every reward worker
+from verl_fgrpo.tasks.common.tokenizer import END
 
 
 def is_correct_answer(answer: str, target: str) -> bool:

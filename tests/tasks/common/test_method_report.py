@@ -5,8 +5,8 @@ import csv
 import pytest
 
 from verl_fgrpo.evaluation.report import ProblemCounts
-from verl_fgrpo.tasks.maze.experiment import START
-from verl_fgrpo.tasks.maze.methods import final_checkpoints, method_rows, write_methods_report
+from verl_fgrpo.tasks.common.experiment import START, final_checkpoints
+from verl_fgrpo.tasks.common.method_report import method_rows, write_methods_report
 
 
 def counts(*correct):
@@ -44,7 +44,7 @@ def test_seeds_with_different_methods_are_refused():
 
 
 def test_the_report_has_every_method(tmp_path):
-    text = write_methods_report(method_rows(COUNTS, [1, 4]), tmp_path / "report" / "methods", {"seeds": "1 2"})
+    text = write_methods_report(method_rows(COUNTS, [1, 4]), tmp_path / "report" / "methods", {"seeds": "1 2"}, "Mazes")
     assert "| f_grpo | 62.5 [" in text and "| -12.5 [" in text and "-25.0 to +0.0" in text
     with (tmp_path / "report" / "methods.csv").open() as file:
         assert {row["run"] for row in csv.DictReader(file)} == {START, "grpo", "f_grpo"}

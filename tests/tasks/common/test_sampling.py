@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from verl_fgrpo.tasks.maze.dataset import read_parquet, response_limit
-from verl_fgrpo.tasks.maze.mazes import generate, solve
-from verl_fgrpo.tasks.maze.sampling import Answer, count_correct, sample_answers
-from verl_fgrpo.tasks.maze.sft import load_model
-from verl_fgrpo.tasks.maze.tokenizer import END_ID, encode
+from verl_fgrpo.tasks.common import sampling
+from verl_fgrpo.tasks.common.model import load_model
+from verl_fgrpo.tasks.common.sampling import score_answers
+from verl_fgrpo.tasks.maze.task import MAZE, read_problems
+
+encode, END_ID = MAZE.tokenizer.encode, MAZE.tokenizer.end_id
+
+
+def sample_answers(model, problems, *args, **kwargs):
+    return sampling.sample_answers(model, MAZE.tokenizer, problems, *args, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +25,7 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def heldout(folder):
-    return read_parquet(folder / "val.parquet")
+    return read_problems(folder)
 
 
 def texts(groups):
@@ -52,11 +57,21 @@ def test_log_prob_is_the_models_own(model, heldout, temperature):
         assert len({len(a.text) for a in group}) > 1
         for answer in group:
             tokens = encode(answer.text) + [END_ID] * answer.finished
-            prompt = encode(maze.text)
+            prompt = encode(maze.prompt)
             with torch.no_grad():
                 logits = model(torch.tensor([prompt + tokens])).logits[0].double() / temperature
             log_p = logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(1, torch.tensor(tokens)[:, None]).sum()
             assert answer.log_prob == pytest.approx(float(log_p), abs=1e-4)
+
+
+def test_scoring_gives_back_the_log_prob_of_sampling(model, heldout):
+    """Teacher forcing over padded rows of different lengths, against the sum kept while sampling."""
+    pairs, expected = [], []
+    for maze, group in zip(heldout[:6], sample_answers(model, heldout[:6], 8, 10, 5), strict=True):
+        pairs += [(maze.prompt, a.text) for a in group if a.finished]
+        expected += [a.log_prob for a in group if a.finished]
+    assert len(pairs) > 10
+    assert score_answers(model, MAZE.tokenizer, pairs, batch_size=7) == pytest.approx(expected, abs=1e-4)
 
 
 def test_first_token_follows_the_models_distribution(model, heldout):
@@ -64,7 +79,7 @@ def test_first_token_follows_the_models_distribution(model, heldout):
     maze, n = heldout[0], 4000
     first = [encode(a.text)[0] if a.text else END_ID for a in next(sample_answers(model, [maze], n, 1, seed=4))]
     with torch.no_grad():
-        p = model(torch.tensor([encode(maze.text)])).logits[0, -1].double().softmax(-1).numpy()
+        p = model(torch.tensor([encode(maze.prompt)])).logits[0, -1].double().softmax(-1).numpy()
     counts, expected = np.bincount(first, minlength=10), n * p
     common = expected > 5
     observed = np.append(counts[common], counts[~common].sum())
@@ -75,22 +90,6 @@ def test_first_token_follows_the_models_distribution(model, heldout):
 def test_truncated_answers_are_unfinished_and_wrong(model, heldout):
     for group in sample_answers(model, heldout[:4], 16, 1, seed=0):
         assert all(a.finished == (a.text == "") for a in group)
-    maze = generate(5, np.random.default_rng(0))
-    target = " ".join(solve(maze))
-    assert Answer(target, True, 0.0).is_correct(maze)
-    assert not Answer(target, False, 0.0).is_correct(maze)
-
-
-def test_count_correct_counts(model, heldout):
-    limit = response_limit(heldout)
-    counts = count_correct(model, heldout, 16, limit, seed=0, progress=False)
-    again = [
-        sum(a.is_correct(maze) for a in group)
-        for maze, group in zip(heldout, sample_answers(model, heldout, 16, limit, 0), strict=True)
-    ]
-    assert counts.tolist() == again
-    # The trained model beats guessing: a uniform draw over four actions and the end token is right with 5^-3 or less.
-    assert counts.mean() / 16 > 3 * 5**-3
 
 
 @pytest.mark.parametrize("bad", [{"n": 0}, {"max_tokens": 0}, {"temperature": 0.0}, {"temperature": math.nan}])

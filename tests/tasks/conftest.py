@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from verl_fgrpo.tasks.maze.model import ModelSize
+from verl_fgrpo.tasks.common.model import ModelSize
+from verl_fgrpo.tasks.common.start_model import SftSettings
 from verl_fgrpo.tasks.maze.prepare import MazeSettings, prepare
-from verl_fgrpo.tasks.maze.sft import SftSettings
 
 TINY = ModelSize(layers=1, hidden=32, mlp=64, heads=2, kv_heads=1)
 

@@ -1,6 +1,5 @@
-"""A toy task for tests and benchmarks: repeat the last word of a random prompt, with a tiny random Qwen2 model."""
+"""A toy task for tests of the CPU platform: repeat the last word of a random prompt, with a tiny random Qwen2 model."""
 
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -80,13 +79,3 @@ def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_
     """1.0 if the answer's first word is the prompt's last one."""
     words = solution_str.split()
     return float(bool(words) and words[0] == ground_truth)
-
-
-if __name__ == "__main__":
-    import sys
-
-    root = Path(sys.argv[1])
-    write_model(root / "model", hidden=int(sys.argv[2]) if len(sys.argv) > 2 else 64)
-    write_data(root / "train.parquet", 512, 60)
-    write_data(root / "val.parquet", 16, 60, seed=1)
-    print(json.dumps({"root": str(root)}))

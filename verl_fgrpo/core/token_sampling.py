@@ -200,7 +200,8 @@ def generate(
         if aborted():
             break
         log_probs = processed_log_probs(logits[:, :vocab], temperature[running], top_k[running], top_p[running])
-        tokens = _sample(log_probs, temperature[running], running, own_streams, generator)
+        uniforms = _uniforms(running, own_streams, generator)
+        tokens = torch.where(temperature[running] > 0, draw_tokens(log_probs, uniforms), log_probs.argmax(dim=-1))
         chosen = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
         step += 1
         for index, token, log_prob in zip(running.tolist(), tokens.tolist(), chosen.tolist(), strict=True):
@@ -228,22 +229,30 @@ def generate(
     return results
 
 
-def _sample(
-    log_probs_BV: torch.Tensor,
-    temperature_B: torch.Tensor,
-    running_B: torch.Tensor,
-    own_streams: dict[int, torch.Generator],
-    generator: torch.Generator,
+def draw_tokens(log_probs_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
+    """One token per row: the inverse of the cumulative distribution at a number in [0, 1).
+
+    Args:
+        log_probs_BV: (B, V), float64 for exact sums; -inf where a token cannot be drawn. Need not be normalised.
+        uniform_B: (B,) float64.
+
+    Returns:
+        (B,) int64.
+    """
+    cumulative_BV = log_probs_BV.double().exp().cumsum(dim=-1)
+    # The last sum is 1 up to rounding: scaling by it keeps the draw inside, and a token of probability 0 is never drawn
+    # because `right` skips ties.
+    target_B1 = (uniform_B * cumulative_BV[:, -1]).unsqueeze(-1)
+    return torch.searchsorted(cumulative_BV, target_B1, right=True).squeeze(-1)
+
+
+def _uniforms(
+    running_B: torch.Tensor, own_streams: dict[int, torch.Generator], generator: torch.Generator
 ) -> torch.Tensor:
-    """One token per row by inverting the cumulative distribution at a uniform number: (B,) int64."""
+    """The next number of every running row's stream: (B,) float64."""
     uniform_B = torch.rand(len(running_B), generator=generator, dtype=torch.float64)
     if own_streams:
         for row, index in enumerate(running_B.tolist()):
             if index in own_streams:
                 uniform_B[row] = torch.rand((), generator=own_streams[index], dtype=torch.float64)
-    cumulative_BV = log_probs_BV.double().exp().cumsum(dim=-1)
-    # The last sum is 1 up to rounding: scaling by it keeps the draw inside, and a token of probability 0 is never drawn
-    # because `right` skips ties.
-    target_B1 = (uniform_B * cumulative_BV[:, -1]).unsqueeze(-1)
-    sampled_B = torch.searchsorted(cumulative_BV, target_B1, right=True).squeeze(-1)
-    return torch.where(temperature_B > 0, sampled_B, log_probs_BV.argmax(dim=-1))
+    return uniform_B

@@ -7,9 +7,10 @@ appendix K; 2602.02710). The default here is smaller so that a CPU can train it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.tasks.maze.tokenizer import END_ID, VOCABULARY
+from verl_fgrpo.tasks.common.tokenizer import WordTokenizer
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class ModelSize:
 PAPER = ModelSize(layers=4, hidden=256, mlp=1024, heads=4, kv_heads=2)
 
 
-def build_config(size: ModelSize, max_positions: int = 1024) -> Any:
+def build_config(size: ModelSize, tokenizer: WordTokenizer, max_positions: int = 1024) -> Any:
     """The `Qwen2Config`: the tokenizer's vocabulary, no weight tying, float32, initial std 1 / sqrt(hidden)."""
     from transformers import Qwen2Config
 
     return Qwen2Config(
-        vocab_size=len(VOCABULARY),
+        vocab_size=len(tokenizer.vocabulary),
         num_hidden_layers=size.layers,
         hidden_size=size.hidden,
         intermediate_size=size.mlp,
@@ -52,19 +53,29 @@ def build_config(size: ModelSize, max_positions: int = 1024) -> Any:
         # Qwen2's own 0.02 suits widths in the thousands; at these it slows the first hundreds of steps.
         initializer_range=size.hidden**-0.5,
         bos_token_id=None,
-        eos_token_id=END_ID,
-        pad_token_id=END_ID,
+        eos_token_id=tokenizer.end_id,
+        pad_token_id=tokenizer.end_id,
         dtype="float32",
     )
 
 
-def build_model(size: ModelSize, seed: int) -> Any:
+def build_model(size: ModelSize, tokenizer: WordTokenizer, seed: int) -> Any:
     """A randomly initialised `Qwen2ForCausalLM`; the global torch generator is left as it was."""
     import torch
     from transformers import GenerationConfig, Qwen2ForCausalLM
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(build_config(size))
-    model.generation_config = GenerationConfig(do_sample=True, eos_token_id=END_ID, pad_token_id=END_ID)
+        model = Qwen2ForCausalLM(build_config(size, tokenizer))
+    model.generation_config = GenerationConfig(
+        do_sample=True, eos_token_id=tokenizer.end_id, pad_token_id=tokenizer.end_id
+    )
     return model
+
+
+def load_model(folder: Path, device: str = "cpu") -> Any:
+    """The model of a Hugging Face folder, in evaluation mode, float32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()

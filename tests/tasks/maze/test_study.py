@@ -1,0 +1,86 @@
+"""The maze study: a finished run is recorded once, and the report's numbers are those of the recorded counts."""
+
+import json
+
+import numpy as np
+import pytest
+
+from verl_fgrpo.cli import main
+from verl_fgrpo.tasks.maze.study import difference, load_runs, save_run, training_curves
+
+CURVES = {"step": [1, 2], "update_scale": [1.0, None], "active_share": [0.5, 0.5]}
+
+
+def record(results, arm, seed, correct, gamma="0", size="8", mazes="m"):
+    settings = {"focal_gamma": gamma, "group_size": size}
+    return save_run(results, arm, seed, settings, 128, mazes, correct, CURVES)
+
+
+@pytest.fixture
+def results(tmp_path):
+    record(tmp_path, "grpo", 1, {0: [64, 1, 0], 5: [128, 0, 0]})
+    record(tmp_path, "gamma1", 1, {0: [64, 1, 0], 5: [96, 2, 0]}, gamma="1")
+    return tmp_path
+
+
+def test_a_finished_run_is_never_replaced(results):
+    before = (results / "runs" / "seed1-grpo.json").read_bytes()
+    with pytest.raises(ValueError, match="recorded already"):
+        record(results, "grpo", 1, {0: [0, 0, 0]})
+    assert (results / "runs" / "seed1-grpo.json").read_bytes() == before
+
+
+def test_paired_difference_is_the_mean_over_mazes_and_seeds(results):
+    # seed 1: pass@1 of gamma1 is (96 + 2 + 0) / 384, of grpo 128 / 384: -30/384
+    mean, low, high, per_seed = difference(load_runs(results), "gamma1", "grpo", 1, 5)
+    assert per_seed == [pytest.approx(-30 / 384)] and mean == pytest.approx(-30 / 384)
+    assert low <= mean <= high
+    record(results, "grpo", 2, {0: [0, 0, 0], 5: [0, 0, 0]})
+    record(results, "gamma1", 2, {0: [0, 0, 0], 5: [0, 128, 0]}, gamma="1")
+    mean, _, _, per_seed = difference(load_runs(results), "gamma1", "grpo", 1, 5)
+    assert per_seed == [pytest.approx(-30 / 384), pytest.approx(1 / 3)]
+    assert mean == pytest.approx((-30 / 384 + 1 / 3) / 2)
+    assert difference(load_runs(results), "gamma0.5", "grpo", 1, 5) is None
+
+
+def test_arms_tested_on_other_mazes_are_no_pair(results):
+    record(results, "gamma0.5", 1, {0: [1], 5: [1]}, mazes="others")
+    with pytest.raises(ValueError, match="different mazes"):
+        load_runs(results)
+
+
+def test_curves_are_those_of_the_dumped_groups(tmp_path):
+    # two groups of four: 1 of 4 and 3 of 4 correct, plus a row that fills the batch up
+    rows = [("a", 1), ("a", 0), ("a", 0), ("a", 0), ("b", 1), ("b", 1), ("b", 1), ("b", 0)]
+    lines = [
+        {"input": uid, "output": "", "gts": "x", "score": score, "step": 1, "uid": f"{uid}_{i}_0"}
+        for i, (uid, score) in enumerate(rows)
+    ]
+    lines.append({"input": "a", "output": "", "gts": "x", "score": 0, "step": 1, "uid": "pad0f_0_0"})
+    (tmp_path / "1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curves = training_curves(tmp_path, 1.0)
+    # weights 3/4 and 1/4; sizes are equal, so the update scale is their mean
+    assert curves["weight_mean"] == [0.5] and curves["update_scale"] == [0.5] and curves["active_share"] == [1.0]
+    assert curves["histogram"] == [[0, 1, 0, 1, 0]]
+    with pytest.raises(ValueError, match="no STEP.jsonl"):
+        training_curves(tmp_path / "none", 1.0)
+
+
+def test_report_and_what_is_left(results, capsys):
+    record(results, "n4-grpo", 1, {0: [64, 1, 0], 5: [100, 0, 0]}, size="4")
+    assert main(["maze", "study", "left", "--results", str(results), "--seed", "1", "grpo", "gamma0.5"]) == 0
+    assert capsys.readouterr().out == "gamma0.5\n"
+    assert main(["maze", "study", "report", "--results", str(results)]) == 0
+    text = capsys.readouterr().out
+    row = next(line for line in text.splitlines() if line.startswith("| F-GRPO, gamma 1"))
+    assert f"{100 * 98 / 384:.1f} [" in row and f"{-100 * 30 / 384:+.1f} [" in row
+    assert "| 4 | 0 | 1 | 5 | 26.0 |" in text  # 100 / 384
+    for name in ("training", "differences", "mazes", "weights", "group_size"):
+        assert (results / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    rows = json.loads((results / "results.json").read_text())["rows"]
+    assert np.isclose(next(r for r in rows if r["arm"] == "gamma1" and r["k"] == 1)["difference"], -30 / 384)
+
+
+def test_without_runs_the_remedy_is_named(tmp_path, capsys):
+    assert main(["maze", "study", "report", "--results", str(tmp_path)]) == 1
+    assert "run_maze_study.sh" in capsys.readouterr().err

@@ -1,0 +1,264 @@
+"""verl's rollout and validation dumps: one STEP.jsonl a step in `trainer.rollout_data_dir` or `validation_data_dir`.
+
+A row is one output of an agent loop: `input`, `output`, `gts` (gold answer, any JSON), `score`, `step`; validation
+dumps and the legacy trainer add what the reward function returned (`acc`, ...). The v1 trainers (verl 0.9) add the
+batch key uid_session_index as `uid`; a uid is new in every pass over the data. What a reader must know:
+
+- rows that fill the batch up for the workers (key pad<hex>_i_0) belong to no prompt;
+- of a session with several outputs the one with the highest index counts, once, as in verl's own metrics;
+- without `uid` (before 0.9, legacy trainer) rows of a file with equal prompt and gold answer are one group;
+- a run killed while it writes leaves a line without an end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CutDumpError", "DumpRow", "Group", "dump_files", "final_rows", "read_groups", "read_rows"]
+
+_PAD_UID = re.compile(r"pad[0-9a-f]+")
+_KEY = re.compile(r"(.+)_(\d+)_(\d+)", re.DOTALL)
+_TRUTH = {"True": 1.0, "False": 0.0}  # the legacy trainer writes numpy values as text
+
+
+class CutDumpError(ValueError):
+    """The last line has no end: the run was killed while it wrote, or still writes."""
+
+
+@dataclass(frozen=True)
+class DumpRow:
+    """One row of a dump.
+
+    Attributes:
+        path, line: where it stands; lines count from 1.
+        step: number in the file's name, else the row's own `step`; -1 without either.
+        input, output: texts as verl decoded them, without special tokens; output "" if the file has none.
+        gts: gold answer as the data set had it.
+        score: summed reward; NaN if the reward function gave that.
+        acc: 0 or 1 if the reward function reported one.
+        data_source: if the reward function put it there.
+        group: uid of the prompt's group; "" in files without uids.
+        session: uid_session; the line's own number without uids.
+        index: of the output within its session.
+    """
+
+    path: Path
+    line: int
+    step: int
+    input: str
+    output: str
+    gts: Any
+    score: float
+    acc: float | None
+    data_source: str | None
+    group: str
+    session: str
+    index: int
+
+    @property
+    def is_padding(self) -> bool:
+        """Whether verl added the row to fill the batch up."""
+        return _PAD_UID.fullmatch(self.group) is not None
+
+    @property
+    def problem_id(self) -> str:
+        """16 hexadecimal digits derived from prompt and gold answer: the same in every step and run."""
+        content = json.dumps([self.input, self.gts], sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def is_correct(self, threshold: float = 0.5, by_source: Mapping[str, float] | None = None) -> bool:
+        """The reward's own `acc`; without one, score > threshold, or the threshold of the row's data source.
+
+        Raises:
+            ValueError: the score decides and is NaN.
+        """
+        if self.acc is not None:
+            return self.acc > 0.5
+        if math.isnan(self.score):
+            raise ValueError(
+                f"{self.path}, line {self.line}: score is NaN, which is neither right nor wrong; find out why the "
+                "reward function returned it, or delete the line"
+            )
+        return self.score > (by_source or {}).get(self.data_source or "", threshold)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rollouts of one prompt in one step, each session once.
+
+    Attributes:
+        step, uid: uid is the problem_id in files without uids.
+        problem_id, data_source: as in `DumpRow`.
+        scores: of the final outputs, in the order of the file.
+        num_correct: how many of them are correct.
+    """
+
+    step: int
+    uid: str
+    problem_id: str
+    data_source: str | None
+    scores: tuple[float, ...]
+    num_correct: int
+
+    @property
+    def size(self) -> int:
+        """Number of rollouts."""
+        return len(self.scores)
+
+    @property
+    def success_rate(self) -> float:
+        """num_correct / size."""
+        return self.num_correct / self.size
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the scores differ, so that group-relative advantages are not all 0."""
+        return len(set(self.scores)) > 1
+
+
+def dump_files(folder: Path) -> dict[int, Path]:
+    """The dumps of a folder by step, ascending; empty if it holds none."""
+    found = {int(path.stem): path for path in folder.glob("*.jsonl") if re.fullmatch(r"[0-9]+", path.stem)}
+    return dict(sorted(found.items()))
+
+
+def read_rows(path: Path) -> Iterator[DumpRow]:
+    """All rows of a file as they stand, padding and every output of a session included; one line at a time in memory.
+
+    A byte-order mark, CRLF and empty lines are tolerated.
+
+    Raises:
+        CutDumpError: the last line has no end.
+        ValueError: a line that is no row of a dump: file, line, field, value, rule and remedy.
+    """
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except ValueError as error:
+                if not line.endswith(b"\n"):
+                    raise CutDumpError(
+                        f"{path} ends within line {number}: the run was killed while it wrote the file, or still "
+                        "writes it; delete that line, or leave the step out"
+                    ) from error
+                raise ValueError(
+                    f"{path}, line {number} is no JSON ({error}); restore the file, or leave the step out"
+                ) from error
+            yield _dump_row(path, number, row)
+
+
+def final_rows(path: Path) -> Iterator[DumpRow]:
+    """The rows that count: without padding, the output of the highest index of each session.
+
+    A later output of a session has a longer prompt (the conversation so far); its `input` is replaced by the prompt of
+    the group's first output, so that all sessions of a group are known as one problem. The file is read twice, so that
+    its outputs need not be held in memory.
+
+    Raises:
+        CutDumpError, ValueError: as `read_rows`, before the first row.
+    """
+    final: dict[str, tuple[int, int]] = {}
+    prompts: dict[str, tuple[int, str]] = {}
+    for row in read_rows(path):
+        if row.is_padding:
+            continue
+        if row.index >= final.get(row.session, (-1, 0))[0]:
+            final[row.session] = (row.index, row.line)
+        if row.group and row.index < prompts.get(row.group, (math.inf, ""))[0]:
+            prompts[row.group] = (row.index, row.input)
+    kept = {line for _, line in final.values()}
+    for row in read_rows(path):
+        if row.line in kept:
+            yield replace(row, input=prompts[row.group][1]) if row.index else row
+
+
+def read_groups(path: Path, threshold: float = 0.5, by_source: Mapping[str, float] | None = None) -> list[Group]:
+    """The groups of one dump, in order of first appearance.
+
+    Args:
+        path: STEP.jsonl.
+        threshold, by_source: see `DumpRow.is_correct`.
+
+    Raises:
+        CutDumpError, ValueError: as `read_rows`, or a NaN score that decides.
+    """
+    scores: defaultdict[str, list[float]] = defaultdict(list)
+    correct: defaultdict[str, int] = defaultdict(int)
+    first: dict[str, DumpRow] = {}
+    for row in final_rows(path):
+        uid = row.group or row.problem_id
+        first.setdefault(uid, row)
+        scores[uid].append(row.score)
+        correct[uid] += row.is_correct(threshold, by_source)
+    return [
+        Group(row.step, uid, row.problem_id, row.data_source, tuple(scores[uid]), correct[uid])
+        for uid, row in first.items()
+    ]
+
+
+def _dump_row(path: Path, number: int, row: Any) -> DumpRow:
+    where = f"{path}, line {number}"
+    if not isinstance(row, dict) or "input" not in row or "score" not in row:
+        found = f"its columns are {sorted(row)}" if isinstance(row, dict) else f"it is a {type(row).__name__}"
+        raise ValueError(
+            f"{where} is no row of a verl dump: {found}, but verl writes input, output, gts and score; give a folder "
+            "or file of trainer.rollout_data_dir or trainer.validation_data_dir"
+        )
+    for name in ("input", "output"):
+        if not isinstance(row.get(name, ""), str):
+            raise ValueError(f"{where}: {name} must be text, as verl writes it, got {str(row[name])[:100]!r}")
+    score = _number(row["score"], "score", where)
+    uid = row.get("uid")
+    key = _KEY.fullmatch(str(uid))
+    stem = path.stem.partition(".")[0]
+    step = int(stem) if re.fullmatch(r"[0-9]+", stem) else row.get("step")
+    source = row.get("data_source")
+    return DumpRow(
+        path=path,
+        line=number,
+        step=step if isinstance(step, int) else -1,
+        input=row["input"],
+        output=row.get("output", ""),
+        gts=row.get("gts"),
+        score=score,
+        acc=_accuracy(row.get("acc"), score, where),
+        data_source=None if source is None else str(source),
+        group="" if uid is None else key[1] if key else str(uid),
+        session=f"{key[1]}_{key[2]}" if key else f"line {number}",
+        index=int(key[3]) if key else 0,
+    )
+
+
+def _number(value: Any, name: str, where: str) -> float:
+    try:
+        number = _TRUTH[value] if value in ("True", "False") else float(value)
+    except (TypeError, ValueError):
+        number = math.inf
+    if math.isinf(number):
+        raise ValueError(f"{where}: {name} is {str(value)[:100]!r}, but it must be a number; repair or delete the line")
+    return number
+
+
+def _accuracy(value: Any, score: float, where: str) -> float | None:
+    """0 or 1; None if there is none, or if it is the bare number of a reward function, which verl stores as `acc`."""
+    if value is None:
+        return None
+    acc = _number(value, "acc", where)
+    if acc in (0.0, 1.0):
+        return acc
+    if acc == score:
+        return None
+    raise ValueError(
+        f"{where}: acc is {value!r}, but it must tell success as 0 or 1; have the reward function return such a value, "
+        "or remove acc and give a threshold for the score"
+    )

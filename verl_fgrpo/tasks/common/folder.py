@@ -1,0 +1,54 @@
+"""A prepared folder: data files and start model made once with one setting; after an interruption, made to the end.
+
+settings.json   what was asked for, written first
+manifest.json   lengths and versions, written last: the folder is complete
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from verl_fgrpo.core.files import claim, new_file, read_json, write_json
+from verl_fgrpo.core.provenance import provenance
+
+
+def prepare_folder(
+    out: Path, settings: Mapping[str, Any], make: Callable[[], dict[str, Any]], say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Runs `make`, which makes what is missing, unless `out` is complete; returns the manifest.
+
+    Args:
+        out: the folder.
+        settings: what decides its contents (JSON values).
+        make: returns what the manifest holds besides settings and versions.
+        say: told what happens.
+
+    Raises:
+        ValueError: `out` was begun with other settings.
+    """
+    manifest_file = out / "manifest.json"
+    claimed = claim(out, settings, remedy="choose another --out, the old settings, or delete the folder")
+    if manifest_file.exists():
+        say(f"already there: {out}")
+    else:
+        write_json(manifest_file, {"settings": claimed, **make(), **provenance()})
+        say(f"done: {out}")
+    return read_json(manifest_file)
+
+
+def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+    """Writes verl's data rows as Parquet, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with new_file(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows), partial)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of `write_rows`, in order."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).to_pylist()  # type: ignore[no-any-return]

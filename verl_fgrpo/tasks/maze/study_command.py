@@ -1,0 +1,60 @@
+"""What recipes/run_maze_study.sh calls.
+
+verl-fgrpo maze study left   --results docs/results/maze_study --seed 1 grpo gamma1     arms not recorded yet
+verl-fgrpo maze study record --results docs/results/maze_study --seed 1 --data DATA RUN...
+verl-fgrpo maze study report --results docs/results/maze_study
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.tasks.maze.study import load_runs, recorded, save_run, training_curves
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one of the three commands."""
+    parser = command_parser("maze study", __doc__)
+    parser.add_argument("command", choices=("left", "record", "report"))
+    parser.add_argument("names", nargs="*", metavar="ARM or RUN", help="arms (left) or folders of runs (record)")
+    parser.add_argument("--results", type=Path, required=True, help="folder of the committed results")
+    parser.add_argument("--seed", type=int, default=1, help="of mazes, start model and training (default 1)")
+    parser.add_argument("--data", type=Path, help="record: folder of verl-fgrpo maze prepare")
+    parser.add_argument("--num-samples", type=int, default=128, help="record: samples a maze (default 128)")
+    parser.add_argument("--mazes", type=int, default=256, help="record: held-out mazes (default 256)")
+    parser.add_argument("--jobs", type=int, default=2, help="record: models sampled at a time (default 2)")
+    given = parser.parse_intermixed_args(arguments)
+    if given.command == "left":
+        print(" ".join(arm for arm in given.names if not recorded(given.results, given.seed, arm).exists()))
+    elif given.command == "record":
+        if given.data is None or not given.names:
+            parser.error("record needs --data and the folders of finished runs")
+        _record(given.results, given.seed, given.data, [Path(name) for name in given.names], given)
+    else:
+        from verl_fgrpo.tasks.maze.study_report import write_study_report
+
+        print(write_study_report(load_runs(given.results), given.results))
+    return 0
+
+
+def _record(results: Path, seed: int, data: Path, runs: Sequence[Path], given: object) -> None:
+    from verl_fgrpo.tasks.common.experiment import Sampling, find_checkpoints, sample_all
+    from verl_fgrpo.tasks.maze.dataset import fingerprint, read_parquet
+    from verl_fgrpo.tasks.maze.task import MAZE
+
+    num_samples, num_mazes, jobs = (getattr(given, name) for name in ("num_samples", "mazes", "jobs"))
+    checkpoints = find_checkpoints(data, runs)
+    sampling = Sampling(num_mazes, num_samples, seed, jobs)
+    sampled = sample_all(MAZE, checkpoints, runs[0].parent / "samples", data, sampling)
+    counts = {point: sampled[point.name].num_correct.tolist() for point in checkpoints}
+    mazes = read_parquet(data / "val.parquet")[:num_mazes]
+    start = next(values for point, values in counts.items() if point.step == 0)
+    for run in runs:
+        settings = json.loads((run / "settings.json").read_text())
+        settings = {name: value for name, value in settings.items() if name not in ("overrides", "extra")}
+        correct = {0: start} | {point.step: values for point, values in counts.items() if point.run == run.name}
+        curves = training_curves(run / "rollouts", float(settings["focal_gamma"]))
+        print(save_run(results, run.name, seed, settings, num_samples, fingerprint(mazes), correct, curves))

@@ -1,0 +1,255 @@
+"""The maze study's report: tables and figures of the recorded runs, see `study`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verl_fgrpo.core.figures import COLOURS, GREY, figure_style, new_figure, save_figure
+from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.passk import powers_of_two
+from verl_fgrpo.core.tables import markdown_table, write_table
+from verl_fgrpo.evaluation.significance import bootstrap_over_problems
+from verl_fgrpo.tasks.maze.study import StudyRun, difference
+
+__all__ = ["write_study_report"]
+
+REFERENCE = "grpo"
+LARGE_K = 64  # pre-stated endpoints: pass@1 and pass@64 at the last step
+NAMES = {
+    "grpo": "GRPO",
+    "gamma0.5": "F-GRPO, gamma 0.5",
+    "gamma1": "F-GRPO, gamma 1",
+    "grpo_low_lr": "GRPO, learning rate x 0.5",
+    "gamma1_normalized": "F-GRPO, gamma 1, normalised",
+}
+
+
+def write_study_report(runs: Sequence[StudyRun], results: Path) -> str:
+    """Write report.md, results.{md,csv,json} and the figures; returns the Markdown.
+
+    Args:
+        runs: of `study.load_runs`.
+        results: folder to write to.
+
+    Raises:
+        ValueError: no run of part "long".
+    """
+    long = [run for run in runs if not _is_size(run)]
+    if not long:
+        raise ValueError("no recorded run of part long (GRPO and F-GRPO at N = 8); train it first")
+    step = max(run.last_step for run in long)
+    while sum(step in run.correct for run in long) < 2 and step > 0:
+        step = max(s for run in long for s in run.correct if s < step)
+    rows = [row for arm in _arms(long) for row in _arm_rows(long, arm, step)]
+    table = _results_table(rows)
+    write_table(rows, results / "results", table, reference=REFERENCE, step=step)
+    save_figure(training_figure(long), results / "training.png")
+    save_figure(difference_figure(rows, step), results / "differences.png")
+    save_figure(maze_figure(long, step), results / "mazes.png")
+    save_figure(weight_figure(long), results / "weights.png")
+    seeds = sorted({run.seed for run in long})
+    text = [
+        "# Maze study: what the focal weight does as training goes on\n",
+        f"Seeds {', '.join(map(str, seeds))}; step {step}. Each has mazes, start model and training of its own; the "
+        "arms of a seed share mazes, start model, learning rate (but for the low one) and number of rollouts.\n",
+        "Endpoints fixed before the runs: pass@1 and pass@64 on 256 held-out mazes (n = 128, unbiased) at the last "
+        "step, as paired differences to GRPO. Intervals: 95%, bootstrap over the mazes of each seed, that is, other "
+        "mazes and the same trainings; the values of the seeds stand beside them.\n",
+        table,
+        "\n![pass@1 and pass@64 during training](training.png)\n",
+        "![differences to GRPO for every k](differences.png)\n",
+        "![each held-out maze before and after training](mazes.png)\n",
+        "![what the weight did during training](weights.png)\n",
+    ]
+    if len(runs) > len(long):
+        save_figure(size_figure(runs), results / "group_size.png")
+        text += [_size_table(runs), "\n![group size](group_size.png)\n"]
+    report = "\n".join(text)
+    write_atomic(results / "report.md", report)
+    return report
+
+
+def _is_size(run: StudyRun) -> bool:
+    return run.arm.startswith("n") and run.arm[1:2].isdigit()
+
+
+def _arms(runs: Sequence[StudyRun]) -> list[str]:
+    known = {run.arm for run in runs}
+    return [arm for arm in NAMES if arm in known] + sorted(known - set(NAMES))
+
+
+def _name(arm: str) -> str:
+    return NAMES.get(arm, arm)
+
+
+def _arm_rows(runs: Sequence[StudyRun], arm: str, step: int) -> list[dict[str, Any]]:
+    """A row per k: pass@k of the arm over all its seeds, and its paired difference to the reference."""
+    own = [run for run in runs if run.arm == arm and step in run.correct]
+    rows = []
+    for k in powers_of_two(LARGE_K) if own else []:
+        scores = [run.scores(k, step) for run in own]
+        start = np.concatenate([run.scores(k, 0) for run in own])
+        strata = [str(run.seed) for run, values in zip(own, scores, strict=True) for _ in values]
+        value = bootstrap_over_problems(np.concatenate(scores), groups=strata)
+        row: dict[str, Any] = {"arm": arm, "k": k, "seeds": len(own), "start": float(start.mean())}
+        row |= {"value": value.estimate, "low": value.interval[0], "high": value.interval[1]}
+        found = None if arm == REFERENCE else difference(runs, arm, REFERENCE, k, step)
+        for name, number in zip(("difference", "d_low", "d_high"), found[:3] if found else (None,) * 3, strict=True):
+            row[name] = number
+        row["d_seeds"] = " ".join(f"{100 * one:+.1f}" for one in found[3]) if found else ""
+        rows.append(row)
+    return rows
+
+
+def _results_table(rows: Sequence[dict[str, Any]]) -> str:
+    header = ["arm", "seeds"]
+    for k in (1, LARGE_K):
+        header += [f"pass@{k}: start", "after", "minus GRPO", "by seed"]
+    lines = []
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        cells: list[object] = []
+        for k in (1, LARGE_K):
+            row = next(row for row in rows if row["arm"] == arm and row["k"] == k)
+            cells += [f"{100 * row['start']:.1f}"]
+            cells += [f"{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"]
+            if row["difference"] is None:
+                cells += ["", ""]
+            else:
+                middle, low, high = (100 * row[name] for name in ("difference", "d_low", "d_high"))
+                cells += [f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]", row["d_seeds"]]
+        lines.append([_name(arm), next(row["seeds"] for row in rows if row["arm"] == arm), *cells])
+    return markdown_table(header, lines)
+
+
+def _mean_curve(runs: Sequence[StudyRun], k: int) -> tuple[list[int], list[float]]:
+    steps = sorted(set.intersection(*(set(run.correct) for run in runs)))
+    return steps, [100 * float(np.mean([run.scores(k, step).mean() for run in runs])) for step in steps]
+
+
+@figure_style()
+def training_figure(runs: Sequence[StudyRun]) -> Any:
+    """pass@1 and pass@64 on held-out mazes against training steps: thick the mean over seeds, thin each seed."""
+    figure, axes = new_figure(8.5, 3.6, 1, 2)
+    for axis, k in zip(axes, (1, LARGE_K), strict=True):
+        for arm, colour in zip(_arms(runs), COLOURS, strict=False):
+            own = [run for run in runs if run.arm == arm]
+            for run in own:
+                steps = sorted(run.correct)
+                values = [100 * run.scores(k, s).mean() for s in steps]
+                axis.plot(steps, values, color=colour, linewidth=0.7, alpha=0.5)
+            axis.plot(*_mean_curve(own, k), color=colour, marker="o", markersize=4, label=_name(arm))
+        axis.set_title(f"pass@{k}, held-out mazes")
+        axis.set_xlabel("training steps")
+        axis.set_ylabel("percent")
+    axes[0].legend(fontsize=8)
+    figure.suptitle("Thick: mean over seeds. Thin: one seed each")
+    return figure
+
+
+@figure_style()
+def difference_figure(rows: Sequence[dict[str, Any]], step: int) -> Any:
+    """pass@k minus that of GRPO for every k, with 95% intervals over mazes."""
+    figure, (axis,) = new_figure(6.0, 3.6)
+    arms = [arm for arm in dict.fromkeys(row["arm"] for row in rows) if arm != REFERENCE]
+    for offset, arm in enumerate(arms):
+        own = [row for row in rows if row["arm"] == arm and row["difference"] is not None]
+        if not own:
+            continue
+        x = [row["k"] * 1.06 ** (offset - (len(arms) - 1) / 2) for row in own]
+        y = [100 * row["difference"] for row in own]
+        spread = [
+            [100 * (r["difference"] - r["d_low"]) for r in own],
+            [100 * (r["d_high"] - r["difference"]) for r in own],
+        ]
+        axis.errorbar(
+            x, y, yerr=spread, marker="o", markersize=4, color=COLOURS[offset + 1], label=_name(arm), capsize=2
+        )
+    axis.axhline(0, color=GREY, linewidth=1)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(powers_of_two(LARGE_K), [str(k) for k in powers_of_two(LARGE_K)])
+    axis.set_xlabel("k")
+    axis.set_ylabel("pass@k minus GRPO (points)")
+    axis.set_title(f"Paired differences to GRPO after {step} steps, 95% intervals over mazes")
+    axis.legend(fontsize=8)
+    return figure
+
+
+@figure_style()
+def maze_figure(runs: Sequence[StudyRun], step: int) -> Any:
+    """Success rate of each held-out maze before and after training, an axis per arm; below the diagonal it was lost."""
+    shown = [arm for arm in ("grpo", "gamma1") if any(run.arm == arm and step in run.correct for run in runs)]
+    figure, axes = new_figure(4.2 * max(len(shown), 1), 4.0, 1, max(len(shown), 1), sharey=True)
+    for axis, arm in zip(axes, shown, strict=False):
+        own = [run for run in runs if run.arm == arm and step in run.correct]
+        before = np.concatenate([run.scores(1, 0) for run in own])
+        after = np.concatenate([run.scores(1, step) for run in own])
+        lost, gained = int(((before > 0) & (after == 0)).sum()), int(((before == 0) & (after > 0)).sum())
+        axis.scatter(100 * before, 100 * after, s=8, alpha=0.4, color=COLOURS[0], linewidths=0)
+        axis.scatter(100 * before[(after == 0) & (before > 0)], np.zeros(lost), s=12, color=COLOURS[1], label="lost")
+        axis.plot([0, 100], [0, 100], color=GREY, linewidth=1)
+        axis.set_title(f"{_name(arm)}: {lost} of {len(before)} mazes lost, {gained} gained")
+        axis.set_xlabel("success rate of the start model (%)")
+    axes[0].set_ylabel(f"success rate after {step} steps (%)")
+    axes[0].legend(fontsize=8, loc="upper left")
+    figure.suptitle("Each point is one held-out maze, 128 samples before and after")
+    return figure
+
+
+@figure_style()
+def weight_figure(runs: Sequence[StudyRun]) -> Any:
+    """Update scale and share of active groups over training, mean over seeds, smoothed over 10 steps."""
+    figure, axes = new_figure(8.5, 3.4, 1, 2)
+    labels = {"update_scale": "update scale, sum g|A| / sum |A|", "active_share": "share of active groups"}
+    for axis, (column, label) in zip(axes, labels.items(), strict=True):
+        for arm, colour in zip(_arms(runs), COLOURS, strict=False):
+            own = [run for run in runs if run.arm == arm]
+            length = min(len(run.training["step"]) for run in own)
+            mean = np.nanmean([np.array(run.training[column][:length], dtype=float) for run in own], axis=0)
+            window = min(10, length)
+            smooth = np.convolve(mean, np.ones(window) / window, mode="valid")
+            axis.plot(own[0].training["step"][window - 1 : length], smooth, color=colour, label=_name(arm))
+        axis.set_xlabel("training steps")
+        axis.set_title(label)
+        axis.set_ylim(0, 1.05)
+    axes[0].legend(fontsize=8)
+    figure.suptitle("What the focal weight did to the update (moving average over 10 steps)")
+    return figure
+
+
+def _size_rows(runs: Sequence[StudyRun]) -> list[tuple[int, StudyRun]]:
+    """(N, run) of part size: seeds that have other group sizes, and their runs with N = 8."""
+    seeds = {run.seed for run in runs if _is_size(run)}
+    kept = [run for run in runs if run.seed in seeds and (_is_size(run) or run.arm in ("grpo", "gamma1"))]
+    return sorted(((int(run.settings["group_size"]), run) for run in kept), key=lambda pair: (pair[0], pair[1].arm))
+
+
+def _size_table(runs: Sequence[StudyRun]) -> str:
+    header = ["N", "gamma", "seed", "steps", "pass@1", f"pass@{LARGE_K}", f"start pass@{LARGE_K}"]
+    rows = [
+        [n, run.settings["focal_gamma"], run.seed, run.last_step]
+        + [f"{100 * run.scores(k).mean():.1f}" for k in (1, LARGE_K)]
+        + [f"{100 * run.scores(LARGE_K, 0).mean():.1f}"]
+        for n, run in _size_rows(runs)
+    ]
+    return "## Group size at an equal number of rollouts\n\n" + markdown_table(header, rows, left=0)
+
+
+@figure_style()
+def size_figure(runs: Sequence[StudyRun]) -> Any:
+    """pass@1 and pass@64 against the group size, gamma 0 and 1."""
+    figure, axes = new_figure(8.5, 3.4, 1, 2)
+    for axis, k in zip(axes, (1, LARGE_K), strict=True):
+        for gamma, colour in (("0", COLOURS[0]), ("1", COLOURS[2])):
+            own = [(n, run) for n, run in _size_rows(runs) if float(run.settings["focal_gamma"]) == float(gamma)]
+            sizes = sorted({n for n, _ in own})
+            values = [100 * np.mean([run.scores(k).mean() for n, run in own if n == size]) for size in sizes]
+            axis.plot(sizes, values, marker="o", color=colour, label="GRPO" if gamma == "0" else "F-GRPO, gamma 1")
+        axis.set_xscale("log", base=2)
+        axis.set_xlabel("group size N (equal rollouts a step)")
+        axis.set_title(f"pass@{k}, held-out mazes (%)")
+    axes[0].legend(fontsize=8)
+    return figure
