@@ -58,7 +58,6 @@ if [ "$CONTROL" != none ]; then
     FOCAL_GAMMA=0
 fi
 FOCAL_GAMMA=${FOCAL_GAMMA:-$PAPER_GAMMA}
-[ "$SAVE_FREQ" = auto ] || [ "$WEIGHTS_FREQ" != auto ] || WEIGHTS_FREQ=$SAVE_FREQ
 check_number 'x >= 0' '0.5; 0 is the baseline' FOCAL_GAMMA
 check_number 'x > 0 && x < 1' 1e-6 LEARNING_RATE
 check_number 'x > 0 && x < 1' 0.6 ROLLOUT_MEMORY
@@ -73,6 +72,7 @@ case $KEEP_CHECKPOINTS in newest | null) ;; *) check_whole 1 KEEP_CHECKPOINTS ;;
 end_checks
 
 WORLD_SIZE=$((NNODES * GPUS_PER_NODE))
+[ "$SAVE_FREQ" = auto ] || [ "$WEIGHTS_FREQ" != auto ] || WEIGHTS_FREQ=$SAVE_FREQ
 EPOCH_STEPS=$((39202 / TRAIN_BATCH_SIZE > 0 ? 39202 / TRAIN_BATCH_SIZE : 1))   # paper L.1: 39,202 problems, so 153 steps of 256
 if [ "$SAVE_FREQ" = auto ]; then
     for parts in 9 10 8 7 6 5 4 3 2 1; do [ $((EPOCH_STEPS % parts)) -ne 0 ] || break; done
