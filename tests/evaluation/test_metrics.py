@@ -64,7 +64,16 @@ def test_metrics_golden() -> None:
     assert metrics["cover@0.5"].bias == "plug-in, biased" and metrics["AUC@4"].bias == "unbiased"
     assert "distinct texts@2" not in problem_metrics(collect(rows), "aime24", 4, 2)  # verdicts alone know no texts
     assert verdict_rows({"run": data}) == [
-        {"run": "run", "benchmark": "aime24", "correct": 3, "wrong": 3, "unparsed": 1, "timeout": 0, "error": 1}
+        {
+            "run": "run",
+            "benchmark": "aime24",
+            "correct": 3,
+            "wrong": 3,
+            "unparsed": 1,
+            "timeout": 0,
+            "error": 1,
+            "refused": 0,
+        }
     ]
 
 
