@@ -49,7 +49,7 @@ from pathlib import Path
 import pytest
 import check
 check.compare(Path("unpatched.pt"))
-sys.exit(pytest.main(["-q", "--disable-warnings", "-p", "no:cacheprovider", *sys.argv[1:]]))
+sys.exit(pytest.main(["-q", "-o", "addopts=", "--disable-warnings", "-p", "no:cacheprovider", *sys.argv[1:]]))
 """
 
 

@@ -2,7 +2,7 @@
 
 python upstream/verify.py                                every change, on the installed verl
 python upstream/verify.py pass_at_k rejected_rows        these
-python upstream/verify.py --verl CHECKOUT                on a checkout of verl, with verl's own tests of the files
+python upstream/verify.py --verl CHECKOUT                on a checkout of verl
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHANGES = {
     "rejected_rows": ["tests/trainer/ppo/test_rows_without_tokens_on_cpu.py"],
     "estimator_inputs": [str(UPSTREAM / "estimator_inputs/test_estimator_inputs.py")],
 }
-#: verl's own tests of the changed files; a release does not contain them, a checkout does.
+#: verl's own tests of the changed files, where SOURCE has them.
 VERLS_TESTS = ("tests/trainer/ppo/test_core_algos_on_cpu.py", "tests/trainer/ppo/test_metric_utils_on_cpu.py")
 
 
@@ -88,7 +88,9 @@ def run_in(folder: Path, *command: str, patched: bool = True) -> str:
 
 def pytest_in(folder: Path, *tests: str) -> str:
     """Run tests in the patched copy."""
-    return run_in(folder, "-m", "pytest", "-q", "--disable-warnings", "-p", "no:cacheprovider", *tests)
+    return run_in(
+        folder, "-m", "pytest", "-q", "-o", "addopts=", "--disable-warnings", "-p", "no:cacheprovider", *tests
+    )
 
 
 def verify(change: str, source: Path) -> None:

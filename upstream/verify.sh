@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Do the changes to verl work? Each is applied to a temporary copy of verl and tested there; nothing else is changed.
 #   bash upstream/verify.sh                              all, on the installed verl 0.9.1 (three minutes)
-#   bash upstream/verify.sh pass_at_k --verl CHECKOUT    one, on a checkout of verl, with verl's own tests of its files
+#   bash upstream/verify.sh pass_at_k --verl CHECKOUT    one, on a checkout of verl
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$HERE/.."

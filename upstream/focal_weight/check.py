@@ -25,7 +25,7 @@ from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl_fgrpo.methods.estimators import BASE_ESTIMATORS
 
 SEEDS = range(5)
-NO_PADDING = {"grpo_passk", "opo"}  # verl refuses one padding row there, or returns NaN for padding rows
+NO_PADDING = {"grpo_passk", "opo", "gpg"}  # verl refuses padding rows there, returns NaN for them, or counts them
 
 #: verl's scripts/generate_trainer_config.sh: generated file -> Hydra override
 GENERATED = {
