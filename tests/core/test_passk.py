@@ -18,6 +18,7 @@ from verl_fgrpo.core.passk import (
     pass_hat_k,
     powers_of_two,
     sequential_pass_at_k,
+    sequential_pass_at_k_curve,
 )
 
 
@@ -223,6 +224,16 @@ def test_curve_has_pass_at_k_in_every_column() -> None:
     curve = pass_at_k_curve(n, c, 7)
     np.testing.assert_allclose(curve, pass_at_k(n[:, None], c[:, None], np.arange(1, 8)), atol=1e-13)
     np.testing.assert_allclose(pass_at_k_curve(1024, 3, 1024)[0], pass_at_k(1024, 3, np.arange(1, 1025)), atol=1e-12)
+
+
+@pytest.mark.parametrize("r", [1, 3])
+def test_sequential_curve_has_the_estimator_in_every_column(r: int) -> None:
+    n, c = np.array([3, 4, 9, 20, 20, 20]), np.array([r, r, r, r, 0, r - 1])
+    curve = sequential_pass_at_k_curve(n, c, r, 20, 20)
+    expected = sequential_pass_at_k(n[:, None], c[:, None], r, 20, np.arange(1, 21))
+    np.testing.assert_allclose(curve, expected, atol=1e-13)
+    with pytest.raises(ValueError, match="k exceeds max_samples"):
+        sequential_pass_at_k_curve(n, c, r, 20, 21)
 
 
 def test_auc_golden() -> None:

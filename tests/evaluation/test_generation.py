@@ -407,7 +407,7 @@ def kill_test(server: Server, tmp_path: Path, kills: int, seed: int) -> None:
     assert rows(broken, "verdicts") == rows(whole, "verdicts")
     tables = []
     for run in (whole, broken):
-        write_report({"run": load_run(run / "verdicts", run / "samples")}, run / "report")
+        write_report({"run": load_run(run)}, run / "report")
         content = json.loads((run / "report" / "report.json").read_text())
         content.pop("provenance")
         tables.append(content)

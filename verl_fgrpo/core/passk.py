@@ -27,6 +27,7 @@ __all__ = [
     "pass_hat_k",
     "powers_of_two",
     "sequential_pass_at_k",
+    "sequential_pass_at_k_curve",
 ]
 
 
@@ -129,15 +130,27 @@ def sequential_pass_at_k(
 
 
 def pass_at_k_curve(num_samples: ArrayLike, num_correct: ArrayLike, max_k: int) -> NDArray[np.float64]:
-    """pass@k of every problem at k = 1, ..., max_k: [P, max_k], column j is `pass_at_k(n, c, j + 1)`.
-
-    The miss probability gains the factor (n-c-j) / (n-j) from k = j to j + 1.
-    """
+    """pass@k of every problem at k = 1, ..., max_k: [P, max_k], column j is `pass_at_k(n, c, j + 1)`."""
     n, c, _ = _checked(num_samples, num_correct, max_k)
-    n, c = np.broadcast_arrays(np.atleast_1d(n), np.atleast_1d(c))
-    j = np.arange(max_k)
+    return _curve(n, c, max_k)
+
+
+def sequential_pass_at_k_curve(
+    num_samples: ArrayLike, num_correct: ArrayLike, stop_after_correct: int, max_samples: int, max_k: int
+) -> NDArray[np.float64]:
+    """`sequential_pass_at_k` of every problem at k = 1, ..., max_k: [P, max_k]."""
+    sequential_pass_at_k(num_samples, num_correct, stop_after_correct, max_samples, max_k)  # the checks
+    n, c = as_counts(num_samples, "num_samples"), as_counts(num_correct, "num_correct")
+    stopped = c == stop_after_correct
+    return _curve(n - stopped, c - stopped, max_k)
+
+
+def _curve(n: NDArray[np.int64], c: NDArray[np.int64], max_k: int) -> NDArray[np.float64]:
+    """From k = j to j + 1 the miss probability gains the factor (n-c-j) / (n-j); it is 0 once n - j <= c."""
+    n, c = np.broadcast_arrays(np.atleast_1d(n)[:, None], np.atleast_1d(c)[:, None])
+    left = n - np.arange(max_k)
     with np.errstate(divide="ignore"):
-        log_factor = np.log1p(-np.minimum(1.0, c[:, None] / (n[:, None] - j)))
+        log_factor = np.log1p(-np.where(left <= c, 1.0, c / np.maximum(1, left)))
     return np.asarray(-np.expm1(np.cumsum(log_factor, axis=1)))
 
 

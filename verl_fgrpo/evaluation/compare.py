@@ -1,4 +1,4 @@
-"""Paired comparison of runs on the same problems: tables of both tests, lost and gained problems."""
+"""Paired comparison of runs on the same problems: both tests, the metrics beside pass@k, lost and gained problems."""
 
 from __future__ import annotations
 
@@ -8,14 +8,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_fgrpo.core.passk import pass_at_k
+from verl_fgrpo.core.tables import markdown_table
 from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
-from verl_fgrpo.evaluation.report import ProblemCounts
-from verl_fgrpo.evaluation.significance import bootstrap_over_problems, subsample_tests
+from verl_fgrpo.evaluation.counts import ProblemCounts
+from verl_fgrpo.evaluation.metrics import TAUS, common_k, problem_metrics
+from verl_fgrpo.evaluation.significance import SubsampleTest, bootstrap_columns, subsample_tests
+from verl_fgrpo.evaluation.summary import RunData
 
-__all__ = ["changed_problems", "compare_runs", "comparison_markdown", "paper_table"]
+__all__ = [
+    "changed_problems",
+    "compare_metrics",
+    "compare_runs",
+    "comparison_markdown",
+    "metrics_markdown",
+    "paper_table",
+    "settings_rows",
+]
 
 Row = dict[str, Any]
+
+#: what may differ between two runs that are compared: it says which model was sampled and when, or names no setting
+MODEL_SETTINGS = ("model", "weights", "revision", "seed", "imported", "sha256", "server_root", "dtype", "backend")
+SEQUENTIAL = (
+    "The m-out-of-n subsampling test needs a number of samples fixed in advance; a run with --stop-after-correct has "
+    "none, so its intervals are those of the bootstrap over problems alone."
+)
 
 
 def compare_runs(
@@ -27,7 +44,7 @@ def compare_runs(
     bootstrap_iterations: int = 10_000,
     seed: int = 0,
 ) -> list[Row]:
-    """Both paired tests for every benchmark, block average and k.
+    """Both paired tests for every benchmark, block average and k; the bootstrap alone if a run is sequential.
 
     Args:
         base, focal: the same problems (in any order).
@@ -37,58 +54,90 @@ def compare_runs(
         seed: of both; every benchmark starts from it.
 
     Returns:
-        Rows with benchmark, k, base, focal, difference, low, high, p (subsampling), boot_low, boot_high, boot_p,
-        significant (the subsampling interval excludes 0), problems.
+        Rows with benchmark, k, base, focal, difference, low, high, p (subsampling; None if a run is sequential),
+        boot_low, boot_high, boot_p, significant (the subsampling interval excludes 0; else the bootstrap's), problems.
 
     Raises:
         ValueError: the runs do not have the same problems; m above n; k above m.
     """
     base, focal = _aligned(base, focal)
-    names = np.array(base.benchmarks)
-    parts: list[tuple[str, NDArray[np.bool_], NDArray[np.str_] | None]] = [
-        (name, names == name, None) for name in base.benchmark_names
-    ]
-    for block in ("math", "ood"):
-        members = [name for name in base.benchmark_names if name in BENCHMARKS and BENCHMARKS[name].block == block]
-        if len(members) > 1:
-            chosen = np.isin(names, members)
-            parts.append((f"avg {block} of {', '.join(members)}", chosen, names[chosen]))
     rows = []
-    for name, chosen, groups in parts:
-        tests = subsample_tests(
-            base.num_correct[chosen],
-            focal.num_correct[chosen],
-            base.num_samples[chosen],
-            ks,
-            m=m,
-            iterations=iterations,
-            rng=seed,
-            focal_num_samples=focal.num_samples[chosen],
-            groups=groups,
-        )
-        for k, test in tests.items():
-            boot = bootstrap_over_problems(
-                pass_at_k(base.num_samples[chosen], base.num_correct[chosen], k),
-                pass_at_k(focal.num_samples[chosen], focal.num_correct[chosen], k),
-                iterations=bootstrap_iterations,
+    for name, chosen, groups in _parts(base):
+        one, other = base.at(chosen), focal.at(chosen)
+        tests: dict[int, SubsampleTest] = {}
+        if base.stop_after_correct is None and focal.stop_after_correct is None:
+            tests = subsample_tests(
+                one.num_correct,
+                other.num_correct,
+                one.num_samples,
+                ks,
+                m=m,
+                iterations=iterations,
                 rng=seed,
+                focal_num_samples=other.num_samples,
                 groups=groups,
             )
+        values, others = (np.stack([part.pass_at_k(k) for k in ks], axis=1) for part in (one, other))
+        boots = bootstrap_columns(values, others, bootstrap_iterations, seed, groups=groups)
+        means = [bootstrap_columns(part, None, 1, seed, groups=groups) for part in (values, others)]
+        for k, boot, before, after in zip(ks, boots, *means, strict=True):
+            test = tests.get(k)
             rows.append(
                 {
                     "benchmark": name,
                     "k": k,
-                    "base": test.base,
-                    "focal": test.focal,
-                    "difference": test.difference,
-                    "low": test.interval[0],
-                    "high": test.interval[1],
-                    "p": test.p_value,
+                    "base": before.estimate,
+                    "focal": after.estimate,
+                    "difference": boot.estimate if test is None else test.difference,
+                    "low": None if test is None else test.interval[0],
+                    "high": None if test is None else test.interval[1],
+                    "p": None if test is None else test.p_value,
                     "boot_low": boot.interval[0],
                     "boot_high": boot.interval[1],
                     "boot_p": boot.p_value,
-                    "significant": test.significant,
-                    "problems": test.num_problems,
+                    "significant": boot.interval[0] > 0 or boot.interval[1] < 0 if test is None else test.significant,
+                    "problems": len(values),
+                }
+            )
+    return rows
+
+
+def compare_metrics(
+    base: RunData,
+    focal: RunData,
+    taus: Sequence[float] = TAUS,
+    iterations: int = 10_000,
+    seed: int = 0,
+) -> list[Row]:
+    """The metrics beside pass@k of both runs with paired intervals from a bootstrap over problems.
+
+    Returns:
+        Rows with benchmark, metric, base, focal, difference, boot_low, boot_high, boot_p, bias, percent.
+    """
+    rows = []
+    for benchmark in base.counts().benchmark_names:
+        max_k, k = common_k([base, focal], benchmark)
+        sides = [problem_metrics(run, benchmark, max_k, k, taus, seed) for run in (base, focal)]
+        order = {key: position for position, key in enumerate(focal.keys(benchmark))}
+        positions = [order[key] for key in base.keys(benchmark)]
+        names = [name for name in sides[0] if name in sides[1]]
+        values = np.stack([sides[0][name].values for name in names], axis=1)
+        others = np.stack([sides[1][name].values[positions] for name in names], axis=1)
+        for name, boot, before, after in zip(
+            names, bootstrap_columns(values, others, iterations, seed), values.T, others.T, strict=True
+        ):
+            rows.append(
+                {
+                    "benchmark": benchmark,
+                    "metric": name,
+                    "base": float(before.mean()),
+                    "focal": float(after.mean()),
+                    "difference": boot.estimate,
+                    "boot_low": boot.interval[0],
+                    "boot_high": boot.interval[1],
+                    "boot_p": boot.p_value,
+                    "bias": sides[0][name].bias,
+                    "percent": sides[0][name].percent,
                 }
             )
     return rows
@@ -117,8 +166,41 @@ def changed_problems(base: ProblemCounts, focal: ProblemCounts) -> list[Row]:
     )
 
 
+def settings_rows(runs: Mapping[str, RunData]) -> list[Row]:
+    """Settings of sampling and of grading, one row each: group, setting, the value of every run, comparable.
+
+    comparable is False where runs differ in something else than the model: temperature, token limit, prompts, grader.
+    Where a run holds samples made elsewhere its sampling settings are unknown, and say so.
+    """
+    rows = []
+    for group in ("sampling", "grading"):
+        kept = {name: _flat(getattr(data, group)) for name, data in runs.items()}
+        for setting in sorted({key for values in kept.values() for key in values}):
+            values = {name: values.get(setting, "unknown") for name, values in kept.items()}
+            free = group == "sampling" and setting.split(".")[0] in MODEL_SETTINGS
+            rows.append(
+                {"group": group, "setting": setting, **values, "comparable": free or len(set(values.values())) == 1}
+            )
+    asked = {name: _asked(data) for name, data in runs.items()}
+    return [*rows, {"group": "sampling", "setting": "samples per problem", **asked, "comparable": True}]
+
+
+def refuse_different_settings(rows: Sequence[Row], names: Sequence[str]) -> None:
+    """ValueError where runs cannot be compared as they are."""
+    different = [row for row in rows if not row["comparable"]]
+    if different:
+        told = "; ".join(
+            f"{row['group']} {row['setting']}: " + ", ".join(f"{name} has {row[name]}" for name in names)
+            for row in different
+        )
+        raise ValueError(
+            f"the runs were made with different settings ({told}): a difference between them need not come from the "
+            "models. Sample or grade them alike, or give --allow-different-settings"
+        )
+
+
 def paper_table(base_name: str, comparisons: Mapping[str, Sequence[Row]], low_k: int, high_k: int) -> str:
-    """Markdown in the paper's form "pass@1 / pass@256"; a significantly better number is underlined, against the base.
+    """Markdown in the paper's form "pass@1 / pass@256"; a significantly better number is bold, against the base.
 
     Args:
         base_name: the run all others are compared with.
@@ -127,47 +209,84 @@ def paper_table(base_name: str, comparisons: Mapping[str, Sequence[Row]], low_k:
     """
     first = next(iter(comparisons.values()))
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in first))
-    lines = [
-        f"pass@{low_k} / pass@{high_k} in percent; underlined: better than the other run of the pair, 95% subsampling "
-        f"interval of the difference from {base_name} excludes 0.",
-        "",
-        "| run | " + " | ".join(benchmarks) + " |",
-        "| --- |" + " ---: |" * len(benchmarks),
-    ]
     only = len(comparisons) == 1
-    cells = [_cell(first, name, low_k, high_k, "base", mark=only) for name in benchmarks]
-    lines.append(f"| {base_name} | " + " | ".join(cells) + " |")
+    lines = [[base_name, *(_pair(first, name, low_k, high_k, "base", mark=only) for name in benchmarks)]]
     for run, rows in comparisons.items():
-        cells = [_cell(rows, name, low_k, high_k, "focal", mark=True) for name in benchmarks]
-        lines.append(f"| {run} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append([run, *(_pair(rows, name, low_k, high_k, "focal", mark=True) for name in benchmarks)])
+    return (
+        f"pass@{low_k} / pass@{high_k} in percent; bold: better than the other run of the pair, where the 95% interval "
+        "of their difference excludes 0 (subsampling; over problems for sequential runs).\n\n"
+    ) + markdown_table(["run", *benchmarks], lines)
 
 
 def comparison_markdown(rows: Sequence[Row]) -> str:
     """Markdown of `compare_runs`: differences in percentage points, with both intervals and p values."""
-    lines = [
-        "| benchmark | k | base | focal | difference | 95% subsampling | p | 95% bootstrap over problems | p |",
-        "| --- | ---: | ---: | ---: | ---: | --- | ---: | --- | ---: |",
-    ]
+    lines = []
     for row in rows:
         difference = f"{100 * row['difference']:+.1f}"
         lines.append(
-            f"| {row['benchmark']} | {row['k']} | {100 * row['base']:.1f} | {100 * row['focal']:.1f} "
-            f"| {'**' + difference + '**' if row['significant'] else difference} "
-            f"| [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}] | {row['p']:.2g} "
-            f"| [{100 * row['boot_low']:+.1f}, {100 * row['boot_high']:+.1f}] | {row['boot_p']:.2g} |"
+            [
+                row["benchmark"],
+                row["k"],
+                f"{100 * row['base']:.1f}",
+                f"{100 * row['focal']:.1f}",
+                f"**{difference}**" if row["significant"] else difference,
+                _signed(row["low"], row["high"], 100),
+                "-" if row["p"] is None else f"{row['p']:.2g}",
+                _signed(row["boot_low"], row["boot_high"], 100),
+                f"{row['boot_p']:.2g}",
+            ]
         )
-    return "\n".join(lines) + "\n"
+    columns = ("base", "focal", "difference", "95% subsampling", "p", "95% bootstrap over problems", "p")
+    return markdown_table(["benchmark", "k", *columns], lines)
 
 
-def _cell(rows: Sequence[Row], benchmark: str, low_k: int, high_k: int, side: str, mark: bool) -> str:
+def metrics_markdown(rows: Sequence[Row]) -> str:
+    """Markdown of `compare_metrics`."""
+    lines = []
+    for row in rows:
+        scale = 100 if row["percent"] else 1
+        lines.append(
+            [
+                row["benchmark"],
+                f"{row['metric']} (%)" if row["percent"] else row["metric"],
+                row["bias"],
+                *(f"{scale * row[side]:.1f}" for side in ("base", "focal")),
+                f"{scale * row['difference']:+.1f}",
+                _signed(row["boot_low"], row["boot_high"], scale),
+                f"{row['boot_p']:.2g}",
+            ]
+        )
+    columns = ("base", "focal", "difference", "95% bootstrap over problems", "p")
+    return markdown_table(["benchmark", "metric", "estimate", *columns], lines, left=3)
+
+
+def _signed(low: float | None, high: float | None, scale: int) -> str:
+    return "-" if low is None or high is None else f"[{scale * low:+.1f}, {scale * high:+.1f}]"
+
+
+def _pair(rows: Sequence[Row], benchmark: str, low_k: int, high_k: int, side: str, mark: bool) -> str:
     texts = []
     for k in (low_k, high_k):
         row = next(row for row in rows if row["benchmark"] == benchmark and row["k"] == k)
         text = f"{100 * row[side]:.1f}"
         better = row["difference"] > 0 if side == "focal" else row["difference"] < 0
-        texts.append(f"<u>{text}</u>" if mark and row["significant"] and better else text)
+        texts.append(f"**{text}**" if mark and row["significant"] and better else text)
     return " / ".join(texts)
+
+
+def _parts(counts: ProblemCounts) -> list[tuple[str, NDArray[np.int64], NDArray[np.str_] | None]]:
+    """(name, positions, benchmark of each position for a mean over benchmarks): benchmarks, then blocks of several."""
+    names = np.array(counts.benchmarks)
+    parts: list[tuple[str, NDArray[np.int64], NDArray[np.str_] | None]] = [
+        (name, np.flatnonzero(names == name), None) for name in counts.benchmark_names
+    ]
+    for block in ("math", "ood"):
+        members = [name for name in counts.benchmark_names if name in BENCHMARKS and BENCHMARKS[name].block == block]
+        if len(members) > 1:
+            chosen = np.flatnonzero(np.isin(names, members))
+            parts.append((f"avg {block} of {', '.join(members)}", chosen, names[chosen]))
+    return parts
 
 
 def _aligned(base: ProblemCounts, focal: ProblemCounts) -> tuple[ProblemCounts, ProblemCounts]:
@@ -181,11 +300,19 @@ def _aligned(base: ProblemCounts, focal: ProblemCounts) -> tuple[ProblemCounts, 
             f"the runs have different problems (only in the first: {only_base}, only in the second: {only_focal}); the "
             "tests are paired: sample and grade the same problems, or choose the common benchmarks"
         )
-    order = [position[key] for key in base_keys]
-    reordered = ProblemCounts(
-        tuple(focal.problem_ids[index] for index in order),
-        focal.num_samples[order],
-        focal.num_correct[order],
-        tuple(focal.benchmarks[index] for index in order),
-    )
-    return base, reordered
+    return base, focal.at([position[key] for key in base_keys])
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """{"versions.sympy": "1.13", ...}: nested settings under dotted names, as text."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": str(value)})
+    return flat
+
+
+def _asked(data: RunData) -> str:
+    if data.num_samples is None:
+        return "unknown"
+    rule = f"until {data.stop_after_correct} correct, at most " if data.stop_after_correct else ""
+    return f"{rule}{data.num_samples}"

@@ -1,102 +1,46 @@
-"""Tables and figures from counts of correct samples per problem.
+"""Tables and figures of runs on their own: pass@k and the metrics beside it, with intervals over problems.
 
-Everything is a pure function of `ProblemCounts`; a table is a list of dictionaries with the same keys in every row.
-Rates are fractions in [0, 1] in the data files and percent in Markdown and figures.
+A table is a list of dictionaries with the same keys in every row. Rates are fractions in [0, 1] in the data files and
+percent in Markdown and figures.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from verl_fgrpo.core.files import write_atomic
-from verl_fgrpo.core.passk import as_counts, pass_at_k, powers_of_two
-from verl_fgrpo.core.provenance import provenance
-from verl_fgrpo.evaluation.significance import bootstrap_over_problems
+from verl_fgrpo.core import tables
+from verl_fgrpo.core.figures import COLOURS, GREY, MARKERS, figure_style, new_figure, save_figure
+from verl_fgrpo.core.passk import powers_of_two
+from verl_fgrpo.core.tables import write_table
+from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
+from verl_fgrpo.evaluation.counts import ProblemCounts
+from verl_fgrpo.evaluation.metrics import TAUS, common_k, problem_metrics
+from verl_fgrpo.evaluation.significance import bootstrap_columns
+from verl_fgrpo.evaluation.summary import RunData
 
 __all__ = [
     "ProblemCounts",
+    "block_rows",
+    "detail_rows",
     "markdown_table",
+    "metric_rows",
+    "metric_table",
+    "pass_at_k_figure",
     "pass_at_k_rows",
     "plot_pass_at_k",
     "plot_trade_off",
     "plot_training_curve",
+    "problem_rows",
     "write_table",
 ]
 
 Row = dict[str, Any]
-
-# Colour-blind safe (Okabe & Ito); the order of runs is the order of the mapping: base model, baseline, focal.
-COLOURS = ("#7f7f7f", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B4513", "#7B3294")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
-
-
-@dataclass(frozen=True)
-class ProblemCounts:
-    """Counts of one run: for each of P problems, n samples of which c are correct.
-
-    Attributes:
-        problem_ids: [P] unique within a benchmark.
-        num_samples: [P] n.
-        num_correct: [P] c.
-        benchmarks: [P] benchmark of each problem.
-    """
-
-    problem_ids: tuple[str, ...]
-    num_samples: NDArray[np.int64]
-    num_correct: NDArray[np.int64]
-    benchmarks: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls,
-        num_samples: ArrayLike,
-        num_correct: ArrayLike,
-        problem_ids: Sequence[str] | None = None,
-        benchmark: str | Sequence[str] = "all",
-    ) -> ProblemCounts:
-        """Build from arrays; a scalar `num_samples` and one `benchmark` name are repeated, ids default to 0, 1, ...
-
-        Raises:
-            ValueError: different lengths, c > n, no problems, a problem listed twice.
-        """
-        correct = as_counts(num_correct, "num_correct")
-        if correct.ndim != 1 or correct.size == 0:
-            raise ValueError(
-                f"num_correct must be a non-empty vector, one count per problem; got shape {correct.shape}"
-            )
-        n = np.broadcast_to(as_counts(num_samples, "num_samples"), correct.shape)
-        pass_at_k(n, correct, 1)  # the range checks
-        size = len(correct)
-        ids = tuple(str(index) for index in range(size)) if problem_ids is None else tuple(map(str, problem_ids))
-        names = (benchmark,) * size if isinstance(benchmark, str) else tuple(benchmark)
-        if len(ids) != size or len(names) != size:
-            raise ValueError(f"{size} counts, {len(ids)} problem_ids and {len(names)} benchmarks must be equally many")
-        if len(set(zip(names, ids, strict=True))) != size:
-            raise ValueError("problem_ids must be unique within a benchmark")
-        return cls(ids, n.copy(), correct, names)
-
-    def of_benchmark(self, benchmark: str) -> ProblemCounts:
-        chosen = [index for index, name in enumerate(self.benchmarks) if name == benchmark]
-        return ProblemCounts(
-            tuple(self.problem_ids[index] for index in chosen),
-            self.num_samples[chosen],
-            self.num_correct[chosen],
-            (benchmark,) * len(chosen),
-        )
-
-    @property
-    def benchmark_names(self) -> list[str]:
-        return list(dict.fromkeys(self.benchmarks))
 
 
 def pass_at_k_rows(
@@ -107,11 +51,11 @@ def pass_at_k_rows(
 ) -> list[Row]:
     """pass@k of every run and benchmark with 95% intervals from a bootstrap over problems.
 
-    pass@k = mean over problems of `pass_at_k(n, c, k)` (arXiv 2602.06717, L.4).
+    pass@k = mean over problems of the unbiased estimate (arXiv 2602.06717, L.4; sequential runs by their own).
 
     Args:
         runs: name -> counts.
-        ks: values of k; by default 1, 2, 4, ... up to the smallest n of each (run, benchmark).
+        ks: values of k; by default 1, 2, 4, ... up to the smallest n of each (run, benchmark), or the cap.
         iterations: bootstrap rounds.
         seed: of the bootstrap, the same for every row.
 
@@ -125,10 +69,9 @@ def pass_at_k_rows(
     for run, counts in runs.items():
         for benchmark in counts.benchmark_names:
             part = counts.of_benchmark(benchmark)
-            smallest = int(part.num_samples.min())
-            for k in powers_of_two(smallest) if ks is None else ks:
-                values = pass_at_k(part.num_samples, part.num_correct, k)
-                band = bootstrap_over_problems(values, iterations=iterations, rng=seed)
+            asked = powers_of_two(part.largest_k) if ks is None else ks
+            values = np.stack([part.pass_at_k(k) for k in asked], axis=1)
+            for k, band in zip(asked, bootstrap_columns(values, iterations=iterations, rng=seed), strict=True):
                 rows.append(
                     {
                         "run": run,
@@ -138,7 +81,125 @@ def pass_at_k_rows(
                         "low": band.interval[0],
                         "high": band.interval[1],
                         "problems": len(values),
-                        "samples": smallest,
+                        "samples": int(part.num_samples.min()),
+                    }
+                )
+    return rows
+
+
+def metric_rows(
+    runs: Mapping[str, RunData], taus: Sequence[float] = TAUS, iterations: int = 2_000, seed: int = 0
+) -> list[Row]:
+    """The metrics of `metrics.problem_metrics` with 95% intervals from a bootstrap over problems.
+
+    All runs of a benchmark get the same k, so that their numbers can be compared.
+
+    Returns:
+        Rows with benchmark, run, metric, value, low, high, bias (what kind of estimate it is), percent.
+    """
+    rows: list[Row] = []
+    for benchmark in dict.fromkeys(name for data in runs.values() for name in data.benchmarks):
+        having = {run: data for run, data in runs.items() if data.keys(benchmark)}
+        max_k, k = common_k(list(having.values()), benchmark)
+        for run, data in having.items():
+            metrics = problem_metrics(data, benchmark, max_k, k, taus, seed)
+            values = np.stack([metric.values for metric in metrics.values()], axis=1)
+            bands = bootstrap_columns(values, iterations=iterations, rng=seed)
+            for (name, metric), band in zip(metrics.items(), bands, strict=True):
+                rows.append(
+                    {
+                        "benchmark": benchmark,
+                        "run": run,
+                        "metric": name,
+                        "value": band.estimate,
+                        "low": band.interval[0],
+                        "high": band.interval[1],
+                        "bias": metric.bias,
+                        "percent": metric.percent,
+                    }
+                )
+    return rows
+
+
+def detail_rows(runs: Mapping[str, RunData]) -> list[Row]:
+    """Of every run and benchmark: problems, samples drawn, tokens, share of samples cut and of problems unsolved.
+
+    Columns: problems (counted), samples (all that are stored), fewest and most samples of a problem, mean_tokens and
+    truncated (over the samples where it is known; None where it never is), unsolved (no correct sample counted).
+    """
+    rows = []
+    for run, data in runs.items():
+        counts = data.counts()
+        for benchmark in counts.benchmark_names:
+            stored = [data.problems[key] for key in data.keys(benchmark)]
+            tokens = np.concatenate([one.tokens for one in stored])
+            cut = np.concatenate([one.cut for one in stored])
+            sizes = [len(one) for one in stored]
+            rows.append(
+                {
+                    "run": run,
+                    "benchmark": benchmark,
+                    "problems": len(stored),
+                    "samples": sum(sizes),
+                    "fewest": min(sizes),
+                    "most": max(sizes),
+                    "mean_tokens": float(tokens[tokens >= 0].mean()) if np.any(tokens >= 0) else None,
+                    "truncated": float(cut[cut >= 0].mean()) if np.any(cut >= 0) else None,
+                    "unsolved": float(np.mean(counts.of_benchmark(benchmark).num_correct == 0)),
+                }
+            )
+    return rows
+
+
+def problem_rows(runs: Mapping[str, RunData]) -> list[Row]:
+    """One row per run and counted problem: counts, pass@k at powers of two, distinct correct answers and texts."""
+    rows = []
+    for run, data in runs.items():
+        counts = data.counts()
+        ks = powers_of_two(counts.largest_k)
+        values = np.stack([counts.pass_at_k(k) for k in ks], axis=1)
+        for position, key in enumerate(data.keys()):
+            stored = data.problems[key]
+            right, known = stored.correct, stored.tokens[stored.tokens >= 0]
+            rows.append(
+                {
+                    "run": run,
+                    "benchmark": key[0],
+                    "problem_id": key[1],
+                    "num_samples": int(counts.num_samples[position]),
+                    "num_correct": int(counts.num_correct[position]),
+                    "stored_samples": len(stored),
+                    "distinct_correct_answers": len(np.unique(stored.answers[right & (stored.answers >= 0)])),
+                    "distinct_correct_texts": len(np.unique(stored.texts[right])) if len(stored.texts) else None,
+                    "mean_tokens": float(known.mean()) if len(known) else None,
+                    **{f"pass@{k}": float(value) for k, value in zip(ks, values[position], strict=True)},
+                }
+            )
+    return rows
+
+
+def block_rows(pass_rows: Sequence[Row]) -> list[Row]:
+    """The paper's averages: plain means over the benchmarks of a block ("math", "ood"; arXiv 2602.06717, Table 1).
+
+    A block's row says which of its benchmarks it averages; a block of one benchmark is left out.
+    """
+    rows = []
+    for block in ("math", "ood"):
+        groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
+        for row in pass_rows:
+            if row["benchmark"] in BENCHMARKS and BENCHMARKS[row["benchmark"]].block == block:
+                groups[row["run"], row["k"]].append(row)
+        largest = max(map(len, groups.values()), default=0)
+        for (run, k), members in groups.items():
+            if len(members) == largest > 1:
+                rows.append(
+                    {
+                        "run": run,
+                        "benchmark": f"avg {block} of {', '.join(member['benchmark'] for member in members)}",
+                        "k": k,
+                        "value": float(np.mean([member["value"] for member in members])),
+                        "problems": sum(member["problems"] for member in members),
+                        "samples": min(member["samples"] for member in members),
                     }
                 )
     return rows
@@ -151,66 +212,63 @@ def markdown_table(rows: Sequence[Row], index: Sequence[str] = ("benchmark", "ru
     for row in rows:
         lines.setdefault(tuple(row[name] for name in index), {})[row[column]] = row
     prefix = "pass@" if column == "k" else f"{column} "
-    header = [*index, *(f"{prefix}{value}" for value in columns)]
-    text = [_markdown_line(header), _markdown_line(["---"] * len(index) + ["---:"] * len(columns))]
-    for key, cells in lines.items():
-        text.append(_markdown_line([*key, *(_percent(cells.get(value)) for value in columns)]))
-    return "\n".join(text) + "\n"
+    return tables.markdown_table(
+        [*index, *(f"{prefix}{value}" for value in columns)],
+        [[*key, *(_cell(cells.get(value), True) for value in columns)] for key, cells in lines.items()],
+        left=len(index),
+    )
 
 
-def write_table(rows: Sequence[Row], stem: Path | str, markdown: str, **extra: Any) -> list[Path]:
-    """Write `stem`.md, .csv and .json, each atomically; the JSON also holds `extra` and the provenance.
-
-    Args:
-        rows: the table, the same keys in every row.
-        stem: path without suffix (a dot in the name is kept).
-        markdown: the text for people, for instance of `markdown_table`.
-        extra: JSON values such as the settings.
-
-    Returns:
-        The three paths.
-    """
-    if not rows:
-        raise ValueError("rows is empty: there is nothing to write")
-    stem = Path(stem)
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    content = {"rows": list(rows), **extra, "provenance": provenance()}
-    paths = [stem.with_name(stem.name + suffix) for suffix in (".md", ".csv", ".json")]
-    write_atomic(paths[0], markdown)
-    write_atomic(paths[1], buffer.getvalue())
-    write_atomic(paths[2], json.dumps(content, indent=2, allow_nan=False) + "\n")
-    return paths
+def metric_table(rows: Sequence[Row]) -> str:
+    """Markdown of `metric_rows`: one line per benchmark and metric, one column per run."""
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    lines: dict[tuple[str, str, str], dict[str, Row]] = {}
+    for row in rows:
+        name = f"{row['metric']} (%)" if row["percent"] else row["metric"]
+        lines.setdefault((row["benchmark"], name, row["bias"]), {})[row["run"]] = row
+    return tables.markdown_table(
+        ["benchmark", "metric", "estimate", *runs],
+        [
+            [*key, *(_cell(cells[run], cells[run]["percent"]) if run in cells else "-" for run in runs)]
+            for key, cells in lines.items()
+        ],
+        left=3,
+    )
 
 
 def plot_pass_at_k(rows: Sequence[Row], stem: Path | str, title: str = "") -> list[Path]:
-    """Figure of `pass_at_k_rows`: pass@k against k on a log2 axis, one panel per benchmark; writes PNG and SVG."""
+    """`pass_at_k_figure` as PNG and SVG."""
+    return save_figure(pass_at_k_figure(rows, title), stem)
+
+
+@figure_style()
+def pass_at_k_figure(rows: Sequence[Row], title: str = "") -> Any:
+    """Figure of `pass_at_k_rows`: pass@k against k on a log2 axis, one panel per benchmark."""
     from matplotlib.ticker import FuncFormatter
 
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
     runs = list(dict.fromkeys(row["run"] for row in rows))
-    first_colour = 0 if len(runs) > 2 else 1  # grey is for a start model, the first of three runs
+    shift = -1 if len(runs) > 2 else 0  # grey is for a start model, the first of three runs
     figure, axes = _panels(len(benchmarks))
     for axis, benchmark in zip(axes, benchmarks, strict=False):
         for number, run in enumerate(runs):
             line = sorted(
                 (row for row in rows if row["benchmark"] == benchmark and row["run"] == run), key=lambda row: row["k"]
             )
-            _line_with_band(axis, line, "k", run, number + first_colour)
+            _line_with_band(axis, line, "k", run, number + shift)
         panel = next(row for row in rows if row["benchmark"] == benchmark)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_title("" if benchmarks == ["all"] else f"{benchmark} ({panel['problems']} problems)", fontsize=10)
+        axis.set_title("" if benchmarks == ["all"] else f"{benchmark} ({panel['problems']} problems)")
         axis.set_xlabel("k (samples per problem)")
         axis.set_ylabel("pass@k (%)")
-    axes[0].legend(frameon=False, fontsize=9)
+    axes[0].legend()
     if title:
-        figure.suptitle(title, fontsize=11)
-    return _save(figure, Path(stem))
+        figure.suptitle(title)
+    return figure
 
 
+@figure_style()
 def plot_training_curve(rows: Sequence[Row], stem: Path | str, title: str = "") -> list[Path]:
     """Figure of pass@k over training: one panel per k, one line per run; writes PNG and SVG.
 
@@ -225,17 +283,17 @@ def plot_training_curve(rows: Sequence[Row], stem: Path | str, title: str = "") 
     for axis, k in zip(axes, ks, strict=False):
         for number, run in enumerate(runs):
             line = sorted((row for row in rows if row["k"] == k and row["run"] == run), key=lambda row: row["step"])
-            # The first colour is the start model's in `plot_pass_at_k`; here every run is a training run.
-            _line_with_band(axis, line, "step", run, number + 1)
-        axis.set_title(f"pass@{k}", fontsize=10)
+            _line_with_band(axis, line, "step", run, number)
+        axis.set_title(f"pass@{k}")
         axis.set_xlabel("training step")
         axis.set_ylabel(f"pass@{k} (%)")
-    axes[0].legend(frameon=False, fontsize=9)
+    axes[0].legend()
     if title:
-        figure.suptitle(title, fontsize=11)
-    return _save(figure, Path(stem))
+        figure.suptitle(title)
+    return save_figure(figure, stem)
 
 
+@figure_style()
 def plot_trade_off(rows: Sequence[Row], stem: Path | str, title: str = "") -> list[Path]:
     """Figure of pass@(largest k) against pass@(smallest k), one point per run; up and right is better; PNG and SVG.
 
@@ -245,7 +303,7 @@ def plot_trade_off(rows: Sequence[Row], stem: Path | str, title: str = "") -> li
         title: above the panel.
     """
     ks = sorted({row["k"] for row in rows})
-    figure, (axis, *_) = _panels(1)
+    figure, (axis, *_) = new_figure(6.8, 4.2)
     for number, run in enumerate(dict.fromkeys(row["run"] for row in rows)):
         x, y = (next(row for row in rows if row["run"] == run and row["k"] == k) for k in (ks[0], ks[-1]))
         bars = [[[100 * (row["value"] - row["low"])], [100 * (row["high"] - row["value"])]] for row in (x, y)]
@@ -255,34 +313,27 @@ def plot_trade_off(rows: Sequence[Row], stem: Path | str, title: str = "") -> li
             xerr=bars[0],
             yerr=bars[1],
             fmt=MARKERS[number % len(MARKERS)],
-            color=COLOURS[number % len(COLOURS)],
+            color=(GREY, *COLOURS)[number % (1 + len(COLOURS))],
             elinewidth=0.8,
             alpha=0.9,
-            label=run,
+            label=f" {run}" if run.startswith("_") else run,
         )
     axis.set_xlabel(f"pass@{ks[0]} (%)")
     axis.set_ylabel(f"pass@{ks[-1]} (%)")
-    figure.legend(frameon=False, fontsize=9, loc="outside right center")
-    figure.set_size_inches(6.8, 4.2)
+    figure.legend(loc="outside right center")
     if title:
-        axis.set_title(title, fontsize=11)
-    return _save(figure, Path(stem))
+        axis.set_title(title)
+    return save_figure(figure, stem)
 
 
 def _panels(count: int) -> tuple[Any, list[Any]]:
-    from matplotlib.figure import Figure
-
     if count < 1:
         raise ValueError("there are no rows to draw")
     columns = min(3, count)
     lines = math.ceil(count / columns)
-    figure = Figure(figsize=(5.2 if count == 1 else 4.2 * columns, 3.6 * lines), layout="constrained")
-    axes = list(figure.subplots(lines, columns, squeeze=False).ravel())
+    figure, axes = new_figure(5.2 if count == 1 else 4.2 * columns, 3.6 * lines, lines, columns)
     for axis in axes[count:]:
         axis.set_visible(False)
-    for axis in axes:
-        axis.grid(True, alpha=0.25, linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
@@ -290,38 +341,19 @@ def _line_with_band(axis: Any, line: Sequence[Row], x_name: str, label: str, num
     if not line:
         return
     x = [row[x_name] for row in line]
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    axis.plot(x, [100 * row["value"] for row in line], color=colour, marker=marker, ms=4, lw=1.6, label=label)
+    colour, marker = (GREY if number < 0 else COLOURS[number % len(COLOURS)]), MARKERS[number % len(MARKERS)]
+    label = f" {label}" if label.startswith("_") else label  # matplotlib leaves labels with an underscore out
+    axis.plot(x, [100 * row["value"] for row in line], color=colour, marker=marker, ms=4, label=label)
     if all("low" in row and "high" in row for row in line):
         low, high = ([100 * row[name] for row in line] for name in ("low", "high"))
         axis.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
 
 
-def _save(figure: Any, stem: Path) -> list[Path]:
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    paths = []
-    # A fixed hash salt and no date: the same rows give the same SVG, byte for byte.
-    with rc_context({"svg.hashsalt": "verl_fgrpo", "svg.fonttype": "none"}):
-        for suffix in ("png", "svg"):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
-            path = stem.with_name(f"{stem.name}.{suffix}")
-            write_atomic(path, buffer.getvalue())
-            paths.append(path)
-    return paths
-
-
-def _percent(row: Row | None) -> str:
+def _cell(row: Row | None, percent: bool) -> str:
     if row is None:
         return ""
-    text = f"{100 * row['value']:.1f}"
+    scale = 100 if percent else 1
+    text = f"{scale * row['value']:.1f}"
     if "low" in row:
-        text += f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+        text += f" [{scale * row['low']:.1f}, {scale * row['high']:.1f}]"
     return text
-
-
-def _markdown_line(cells: Sequence[Any]) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

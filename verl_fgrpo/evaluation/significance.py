@@ -19,7 +19,14 @@ from scipy.stats import hypergeom
 
 from verl_fgrpo.core.passk import as_counts, pass_at_k, pass_at_k_table
 
-__all__ = ["BootstrapResult", "SubsampleTest", "bootstrap_over_problems", "paired_subsample_test", "subsample_tests"]
+__all__ = [
+    "BootstrapResult",
+    "SubsampleTest",
+    "bootstrap_columns",
+    "bootstrap_over_problems",
+    "paired_subsample_test",
+    "subsample_tests",
+]
 
 ALPHA = 0.05
 
@@ -151,9 +158,35 @@ def subsample_tests(
             "counts for the same problems in the same order"
         )
     ks = [int(as_counts(k, "k")) for k in ks]
+    _check_sizes(ks, m, int(min(base_n.min(), focal_n.min())), iterations)
+    weights = _problem_weights(len(base_c), groups)
+    generator = np.random.default_rng(rng)
+    tables = {k: pass_at_k_table(m, k) for k in ks}
+    base_draws = _subsampled_means(base_c, base_n, weights, tables, m, iterations, generator)
+    focal_draws = _subsampled_means(focal_c, focal_n, weights, tables, m, iterations, generator)
+    results = {}
+    for k in ks:
+        differences = _without_rounding(focal_draws[k] - base_draws[k])
+        base = float(weights @ pass_at_k(base_n, base_c, k))
+        focal = float(weights @ pass_at_k(focal_n, focal_c, k))
+        results[k] = SubsampleTest(
+            difference=focal - base,
+            interval=_interval(differences),
+            p_value=_two_sided_p(differences),
+            base=base,
+            focal=focal,
+            standard_deviation=float(differences.std()),
+            k=k,
+            m=m,
+            iterations=iterations,
+            num_problems=len(base_c),
+        )
+    return results
+
+
+def _check_sizes(ks: Sequence[int], m: int, smallest_n: int, iterations: int) -> None:
     if not ks:
         raise ValueError("ks is empty: give at least one k")
-    smallest_n = int(min(base_n.min(), focal_n.min()))
     if m > smallest_n:
         raise ValueError(
             f"m={m} exceeds num_samples={smallest_n}: a subsample cannot be larger than the sample; "
@@ -168,33 +201,8 @@ def subsample_tests(
         warnings.warn(
             f"m={m} is more than half of num_samples={smallest_n}: the subsampling interval is narrower than the "
             "sampling error of the full estimate (at m = n it is a point)",
-            stacklevel=2,
+            stacklevel=4,
         )
-    weights = _problem_weights(len(base_c), groups)
-    generator = np.random.default_rng(rng)
-    tables = {k: pass_at_k_table(m, k) for k in ks}
-    base_draws = _subsampled_means(base_c, base_n, weights, tables, m, iterations, generator)
-    focal_draws = _subsampled_means(focal_c, focal_n, weights, tables, m, iterations, generator)
-
-    results = {}
-    for k in ks:
-        differences = _without_rounding(focal_draws[k] - base_draws[k])
-        base = float(weights @ pass_at_k(base_n, base_c, k))
-        focal = float(weights @ pass_at_k(focal_n, focal_c, k))
-        low, high = np.quantile(differences, [ALPHA / 2, 1 - ALPHA / 2])
-        results[k] = SubsampleTest(
-            difference=focal - base,
-            interval=(float(low), float(high)),
-            p_value=_two_sided_p(differences),
-            base=base,
-            focal=focal,
-            standard_deviation=float(differences.std()),
-            k=k,
-            m=m,
-            iterations=iterations,
-            num_problems=len(base_c),
-        )
-    return results
 
 
 def bootstrap_over_problems(
@@ -210,6 +218,9 @@ def bootstrap_over_problems(
     Each round draws P problems with replacement (within each group if `groups` is given, where the estimate is the
     mean over groups of group means). The p value, only for a difference, is defined as in `paired_subsample_test`.
 
+    Problems only: the samples of a drawn problem are not drawn again. The spread of per-problem estimates between
+    problems holds their sampling error already; resampling within problems too would count it twice.
+
     Args:
         values: [P] per-problem pass@k (or any per-problem score) of the base model.
         paired_values: [P] of the focal model on the same problems.
@@ -220,44 +231,65 @@ def bootstrap_over_problems(
     Raises:
         ValueError: no problems, different lengths, values not finite.
     """
-    scores = np.asarray(values, dtype=np.float64)
-    if paired_values is not None:
-        paired = np.asarray(paired_values, dtype=np.float64)
-        if paired.shape != scores.shape:
-            raise ValueError(f"values {scores.shape} and paired_values {paired.shape} must have the same shape")
-        scores = paired - scores
-    if scores.ndim != 1 or scores.size == 0:
-        raise ValueError(f"values must be a non-empty vector with one entry per problem, got shape {scores.shape}")
+    if np.ndim(values) != 1 or (paired_values is not None and np.shape(paired_values) != np.shape(values)):
+        raise ValueError(
+            f"values must be a vector with one entry per problem, and paired_values have the same shape; got "
+            f"{np.shape(values)} and {np.shape(() if paired_values is None else paired_values)}"
+        )
+    columns = np.asarray(values, dtype=np.float64)[:, None]
+    paired = None if paired_values is None else np.asarray(paired_values, dtype=np.float64)[:, None]
+    return bootstrap_columns(columns, paired, iterations, rng, groups=groups)[0]
+
+
+def bootstrap_columns(
+    values: NDArray[np.float64],
+    paired_values: NDArray[np.float64] | None = None,
+    iterations: int = 10_000,
+    rng: np.random.Generator | int = 0,
+    *,
+    groups: Sequence[str] | NDArray[np.generic] | None = None,
+) -> list[BootstrapResult]:
+    """`bootstrap_over_problems` of every column of [P, M] values from the same draws (several k, several metrics)."""
+    scores = values if paired_values is None else paired_values - values
+    if scores.ndim != 2 or scores.size == 0:
+        raise ValueError(f"values must be non-empty with one entry per problem, got shape {scores.shape}")
     if not np.all(np.isfinite(scores)):
         raise ValueError("values must be finite")
     if iterations < 1:
         raise ValueError(f"iterations={iterations} must be at least 1")
     labels = _labels(len(scores), groups)
     generator = np.random.default_rng(rng)
-    draws = np.zeros(iterations)
     names = np.unique(labels)
-    for name in names:
-        group = scores[labels == name]
-        draws += _resampled_means(group, iterations, generator) / len(names)
-    draws = _without_rounding(draws)
+    draws = sum(_resampled_means(scores[labels == name], iterations, generator) for name in names) / len(names)
+    draws = _without_rounding(np.asarray(draws))
+    estimates = _problem_weights(len(scores), groups) @ scores
+    return [
+        BootstrapResult(
+            estimate=float(estimate),
+            interval=_interval(column),
+            p_value=None if paired_values is None else _two_sided_p(column),
+            iterations=iterations,
+            num_problems=len(scores),
+        )
+        for estimate, column in zip(estimates, draws.T, strict=True)
+    ]
+
+
+def _interval(draws: NDArray[np.float64]) -> tuple[float, float]:
     low, high = np.quantile(draws, [ALPHA / 2, 1 - ALPHA / 2])
-    return BootstrapResult(
-        estimate=float(_problem_weights(len(scores), groups) @ scores),
-        interval=(float(low), float(high)),
-        p_value=None if paired_values is None else _two_sided_p(draws),
-        iterations=iterations,
-        num_problems=len(scores),
-    )
+    return float(low), float(high)
 
 
 def _resampled_means(scores: NDArray[np.float64], iterations: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Means of `iterations` resamples with replacement, in slices that keep the index matrix under 4M entries."""
-    means = np.empty(iterations)
-    step = max(1, 4_000_000 // len(scores))
+    """[B, M] column means of `iterations` resamples of the rows with replacement, 4M row numbers at a time."""
+    size = len(scores)
+    means = np.empty((iterations, scores.shape[1]))
+    step = max(1, 4_000_000 // size)
     for start in range(0, iterations, step):
         stop = min(iterations, start + step)
-        picks = rng.integers(len(scores), size=(stop - start, len(scores)))
-        means[start:stop] = scores[picks].mean(axis=1)
+        picks = rng.integers(size, size=(stop - start, size)) + size * np.arange(stop - start)[:, None]
+        times = np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)  # each row is drawn
+        means[start:stop] = times @ scores / size
     return means
 
 

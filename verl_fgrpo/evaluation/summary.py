@@ -1,9 +1,10 @@
-"""From verdicts and samples to the numbers of one run: counts, verdicts, majority, lengths, diversity."""
+"""What is known of one graded run: a few numbers per sample, not the texts (about 25 bytes a sample in memory)."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from array import array
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,184 +12,242 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_fgrpo.core.passk import pass_at_k, pass_hat_k, powers_of_two
 from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
-from verl_fgrpo.evaluation.report import ProblemCounts
+from verl_fgrpo.evaluation.counts import ProblemCounts
+from verl_fgrpo.evaluation.grading import Judged
+from verl_fgrpo.evaluation.problems import load_problems
 from verl_fgrpo.evaluation.samples import VERDICTS, Sample, SampleStore, Verdict, VerdictStore
 
-__all__ = ["RunData", "benchmark_rows", "block_rows", "load_run", "majority_at_k", "verdict_rows"]
+__all__ = ["ProblemSamples", "RunData", "collect", "load_run", "verdict_rows"]
 
 Row = dict[str, Any]
+Key = tuple[str, str]
 
 
-@dataclass
-class ProblemResult:
-    """What is kept of one problem's samples: a few counters, not the texts."""
+@dataclass(frozen=True)
+class ProblemSamples:
+    """Graded samples of one problem, sorted by sample index; [n] each.
 
-    verdicts: Counter[str] = field(default_factory=Counter)
-    answers: Counter[tuple[str, bool]] = field(default_factory=Counter)
-    no_answer: int = 0
-    tokens: int = 0
-    lengths_known: int = 0
-    truncated: int = 0
+    Attributes:
+        indices: sample_idx.
+        verdicts: position in `VERDICTS`.
+        answers: a number for each different extracted answer, -1 where there is none.
+        texts: a hash of the response; empty where only verdicts were read.
+        tokens: of the response, -1 unknown.
+        cut: 1 cut at the token limit, 0 ended by itself, -1 unknown.
+    """
+
+    indices: NDArray[np.int64]
+    verdicts: NDArray[np.int64]
+    answers: NDArray[np.int64]
+    texts: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    cut: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
 
     @property
-    def num_samples(self) -> int:
-        return sum(self.verdicts.values())
+    def correct(self) -> NDArray[np.bool_]:
+        return np.asarray(self.verdicts == VERDICTS.index("correct"))
+
+    def first(self, count: int) -> ProblemSamples:
+        """The samples with index below `count`."""
+        end = int(np.searchsorted(self.indices, count))
+        return ProblemSamples(*(getattr(self, name)[:end] for name in self.__dataclass_fields__))
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunData:
-    """Results of one run by (benchmark, problem_id)."""
+    """Results of one run.
 
-    problems: dict[tuple[str, str], ProblemResult]
+    Attributes:
+        problems: samples by (benchmark, problem_id).
+        unsampled: problems of the run that have no sample at all.
+        num_samples: asked for per problem; None if not known (imported samples).
+        stop_after_correct: of a sequential run, in which `num_samples` is the cap.
+        sampling, grading: settings of the two stores.
+    """
+
+    problems: dict[Key, ProblemSamples]
+    unsampled: tuple[Key, ...] = ()
+    num_samples: int | None = None
+    stop_after_correct: int | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    grading: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def benchmarks(self) -> list[str]:
         return sorted({benchmark for benchmark, _ in self.problems}, key=_benchmark_order)
 
-    def counts(self) -> ProblemCounts:
-        """Samples and correct samples per problem, in a fixed order; any verdict but "correct" is not correct."""
+    def keys(self, benchmark: str | None = None) -> list[Key]:
+        """Problems that are counted, in a fixed order: all with samples; of a sequential run, those at their stop."""
         keys = sorted(self.problems, key=lambda key: (_benchmark_order(key[0]), key))
+        return [key for key in keys if benchmark in (None, key[0]) and self._counted(key) is not None]
+
+    def counts(self) -> ProblemCounts:
+        """Samples and correct samples of the counted problems; any verdict but "correct" is not correct."""
+        keys = self.keys()
+        if not keys:
+            raise ValueError("no problem of the run is sampled to its end: rerun `verl-fgrpo eval sample` to resume")
+        counted = np.array([self._counted(key) for key in keys])
         return ProblemCounts.of(
-            [self.problems[key].num_samples for key in keys],
-            [self.problems[key].verdicts["correct"] for key in keys],
+            counted[:, 0],
+            counted[:, 1],
             [problem_id for _, problem_id in keys],
             [benchmark for benchmark, _ in keys],
+            self.stop_after_correct,
+            self.num_samples if self.stop_after_correct else None,
         )
 
+    def _counted(self, key: Key) -> tuple[int, int] | None:
+        """(n, c); None for a problem of a sequential run that is neither stopped nor at the cap."""
+        samples, r, cap = self.problems[key], self.stop_after_correct, self.num_samples
+        if r is None or cap is None:
+            return len(samples), int(samples.correct.sum())
+        samples = samples.first(cap)
+        so_far = samples.correct.cumsum()
+        n = int(np.searchsorted(so_far, r)) + 1
+        if n <= len(so_far) and samples.indices[n - 1] == n - 1:
+            return n, r
+        return (cap, int(so_far[-1])) if len(samples) == cap and so_far[-1] < r else None
 
-def collect(verdicts: Iterable[Verdict], samples: Iterable[Sample] = ()) -> RunData:
-    """Tally verdicts per problem; lengths and truncation from the samples, as far as given."""
-    problems: dict[tuple[str, str], ProblemResult] = defaultdict(ProblemResult)
-    for verdict in verdicts:
-        if verdict.verdict not in VERDICTS:
-            raise ValueError(f"verdict {verdict.verdict!r} must be one of {VERDICTS}")
-        result = problems[verdict.benchmark, verdict.problem_id]
-        result.verdicts[verdict.verdict] += 1
-        if verdict.answer is None:
-            result.no_answer += 1
-        else:
-            result.answers[verdict.answer, verdict.verdict == "correct"] += 1
-    for sample in samples:
-        found = problems.get((sample.benchmark, sample.problem_id))
-        if found is not None and sample.num_tokens >= 0:
-            found.tokens += sample.num_tokens
-            found.lengths_known += 1
-            found.truncated += sample.finish_reason == "length"
-    return RunData(dict(problems))
+    def shortfall(self) -> list[str]:
+        """What keeps this from being a finished run, one sentence each; nothing for a finished run."""
+        told = []
+        if self.unsampled:
+            named = ", ".join("/".join(key) for key in self.unsampled[:5])
+            told.append(
+                f"{len(self.unsampled)} problems have no samples and are not counted ({named}{_more(self.unsampled)})"
+            )
+        if self.stop_after_correct is not None:
+            open_ = sorted(set(self.problems) - set(self.keys()))
+            if open_:
+                named = ", ".join("/".join(key) for key in open_[:5])
+                told.append(
+                    f"{len(open_)} problems are not sampled to their stop and not counted ({named}{_more(open_)})"
+                )
+            return told
+        sizes = [len(samples) for samples in self.problems.values()]
+        asked = self.num_samples or max(sizes)
+        if short := [size for size in sizes if size < asked]:
+            told.append(f"{len(short)} problems have fewer than {asked} samples (the fewest: {min(short)})")
+        return told
 
 
-def load_run(verdicts: Path | str, samples: Path | str | None = None) -> RunData:
-    """Read a run; ValueError if some samples have no verdict yet."""
-    verdict_store = VerdictStore(verdicts)
-    if samples is None:
-        return collect(verdict_store.read())
-    sample_store = SampleStore(samples)
-    ungraded = sum(map(len, sample_store.present().values())) - sum(map(len, verdict_store.present().values()))
-    if ungraded > 0:
-        raise ValueError(f"{ungraded} samples of {samples} are not graded yet: run `grade` first")
-    return collect(verdict_store.read(), sample_store.read())
+def collect(
+    verdicts: Iterable[Verdict], samples: Iterable[Sample] = (), judged: Judged | None = None, **about: Any
+) -> RunData:
+    """Gather verdicts by problem; lengths and texts from the samples, as far as given.
 
+    Args:
+        verdicts, samples: of one run.
+        judged: tells whether a verdict is on the response, problem and gold answer that are there now; those of
+            earlier versions do not say what they are on, and count.
+        about: more of `RunData`.
 
-def majority_at_k(
-    result: ProblemResult, ks: Sequence[int], rng: np.random.Generator, draws: int = 200
-) -> NDArray[np.float64]:
-    """Probability that the most frequent answer among k samples drawn without replacement is correct, for each k.
-
-    Source: arXiv 2203.11171. All correct answers are one candidate, whatever their spelling; wrong answers are told
-    apart by their extracted text, so two spellings of a wrong answer split its votes. Samples without an answer do not
-    vote. A tie of the correct answer with t - 1 others counts 1/t. Monte Carlo over `draws`; exact for k = n.
+    Raises:
+        ValueError: an unknown verdict, a verdict twice, a sample without verdict, a verdict on a sample that is gone
+            or has changed.
     """
-    wrong = [count for (_, correct), count in result.answers.items() if not correct]
-    right = sum(count for (_, correct), count in result.answers.items() if correct)
-    votes = np.array([right, *wrong, result.no_answer], dtype=np.int64)
-    values = []
-    for k in ks:
-        drawn = rng.multivariate_hypergeometric(votes, k, size=1 if k == votes.sum() else draws)[:, :-1]
-        top = drawn.max(axis=1)
-        wins = (drawn[:, 0] == top) & (top > 0)
-        values.append(float(np.mean(wins / np.maximum(1, (drawn == top[:, None]).sum(axis=1)))))
-    return np.array(values)
+    graded: dict[Key, tuple[array[int], ...]] = {}
+    answers: dict[str, int] = {}
+    codes = {verdict: code for code, verdict in enumerate(VERDICTS)}
+    for row in verdicts:
+        if row.verdict not in codes:
+            raise ValueError(f"verdict {row.verdict!r} must be one of {VERDICTS}")
+        found = graded.setdefault((row.benchmark, row.problem_id), _columns(4))
+        answer = -1 if row.answer is None else answers.setdefault(row.answer, len(answers))
+        for column, value in zip(found, (row.sample_idx, codes[row.verdict], answer, _digest(row.digest)), strict=True):
+            column.append(value)
+    drawn: dict[Key, tuple[array[int], ...]] = {}
+    finish = {"length": 1, "stop": 0}
+    for sample in samples:
+        found = drawn.setdefault((sample.benchmark, sample.problem_id), _columns(5))
+        values = (sample.sample_idx, hash(sample.response), sample.num_tokens, finish.get(sample.finish_reason, -1))
+        digest = _digest(judged.digest(sample)) if judged else 0
+        for column, value in zip(found, (*values, digest), strict=True):
+            column.append(value)
+    for key in drawn:
+        graded.setdefault(key, _columns(4))
+    return RunData({key: _joined(key, columns, drawn.get(key)) for key, columns in graded.items()}, **about)
+
+
+def _joined(key: Key, graded: tuple[array[int], ...], drawn: tuple[array[int], ...] | None) -> ProblemSamples:
+    indices, verdicts, answers, bound = _by_index(graded)
+    if drawn is None:
+        unknown = np.full(len(indices), -1)
+        return ProblemSamples(indices, verdicts, answers, np.empty(0, np.int64), unknown, unknown)
+    their_indices, texts, tokens, cut, digests = _by_index(drawn)
+    if ungraded := len(np.setdiff1d(their_indices, indices)):
+        raise ValueError(f"{ungraded} samples of {'/'.join(key)} are not graded yet: run `verl-fgrpo eval grade` first")
+    if foreign := len(np.setdiff1d(indices, their_indices)):
+        raise ValueError(
+            f"{foreign} verdicts on {'/'.join(key)} belong to samples that are gone: run `verl-fgrpo eval grade "
+            "--regrade`"
+        )
+    if len(np.unique(indices)) != len(indices) or len(indices) != len(their_indices):
+        raise ValueError(f"{'/'.join(key)}: a sample or verdict is stored twice")
+    if stale := int(np.sum((bound != 0) & (digests != 0) & (bound != digests))):
+        raise ValueError(
+            f"{stale} verdicts on {'/'.join(key)} are on responses or gold answers that have changed: run `verl-fgrpo "
+            "eval grade`, which grades those again"
+        )
+    return ProblemSamples(indices, verdicts, answers, texts, tokens, cut)
+
+
+def _columns(count: int) -> tuple[array[int], ...]:
+    return tuple(array("q") for _ in range(count))
+
+
+def _digest(text: str) -> int:
+    """A digest of 16 hexadecimal digits as a signed number; 0 without one."""
+    return int(text or "0", 16) - (2**63 if text else 0)
+
+
+def _by_index(columns: tuple[array[int], ...]) -> list[NDArray[np.int64]]:
+    arrays = [np.array(column, dtype=np.int64) for column in columns]
+    order = np.argsort(arrays[0], kind="stable")
+    return [values[order] for values in arrays]
+
+
+def load_run(run: Path | str) -> RunData:
+    """Read a run folder.
+
+    Raises:
+        ValueError: not a run folder, samples without verdict, verdicts without sample.
+    """
+    run = Path(run)
+    samples, verdicts = SampleStore(run / "samples"), VerdictStore(run / "verdicts")
+    problems = load_problems([run / "problems.jsonl"])
+    settings = {"sampling": samples.settings, "grading": verdicts.settings}
+    judged = Judged(problems, verdicts.settings)
+    data = collect(verdicts.read(), samples.read(), judged, **settings, **read_plan(run))
+    unsampled = tuple(problem.key for problem in problems if problem.key not in data.problems)
+    if not data.problems:
+        raise ValueError(f"{run} has no samples: run `verl-fgrpo eval sample` first")
+    return RunData(**{**data.__dict__, "unsampled": unsampled})
+
+
+def read_plan(run: Path) -> dict[str, Any]:
+    """`num_samples` and `stop_after_correct` that were asked for; empty where nothing says so."""
+    path = run / "plan.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def verdict_rows(runs: Mapping[str, RunData]) -> list[Row]:
-    """How many samples got each verdict: one row per run and benchmark, all five always shown."""
+    """How many samples got each verdict: one row per run and benchmark, all verdicts always shown."""
     rows = []
     for run, data in runs.items():
         for benchmark in data.benchmarks:
-            total: Counter[str] = Counter()
-            for (name, _), result in data.problems.items():
-                if name == benchmark:
-                    total.update(result.verdicts)
-            rows.append({"run": run, "benchmark": benchmark, **{verdict: total[verdict] for verdict in VERDICTS}})
+            codes = [samples.verdicts for (name, _), samples in data.problems.items() if name == benchmark]
+            total = np.bincount(np.concatenate(codes), minlength=len(VERDICTS))
+            rows.append({"run": run, "benchmark": benchmark, **dict(zip(VERDICTS, map(int, total), strict=True))})
     return rows
 
 
-def benchmark_rows(runs: Mapping[str, RunData], seed: int = 0) -> list[Row]:
-    """Everything but pass@k, per run and benchmark: means over problems.
-
-    Columns: problems, samples (smallest n), k (the largest power of two <= n), pass^k and majority@k at that k,
-    mean_tokens and truncated (share of samples cut at the limit; None without samples), unsolved (share of problems
-    with no correct sample), distinct_correct (mean number of different correct answer texts over solved problems:
-    spellings for math, paths for mazes).
-    """
-    rows = []
-    for run, data in runs.items():
-        for benchmark in data.benchmarks:
-            results = [result for (name, _), result in sorted(data.problems.items()) if name == benchmark]
-            n = np.array([result.num_samples for result in results])
-            c = np.array([result.verdicts["correct"] for result in results])
-            k = powers_of_two(int(n.min()))[-1]
-            rng = np.random.default_rng(seed)
-            known = sum(result.lengths_known for result in results)
-            distinct = [sum(correct for _, correct in result.answers) for result in results]
-            solved = [number for number, correct in zip(distinct, c, strict=True) if correct > 0]
-            rows.append(
-                {
-                    "run": run,
-                    "benchmark": benchmark,
-                    "problems": len(results),
-                    "samples": int(n.min()),
-                    "k": k,
-                    "pass@1": float(pass_at_k(n, c, 1).mean()),
-                    "pass@k": float(pass_at_k(n, c, k).mean()),
-                    "pass^k": float(pass_hat_k(n, c, k).mean()),
-                    "majority@k": float(np.mean([majority_at_k(result, [k], rng)[0] for result in results])),
-                    "mean_tokens": sum(result.tokens for result in results) / known if known else None,
-                    "truncated": sum(result.truncated for result in results) / known if known else None,
-                    "unsolved": float(np.mean(c == 0)),
-                    "distinct_correct": float(np.mean(solved)) if solved else None,
-                }
-            )
-    return rows
-
-
-def block_rows(pass_rows: Sequence[Row]) -> list[Row]:
-    """The paper's averages: plain means over the benchmarks of a block ("math", "ood"; arXiv 2602.06717, Table 1).
-
-    A block's row says which of its benchmarks it averages; a block of one benchmark is left out.
-    """
-    rows = []
-    for block in ("math", "ood"):
-        groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
-        for row in pass_rows:
-            if row["benchmark"] in BENCHMARKS and BENCHMARKS[row["benchmark"]].block == block:
-                groups[row["run"], row["k"]].append(row)
-        largest = max(map(len, groups.values()), default=0)
-        for (run, k), members in groups.items():
-            if len(members) == largest > 1:
-                rows.append(
-                    {
-                        "run": run,
-                        "benchmark": f"avg {block} of {', '.join(member['benchmark'] for member in members)}",
-                        "k": k,
-                        "value": float(np.mean([member["value"] for member in members])),
-                        "problems": sum(member["problems"] for member in members),
-                        "samples": min(member["samples"] for member in members),
-                    }
-                )
-    return rows
+def _more(keys: object) -> str:
+    return ", ..." if len(keys) > 5 else ""  # type: ignore[arg-type]
 
 
 def _benchmark_order(name: str) -> tuple[int, str]:
