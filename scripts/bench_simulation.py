@@ -3,7 +3,7 @@
     python scripts/bench_simulation.py                  # whole sweep on all cores, then the plain slice
     python scripts/bench_simulation.py --slice-only     # both on a slice of steps, one thread each
 
-The plain alternative (verl_fgrpo/theory/simulation_plain.py) is one run at a time: autograd, torch.optim.Adam,
+The plain alternative (tests/theory/plain_simulation.py) is one run at a time: autograd, torch.optim.Adam,
 torch.multinomial. It is timed on --plain-steps steps of every second group size, on one thread, in turn with ours on
 the same slice. CPU time is printed beside wall time: on a busy machine only CPU time compares.
 """
@@ -11,6 +11,7 @@ the same slice. CPU time is printed beside wall time: on a busy machine only CPU
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,8 +22,10 @@ from tqdm import tqdm
 
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.theory.simulation import NUM_CORRECT, published_logits, simulate_batch
-from verl_fgrpo.theory.simulation_plain import plain_simulate
 from verl_fgrpo.theory.sweep import SweepConfig, run_sweep
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "theory"))
+from plain_simulation import plain_simulate  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

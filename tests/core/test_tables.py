@@ -58,6 +58,7 @@ def test_csv_and_json_keep_every_name(tmp_path):
         write_table([], tmp_path / "x", "")
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize("name", [r"$\frac$", "$x", r"\$5$", "<b>&", "a\x00b"])
 def test_a_name_in_a_figure_is_drawn_as_it_is(tmp_path, name):
     figure, (axes,) = new_figure(4, 3)

@@ -334,12 +334,12 @@ def test_a_failing_comparison_is_an_error_or_timeout_not_wrong(monkeypatch: pyte
         return verify_
 
     for kind, expected in ((TypeError, "error"), (TimeoutException, "timeout")):
-        graders._compare.cache_clear()
+        graders._remembered_compare.cache_clear()
         monkeypatch.setattr("math_verify.verify", fails(kind))
         verdict, answer, detail = grade_math(HALF, "\\boxed{7}")
         assert (verdict, answer) == (expected, "7")
         assert detail.startswith("math-verify")
-    graders._compare.cache_clear()
+    graders._remembered_compare.cache_clear()
 
 
 def test_grade_store_resumes_and_refuses_other_limits(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_simulation import plain_simulate
 
 from verl_fgrpo.theory import simulation
 from verl_fgrpo.theory.simulation import Trajectory, draw_actions, published_logits, simulate, simulate_batch
-from verl_fgrpo.theory.simulation_plain import plain_simulate
 
 SMALL = {"logits": published_logits(600, 60), "num_correct": 60}
 SERIES = ("q_pos", "m_ret", "entropy", "anchor", "success_rate")

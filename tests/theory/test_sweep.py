@@ -98,20 +98,29 @@ def test_scripts_end_to_end(tmp_path, capsys):
         "simulation.csv.json",
     }
     assert [r["step"] for r in read(folder / "simulation.csv")] == ["20"] * 12
-    with pytest.raises(SystemExit):
-        main(["figures", "--sweep", str(tmp_path / "none.csv"), "--output", str(folder)])
+    assert main(["figures", "--sweep", str(tmp_path / "none.csv"), "--output", str(folder)]) == 1
     assert "verl-fgrpo simulate" in capsys.readouterr().err
+    # the committed last steps are enough to draw the figure again
+    again = tmp_path / "again"
+    assert main(["figures", "--sweep", str(folder / "simulation.csv"), "--output", str(again)]) == 0
+    assert (again / "simulation.svg").read_bytes() == (folder / "simulation.svg").read_bytes()
 
 
 def test_figures_draw_the_numbers(tmp_path):
     """The plotted lines are the data: final retained mass per group size, and peaks at the worst group sizes."""
-    data = figures.read_sweep(run_sweep(SMALL, tmp_path / "s.csv", progress=False))
-    steps, q_pos, m_ret = data[64, 1.0]
-    assert steps.tolist() == [0, 10, 20, 25] and q_pos.shape == m_ret.shape == (2, 4)
-    final = figures.simulation_figure(data).axes[2]
-    drawn = {line.get_label(): line.get_xydata() for line in final.get_lines()}
-    expected = [[n, data[n, 1.0][2][:, -1].mean()] for n in (4, 64)]
-    np.testing.assert_allclose(drawn["focal_gamma = 1"], expected)
+    path = run_sweep(SMALL, tmp_path / "s.csv", progress=False)
+    data, config = figures.read_outcomes(path), SMALL.settings()
+    last = [row for row in read(path) if (row["group_size"], row["focal_gamma"], row["step"]) == ("64", "1.0", "25")]
+    np.testing.assert_array_equal(data[64, 1.0], [[float(row[name]) for row in last] for name in ("q_pos", "m_ret")])
+    drawn = [
+        {line.get_label(): line.get_xydata() for line in axes.get_lines()}
+        for axes in figures.simulation_figure(data, config).axes
+    ]
+    for number in range(2):
+        expected = [[n, data[n, 1.0][number].mean()] for n in (4, 64)]
+        np.testing.assert_allclose(drawn[number]["focal_gamma = 1"], expected)
+    start = simulate(4, 0.0, 0, logits=published_logits(600, 60), num_correct=60).q_pos[0]
+    assert drawn[0]["before training"][:, 1] == pytest.approx(start, rel=1e-6)
     stars = [
         line.get_xydata()[0] for line in figures.tail_miss_figure().axes[0].get_lines() if line.get_marker() == "*"
     ]
@@ -120,4 +129,4 @@ def test_figures_draw_the_numbers(tmp_path):
         risk = (1 - share * 0.5) ** sizes - (0.5 - share * 0.5) ** sizes - 0.5**sizes
         assert peak == sizes[np.argmax(risk)] and height == pytest.approx(risk.max())
     with pytest.raises(ValueError, match="baseline 0"):
-        figures.simulation_figure({key: value for key, value in data.items() if key[1] == 1.0})
+        figures.simulation_figure({key: value for key, value in data.items() if key[1] == 1.0}, config)

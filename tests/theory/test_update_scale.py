@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from verl_fgrpo.theory.update_scale import mean_absolute_advantage, update_scale
+from verl_fgrpo.core.focal import update_scale
+from verl_fgrpo.theory.figures import mean_absolute_advantage
 
 
 @given(correct=st.integers(0, 16), gamma=st.sampled_from([0.0, 0.5, 1.0, 2.0]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,15 +66,14 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **s
 
 
 @figure_style()
-def save_figure(
-    figure: Any, stem: Path | str, suffixes: Sequence[str] = (".png", ".svg"), dpi: int = 150
-) -> list[Path]:
-    """Write a figure as `stem` + suffix for each suffix, each whole or not at all.
+def save_figure(figure: Any, path: Path | str, dpi: int = 150) -> list[Path]:
+    """Write a figure: as `path` if that ends in .png, .svg or .pdf, else as `path`.png and `path`.svg.
 
-    Texts are drawn as they are: nothing is read as mathematics, and control characters become blanks in an SVG.
+    Each file is written whole or not at all. Texts are drawn as they are: nothing is read as mathematics, and control
+    characters become blanks in an SVG.
 
     Returns:
-        The paths.
+        The paths written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
@@ -82,13 +81,13 @@ def save_figure(
     FigureCanvasAgg(figure)
     for text in figure.findobj(Text):
         text.set_parse_math(False)
-    stem = Path(stem)
-    paths = []
-    for suffix in suffixes:
+    path = Path(path)
+    alone = path.suffix in (".png", ".svg", ".pdf")
+    paths = [path] if alone else [path.with_name(path.name + suffix) for suffix in (".png", ".svg")]
+    for file in paths:
         buffer = io.BytesIO()
-        no_date = {"Date": None} if suffix == ".svg" else None
-        figure.savefig(buffer, format=suffix.removeprefix("."), dpi=dpi, metadata=no_date)
-        paths.append(stem.with_name(stem.name + suffix))
+        no_date = {"CreationDate" if file.suffix == ".pdf" else "Date": None} if file.suffix != ".png" else None
+        figure.savefig(buffer, format=file.suffix.removeprefix("."), dpi=dpi, metadata=no_date)
         content = buffer.getvalue()
-        write_atomic(paths[-1], _NO_XML.sub(b" ", content) if suffix == ".svg" else content)
+        write_atomic(file, _NO_XML.sub(b" ", content) if file.suffix == ".svg" else content)
     return paths

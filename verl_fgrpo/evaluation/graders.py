@@ -9,17 +9,19 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import product
 from typing import Any
 
+from verl_fgrpo.evaluation.choice import read_choice
 from verl_fgrpo.evaluation.fast_grading import math_verify_cache
 from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.thinking import answer_text
 
-__all__ = ["Graded", "Grader", "grade_choice", "grade_ifeval", "grade_math", "grader_of"]
+__all__ = ["READINGS", "Graded", "Grader", "GraderOptions", "grade_choice", "grade_ifeval", "grade_math", "grader_of"]
 
 Graded = tuple[str, str | None, str]
 Grader = Callable[[Problem, str], Graded]
@@ -27,28 +29,65 @@ Grader = Callable[[Problem, str], Graded]
 #: kind -> "module:function" of a grader that a task brings; by name, so that a grading process imports what it needs
 TASK_GRADERS: dict[str, str] = {"maze": "verl_fgrpo.tasks.maze.rewards:grade_maze"}
 
+#: how mathematical answers are read
+READINGS = ("default",)
+
 # Longest answer text kept for majority votes; a longer one is cut (it is still graded whole).
 ANSWER_CHARACTERS = 500
 
 
+@dataclass(frozen=True)
+class GraderOptions:
+    """How responses are graded, beside their limits; travels to the workers as JSON.
+
+    Attributes:
+        ifeval: "strict" or "loose", see `grade_ifeval`.
+        fast: math-verify made faster, see `fast_grading`; changes no verdict.
+        reading: how mathematical answers are read: "default" is math-verify unchanged.
+        allow_code_execution: SynLogic's verifiers evaluate the response as Python code.
+    """
+
+    ifeval: str = "strict"
+    fast: bool = False
+    reading: str = "default"
+    allow_code_execution: bool = False
+
+    def __post_init__(self) -> None:
+        if self.ifeval not in ("strict", "loose"):
+            raise ValueError(f"ifeval mode {self.ifeval!r} must be 'strict' or 'loose'")
+        if self.reading not in READINGS:
+            raise ValueError(f"reading {self.reading!r} must be one of {', '.join(READINGS)}")
+
+    @classmethod
+    def from_json(cls, text: str) -> GraderOptions:
+        """Options as they are stored with verdicts, e.g. '{"ifeval": "loose"}'; absent ones have their defaults."""
+        given = json.loads(text)
+        known = {option.name for option in fields(cls)}
+        if unknown := sorted(set(given) - known):
+            raise ValueError(f"grader options {unknown} are unknown; known: {sorted(known)}")
+        return cls(**given)
+
+
 def grader_of(kind: str, options: str = "{}") -> Grader:
-    """The grader of a kind; `options` is JSON, e.g. '{"ifeval": "loose"}'."""
-    if kind == "ifeval":
-        mode = json.loads(options).get("ifeval", "strict")
-        return lambda problem, response: grade_ifeval(problem, response, mode)
+    """The grader of a kind; `options` is the JSON of `GraderOptions`. Every grader reads `answer_text(response)`."""
+    chosen = GraderOptions.from_json(options)
     if kind in TASK_GRADERS:
         module, function = TASK_GRADERS[kind].split(":")
         task_grader: Grader = getattr(importlib.import_module(module), function)
-        return task_grader
-    return {"math": grade_math, "choice": grade_choice, "synlogic": grade_synlogic}[kind]
+        return lambda problem, response: task_grader(problem, answer_text(response))
+    if kind == "math":
+        return lambda problem, response: grade_math(problem, response, chosen.fast)
+    if kind == "ifeval":
+        return lambda problem, response: grade_ifeval(problem, response, chosen.ifeval)
+    return {"choice": grade_choice, "synlogic": grade_synlogic}[kind]
 
 
-def grade_math(problem: Problem, response: str) -> Graded:
+def grade_math(problem: Problem, response: str, fast: bool = False) -> Graded:
     r"""math-verify with its default settings: correct iff `verify(parse(gold), parse(response))` for some gold answer.
 
-    The gold is parsed as `\boxed{gold}`, as it stands in a response, and once. math-verify's regular expressions search
-    every response; the parsing of what they find (its costly part) and the comparison are remembered for texts with the
-    same match, which changes no verdict because both depend on nothing else (see `math_verify_cache`).
+    The gold is parsed as `\boxed{gold}`, as it stands in a response, and once. The response is read without its
+    thinking (`answer_text`). `fast` replaces functions of math-verify in this process, see `fast_grading`; without it
+    math-verify runs as it is installed.
 
     Unlike math-verify's defaults, which return False, a comparison that fails is reported: timeout for its time limit
     (5 s a comparison), error for an exception, both only if no other comparison succeeds.
@@ -56,9 +95,10 @@ def grade_math(problem: Problem, response: str) -> Graded:
     from math_verify import parse
     from math_verify.errors import TimeoutException
 
-    math_verify_cache.install()
+    if fast:
+        math_verify_cache.install()
     try:
-        target = parse(response, raise_on_error=True)
+        target = parse(answer_text(response), raise_on_error=True)
     except TimeoutException:
         return "timeout", None, "math-verify: parsing took over 5 s"
     except Exception as error:
@@ -66,7 +106,7 @@ def grade_math(problem: Problem, response: str) -> Graded:
     if not target:
         return "unparsed", None, ""
     answer = next((part for part in reversed(target) if isinstance(part, str)), None)
-    verdict, detail = _compare(problem.answers, _Parsed(target))
+    verdict, detail = (_remembered_compare if fast else _compare)(problem.answers, _Parsed(target))
     if answer is None:
         answer = str(target[0])
     return verdict, answer[:ANSWER_CHARACTERS], detail
@@ -86,7 +126,6 @@ class _Parsed:
         return isinstance(other, _Parsed) and self._identity == other._identity
 
 
-@lru_cache(maxsize=4096)
 def _compare(answers: tuple[str, ...], parsed: _Parsed) -> tuple[str, str]:
     from math_verify import verify
     from math_verify.errors import TimeoutException
@@ -109,6 +148,10 @@ def _compare(answers: tuple[str, ...], parsed: _Parsed) -> tuple[str, str]:
     return failure
 
 
+# With `fast`, equal answers are the very same objects.
+_remembered_compare = lru_cache(maxsize=4096)(_compare)
+
+
 @lru_cache(maxsize=4096)
 def _parsed_gold(gold: str) -> list[Any]:
     from math_verify import parse
@@ -116,25 +159,14 @@ def _parsed_gold(gold: str) -> list[Any]:
     return list(parse(f"\\boxed{{{gold.strip()}}}"))
 
 
-_BOXED_LETTER = re.compile(r"\\boxed\s*\{\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*\(?([A-Za-z])\)?(?=[\s.:,)}])")
-_ANSWER_LETTER = re.compile(r"(?i:answer)\s*(?:is|:)?\s*:?\s*\**\s*\$?(?:\(([A-Ja-j])\)|([A-J])(?![A-Za-z]))")
-
-
 def grade_choice(problem: Problem, response: str) -> Graded:
-    """Multiple choice: the letter in the last \\boxed{...}, else after the last "answer is" / "Answer:"; no guessing.
+    """Multiple choice: the letter that `choice.read_choice` finds in the response without its thinking.
 
-    A response without either is unparsed. A boxed text that is not one letter is unparsed too, not searched further.
+    No letter, or more than one, is unparsed: a guess would be right one time in four.
     """
-    if "\\boxed" in response:
-        last = response[response.rindex("\\boxed") :][:200]
-        found = _BOXED_LETTER.match(last)
-        letter = found.group(1) if found else None
-    else:
-        letters = _ANSWER_LETTER.findall(response)
-        letter = (letters[-1][0] or letters[-1][1]) if letters else None
+    letter = read_choice(answer_text(response))
     if letter is None:
         return "unparsed", None, ""
-    letter = letter.upper()
     return ("correct" if letter in problem.answers else "wrong"), letter, ""
 
 
@@ -144,8 +176,7 @@ def grade_ifeval(problem: Problem, response: str, mode: str = "strict") -> Grade
     Source: arXiv 2311.07911, section 2.2. `mode` "loose" also accepts the response without its first line, last line or
     asterisks. An empty response follows nothing: wrong. The answer is a bit per instruction ("101").
     """
-    if mode not in ("strict", "loose"):
-        raise ValueError(f"ifeval mode {mode!r} must be 'strict' or 'loose'")
+    response = answer_text(response)
     checkers = optional_module(
         "lm_eval.tasks.ifeval.utils", "IFEval is graded by lm-eval's checkers: pip install 'lm-eval[ifeval]'"
     )
@@ -174,6 +205,7 @@ def grade_synlogic(problem: Problem, response: str) -> Graded:
     the response alone, finds nothing. That of game_of_24 (commit 6794f97) compares the value of the expression with
     itself, so it calls every expression of the given numbers right.
     """
+    response = answer_text(response)
     verifiers, data = _synlogic()
     task = problem.extra["task"].rsplit("/", 1)[-1]
     task = {"game_of_24": "mathador"}.get(task, task)  # the name under which their table has that verifier

@@ -2,7 +2,6 @@
 
 tail_miss      probability that a group updates the policy without showing it a rare correct solution (Lemma 3.1)
 mass_balance   one-step change of the correct and of the unsampled correct mass (eq. 17, Prop. 3.2), Lemma H.1
-update_scale   what focal weighting does to the size of an update (Fig. 4, App. N)
 simulation     the 128,000-action policy of section 5.1, batched over focal_gamma and seed
 sweep          simulation over many group sizes: resumable, one CSV
 rollouts       success rates per prompt, read from verl rollout dumps or graded samples

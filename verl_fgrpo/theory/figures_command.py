@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.figures import save_figure
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.theory import figures
 from verl_fgrpo.theory.sweep import QUICK, final_rows, run_sweep, settings_path
@@ -30,22 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sweep_path = args.sweep or Path("outputs/theory") / ("categorical_quick.csv" if args.quick else "categorical.csv")
     if args.quick:
         run_sweep(QUICK, sweep_path, args.workers)
-    try:
-        sweep = figures.read_sweep(sweep_path)
-    except FileNotFoundError as error:
-        parser.error(str(error))
+    outcomes = figures.read_outcomes(sweep_path)
     settings = json.loads(settings_path(sweep_path).read_text())["settings"]
-    setting = f"{settings['num_actions']:,} actions, {settings['num_correct']:,} of them correct"
     drawn = {
         "tail_miss": figures.tail_miss_figure(),
         "tail_miss_by_success_rate": figures.tail_miss_figure(figures.SUCCESS_RATES),
         "advantage_scale": figures.advantage_scale_figure(),
-        "simulation": figures.simulation_figure(sweep, setting),
+        "simulation": figures.simulation_figure(outcomes, settings),
         "simulation_tail_miss": figures.simulation_tail_miss_figure(),
     }
     for name, figure in drawn.items():
-        for path in figures.save_both(figure, args.output / name):
-            print(path)
+        print(*save_figure(figure, args.output / name), sep="\n")
     numbers = args.output / "simulation.csv"
     write_atomic(numbers, final_rows(sweep_path))
     write_atomic(settings_path(numbers), settings_path(sweep_path).read_text())

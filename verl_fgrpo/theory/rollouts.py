@@ -1,18 +1,12 @@
 """Success rates per prompt from rollouts on disk, and how many prompts sit where rare correct solutions are missed.
 
-Two kinds of source:
-
-- verl's rollout dumps, the folder `trainer.rollout_data_dir`: one file `<step>.jsonl` per step, a row per rollout with
-  `input`, `output`, `gts` (gold answer), `score`, `step`, and in verl's v1 trainer `uid` = uid_session_output. A uid is
-  new in every pass over the data, so a prompt is recognised by its text and gold answer.
-- graded samples: a JSONL(.gz) or Parquet file with `problem_id` (and `benchmark`, if any) and one of `correct`,
-  `verdict`, `score`; or a folder of verdicts written by verl-fgrpo eval.
+Two kinds of source: a folder of verl's rollout dumps (`core.dumps`), where a prompt is known by its problem id because
+uids are new in every pass over the data; and graded samples, a JSONL(.gz) or Parquet file with `problem_id` (and
+`benchmark`, if any) and one of `correct`, `verdict`, `score`, or a folder of verdicts written by verl-fgrpo eval.
 """
 
-import json
-import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from verl_fgrpo.core.dumps import dump_files, read_groups
 from verl_fgrpo.core.files import read_jsonl, read_log
 from verl_fgrpo.core.tail_miss import tail_miss_probability
 
 Row = Mapping[str, Any]
+Prompt = tuple[str | None, str]  # data source or benchmark, problem id
 
 
 @dataclass(frozen=True)
 class SuccessCounts:
     """How often each prompt was solved. Arrays of shape [prompts], int64; `prompts` names them in the same order."""
 
-    prompts: tuple[Hashable, ...]
+    prompts: tuple[Prompt, ...]
     num_rollouts: NDArray[np.int64]
     num_correct: NDArray[np.int64]
     group_size: int  # the most common number of rollouts drawn together for one prompt
@@ -40,7 +36,7 @@ class SuccessCounts:
         """num_correct / num_rollouts of every prompt."""
         return self.num_correct / self.num_rollouts
 
-    def only(self, prompts: Iterable[Hashable]) -> "SuccessCounts":
+    def only(self, prompts: Iterable[Prompt]) -> "SuccessCounts":
         """The same counts for some of the prompts."""
         wanted = set(prompts)
         keep = np.array([prompt in wanted for prompt in self.prompts], dtype=bool)
@@ -60,13 +56,6 @@ class DangerReport:
     share_in_danger: float  # risk above the danger level
     mean_risk: float
     histogram: NDArray[np.int64]  # prompts per tenth of the success rate, [0, 0.1), ..., [0.9, 1]
-
-
-def dump_steps(folder: Path) -> list[int]:
-    """Steps a folder of verl rollout dumps holds, ascending; empty if it is no folder of dumps."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.stem) for path in folder.glob("*.jsonl") if re.fullmatch(r"\d+", path.stem))
 
 
 def read_success_counts(
@@ -90,31 +79,32 @@ def read_success_counts(
         raise FileNotFoundError(
             f"{source} does not exist: name a rollout dump folder or a graded .jsonl or .parquet file"
         )
-    present = dump_steps(source)
-    if present:
-        chosen = present if steps is None else list(steps)
-        if missing := sorted(set(chosen) - set(present)):
-            raise ValueError(f"{source} has no dump of steps {missing}; it holds {present[0]} to {present[-1]}")
-        outcomes = _dump_outcomes([source / f"{step}.jsonl" for step in chosen], success_threshold)
-    elif steps is not None:
+    present = dump_files(source)
+    if steps is not None and not present:
         raise ValueError(f"steps were asked for, but {source} is no folder of verl rollout dumps (<step>.jsonl)")
-    else:
-        outcomes = _graded_outcomes(source, success_threshold)
-
-    rollouts: Counter[Hashable] = Counter()
-    correct: Counter[Hashable] = Counter()
-    groups: Counter[Hashable] = Counter()
-    for prompt, group, is_correct in outcomes:
-        rollouts[prompt] += 1
-        correct[prompt] += is_correct
-        groups[group] += 1
+    if missing := sorted(set(steps or ()) - set(present)):
+        raise ValueError(f"{source} has no dump of steps {missing}; it holds {min(present)} to {max(present)}")
+    rollouts: Counter[Prompt] = Counter()
+    correct: Counter[Prompt] = Counter()
+    sizes: Counter[int] = Counter()
+    for step in steps or present:
+        for group in read_groups(present[step], success_threshold):
+            prompt = (group.data_source, group.problem_id)
+            rollouts[prompt] += group.size
+            correct[prompt] += group.num_correct
+            sizes[group.size] += 1
+    if not present:
+        for prompt, is_correct in _graded_outcomes(source, success_threshold):
+            rollouts[prompt] += 1
+            correct[prompt] += is_correct
+        sizes.update(rollouts.values())
     if not rollouts:
         raise ValueError(f"{source} holds no rollouts")
     return SuccessCounts(
         prompts=tuple(rollouts),
         num_rollouts=np.array(list(rollouts.values()), dtype=np.int64),
         num_correct=np.array([correct[prompt] for prompt in rollouts], dtype=np.int64),
-        group_size=Counter(groups.values()).most_common(1)[0][0],
+        group_size=sizes.most_common(1)[0][0],
     )
 
 
@@ -196,31 +186,10 @@ def danger_zone(rare_share: float, group_size: int, danger: float = 0.5) -> tupl
     return (float(inside[0]), float(inside[-1])) if inside.size else None
 
 
-Outcome = tuple[Hashable, Hashable, bool]  # prompt, group, correct
-
-
-def _dump_outcomes(files: Sequence[Path], success_threshold: float) -> Iterator[Outcome]:
-    for path in files:
-        last_output: dict[str, tuple[int, Outcome]] = {}
-        for number, row in enumerate(read_jsonl(path)):
-            _require(row, ("input", "score"), path)
-            prompt = (row["input"], json.dumps(row.get("gts"), sort_keys=True))
-            correct = _number(row["score"], "score", path) > success_threshold
-            # uid_session_output: a session that gave several outputs is one rollout, judged by its last output.
-            parts = str(row.get("uid", "")).rsplit("_", 2)
-            if len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit():
-                group, session, output = (path.stem, parts[0]), f"{parts[0]}_{parts[1]}", int(parts[2])
-            else:
-                group, session, output = (path.stem, str(prompt)), f"row {number}", 0
-            if session not in last_output or output > last_output[session][0]:
-                last_output[session] = (output, (prompt, group, correct))
-        yield from (outcome for _, outcome in last_output.values())
-
-
-def _graded_outcomes(source: Path, success_threshold: float) -> Iterator[Outcome]:
+def _graded_outcomes(source: Path, success_threshold: float) -> Iterator[tuple[Prompt, bool]]:
     for row in _graded_rows(source):
-        _require(row, ("problem_id",), source)
-        prompt = (row.get("benchmark"), row["problem_id"])
+        if "problem_id" not in row:
+            raise ValueError(f"{source}: column problem_id is missing; the columns are {sorted(row)}")
         if row.get("correct") is not None:
             correct = _number(row["correct"], "correct", source) > 0.5
         elif row.get("verdict") is not None:
@@ -229,7 +198,7 @@ def _graded_outcomes(source: Path, success_threshold: float) -> Iterator[Outcome
             correct = _number(row["score"], "score", source) > success_threshold
         else:
             raise ValueError(f"{source}: a row has none of correct, verdict, score; its columns are {sorted(row)}")
-        yield prompt, prompt, correct
+        yield (row.get("benchmark"), str(row["problem_id"])), correct
 
 
 def _graded_rows(source: Path) -> Iterator[Row]:
@@ -249,11 +218,6 @@ def _graded_rows(source: Path) -> Iterator[Row]:
         yield from read_log(source)
     else:
         yield from read_jsonl(source)
-
-
-def _require(row: Row, names: Sequence[str], path: Path) -> None:
-    if missing := [name for name in names if name not in row]:
-        raise ValueError(f"{path}: column {', '.join(missing)} is missing; the columns are {sorted(row)}")
 
 
 def _number(value: Any, name: str, path: Path) -> float:

@@ -6,7 +6,7 @@ Each step draws N i.i.d. actions, centres their rewards within the group, r_j = 
 
 The paper states the step size, 1e-2, not the optimiser. Adam with default betas on this on-policy ratio surrogate gives
 the three regimes of the paper's figure 2. Two other readings do not: plain gradient ascent (`optimizer="sgd"`) at that
-step size moves nothing; without the division by the old probability (`simulation_plain`, `divide_by_old=False`) N = 2
+step size moves nothing; without the division by the old probability (tests/theory/plain_simulation.py does it) N = 2
 loses correct mass and large groups forget as much as middle ones (one seed: Q_pos 0.63 -> 0.49 at N = 2, M_ret 0.02 at
 N = 32768).
 
@@ -162,61 +162,73 @@ def simulate_batch(
     _check(group_size, runs, steps, start, num_correct, reward_correct, reward_wrong, learning_rate, optimizer)
     gammas_R1 = torch.tensor([[gamma] for gamma, _ in runs], dtype=torch.float64, device=device)
     generators = {seed: _generator(seed, group_size, device) for _, seed in runs}
-
     logits_RA = torch.tensor(start, dtype=dtype, device=device).repeat(len(runs), 1)
-    gradient_RA = torch.zeros_like(logits_RA)
-    logits_RA.grad = gradient_RA
+    policies = _Policies(logits_RA, num_correct)
     update: torch.optim.Optimizer
     if optimizer == "adam":
         update = torch.optim.Adam([logits_RA], lr=learning_rate, maximize=True, fused=True)
     else:
         update = torch.optim.SGD([logits_RA], lr=learning_rate, maximize=True)
 
-    probs_RA, cdf_RA = torch.empty_like(logits_RA), torch.empty_like(logits_RA, dtype=torch.float64)
-    scratch_RA = torch.empty_like(probs_RA)
-    ones_N = torch.ones(1, dtype=dtype, device=device).expand(group_size)
-    q_pos: list[torch.Tensor] = []
-    m_ret, entropy, anchor, success = [], [], [], []
-
-    for step in range(steps + 1):
-        torch.softmax(logits_RA, 1, out=probs_RA)
-        cdf_RA.copy_(probs_RA).cumsum_(1)
-        total_R1 = cdf_RA[:, -1:].clone()  # a float32 softmax over 128,000 actions sums to 1 only within 1e-5
-        cdf_RA.div_(total_R1)
-        correct_RC = probs_RA[:, :num_correct] / total_R1
-        if step == 0:
-            correct_start_RC = correct_RC
-        lost_R = (correct_start_RC - correct_RC).clamp_(min=0).sum(1)
-        # -sum p log p = logsumexp(z) - sum p z, and log of the largest p is the largest z minus logsumexp(z).
-        log_normaliser_R = logits_RA.amax(1) - (probs_RA.amax(1) / total_R1[:, 0]).log()
-        mean_logit_R = torch.mul(probs_RA, logits_RA, out=scratch_RA).sum(1) / total_R1[:, 0]
-        q_pos.append(cdf_RA[:, num_correct - 1].clone())
-        m_ret.append(1.0 - lost_R / q_pos[0])
-        entropy.append(log_normaliser_R - mean_logit_R)
-        anchor.append(correct_RC[:, 0].clone())
-        if step == steps:
-            break
-
-        uniforms_of_seed = {seed: _uniforms(group_size, generator) for seed, generator in generators.items()}
-        for row, (_, seed) in enumerate(runs):
-            actions_N = draw_actions(cdf_RA[row], uniforms_of_seed[seed])
-            gradient_RA[row].zero_().scatter_add_(0, actions_N, ones_N)  # c_i
-        success_R1 = gradient_RA[:, :num_correct].sum(1, keepdim=True, dtype=torch.float64) / group_size
-        # With X correct of N, R_c - mean R = gap * (1 - X/N) and R_w - mean R = -gap * X/N.
+    measured = [policies.measure()]
+    success: list[torch.Tensor] = []
+    for _ in range(steps):
+        uniforms = {seed: _uniforms(group_size, generator) for seed, generator in generators.items()}
+        success_R1 = policies.draw_groups([uniforms[seed] for _, seed in runs])
         scale_R1 = (1.0 - success_R1) ** gammas_R1 * ((reward_correct - reward_wrong) / group_size)
-        gradient_RA[:, :num_correct] *= (scale_R1 * (1.0 - success_R1)).to(dtype)
-        gradient_RA[:, num_correct:] *= (-scale_R1 * success_R1).to(dtype)
+        policies.weigh_gradient(scale_R1, success_R1)
         update.step()
         success.append(success_R1[:, 0])
+        measured.append(policies.measure())
 
-    def per_run(values: list[torch.Tensor]) -> NDArray[np.float64]:
-        return torch.stack(values, 1).cpu().numpy() if values else np.empty((len(runs), 0))
-
-    columns = [per_run(values) for values in (q_pos, m_ret, entropy, anchor, success)]
+    series_4RT = torch.stack(measured, -1).cpu().numpy()
+    success_RT = torch.stack(success, -1).cpu().numpy() if success else np.empty((len(runs), 0))
     return [
-        Trajectory(group_size, gamma, seed, *(column[run].copy() for column in columns))
+        Trajectory(group_size, gamma, seed, *(one[run].copy() for one in (*series_4RT, success_RT)))
         for run, (gamma, seed) in enumerate(runs)
     ]
+
+
+class _Policies:
+    """The softmax policies of R runs over A actions, C of them correct, and the buffers of a step."""
+
+    def __init__(self, logits_RA: torch.Tensor, num_correct: int) -> None:
+        self.logits_RA, self.num_correct = logits_RA, num_correct
+        self.gradient_RA = logits_RA.grad = torch.zeros_like(logits_RA)
+        self.probs_RA, self.scratch_RA = torch.empty_like(logits_RA), torch.empty_like(logits_RA)
+        self.cdf_RA = torch.empty_like(logits_RA, dtype=torch.float64)
+        self.correct_start_RC: torch.Tensor | None = None
+
+    def measure(self) -> torch.Tensor:
+        """Q_pos, M_ret, entropy and the anchor's probability of every run, [4, R]; leaves the CDF for `draw_groups`."""
+        torch.softmax(self.logits_RA, 1, out=self.probs_RA)
+        self.cdf_RA.copy_(self.probs_RA).cumsum_(1)
+        total_R1 = self.cdf_RA[:, -1:].clone()  # a float32 softmax over 128,000 actions sums to 1 only within 1e-5
+        self.cdf_RA.div_(total_R1)
+        correct_RC = self.probs_RA[:, : self.num_correct] / total_R1
+        q_pos_R = self.cdf_RA[:, self.num_correct - 1].clone()
+        if self.correct_start_RC is None:
+            self.correct_start_RC, self.q_pos_start_R = correct_RC, q_pos_R
+        lost_R = (self.correct_start_RC - correct_RC).clamp_(min=0).sum(1)
+        # -sum p log p = logsumexp(z) - sum p z, and log of the largest p is the largest z minus logsumexp(z).
+        log_normaliser_R = self.logits_RA.amax(1) - (self.probs_RA.amax(1) / total_R1[:, 0]).log()
+        mean_logit_R = torch.mul(self.probs_RA, self.logits_RA, out=self.scratch_RA).sum(1) / total_R1[:, 0]
+        return torch.stack(
+            [q_pos_R, 1.0 - lost_R / self.q_pos_start_R, log_normaliser_R - mean_logit_R, correct_RC[:, 0]]
+        )
+
+    def draw_groups(self, uniforms_RN: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Draw each run's group into the gradient, as the counts c_i of its actions; returns X / N, [R, 1]."""
+        group_size = len(uniforms_RN[0])
+        ones_N = torch.ones(1, dtype=self.probs_RA.dtype, device=self.probs_RA.device).expand(group_size)
+        for row, uniforms_N in enumerate(uniforms_RN):
+            self.gradient_RA[row].zero_().scatter_add_(0, draw_actions(self.cdf_RA[row], uniforms_N), ones_N)
+        return self.gradient_RA[:, : self.num_correct].sum(1, keepdim=True, dtype=torch.float64) / group_size
+
+    def weigh_gradient(self, scale_R1: torch.Tensor, success_R1: torch.Tensor) -> None:
+        """Turn counts into the gradient: with X correct of N, R_c - mean R = gap (1 - X/N), R_w - mean R = -gap X/N."""
+        self.gradient_RA[:, : self.num_correct] *= (scale_R1 * (1.0 - success_R1)).to(self.gradient_RA.dtype)
+        self.gradient_RA[:, self.num_correct :] *= (-scale_R1 * success_R1).to(self.gradient_RA.dtype)
 
 
 def draw_actions(cdf_A: torch.Tensor, uniforms_N: torch.Tensor) -> torch.Tensor:

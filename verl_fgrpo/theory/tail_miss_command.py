@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.dumps import dump_files
 from verl_fgrpo.core.tail_miss import (
     activity_probability,
     peak_group_size,
@@ -28,7 +29,6 @@ from verl_fgrpo.theory.rollouts import (
     SuccessCounts,
     danger_report,
     danger_zone,
-    dump_steps,
     read_success_counts,
 )
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--after", type=Path, help="the same after training")
     parser.add_argument("--success-threshold", type=float, default=0.5, help="a score above it is correct (0.5)")
     parser.add_argument("--danger", type=float, default=0.5, help="risk above which a prompt is in danger (0.5)")
-    parser.add_argument("--figure", type=Path, help="also draw the success rates (.png or .svg)")
+    parser.add_argument("--figure", type=Path, help="also draw the success rates (.png, .svg or .pdf)")
     args = parser.parse_args(arguments)
 
     modes = [args.success_rate is not None, args.run is not None, args.before is not None or args.after is not None]
@@ -56,15 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--before and --after go together")
     if args.compare_steps is not None and args.run is None:
         parser.error("--compare-steps goes with --run")
-    try:
-        if args.success_rate is not None:
-            if args.group_size is None:
-                parser.error("--success-rate needs --group-size")
-            print(describe_prompt(args.success_rate, args.rare_share, args.group_size, args.target_risk))
-        else:
-            describe_data(args)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
+    if args.success_rate is None:
+        describe_data(args)
+    elif args.group_size is None:
+        parser.error("--success-rate needs --group-size")
+    else:
+        print(describe_prompt(args.success_rate, args.rare_share, args.group_size, args.target_risk))
 
 
 def describe_prompt(success_rate: float, rare_share: float, group_size: int, target_risk: float) -> str:
@@ -105,12 +102,12 @@ def describe_data(args: argparse.Namespace) -> None:
     """Read the sources, print the table, draw the figure if asked."""
     sources: dict[str, SuccessCounts] = {}
     for path in (args.run, args.before, args.after):
-        if path is not None and path.exists() and args.group_size is None and not dump_steps(path):
+        if path is not None and path.exists() and args.group_size is None and not dump_files(path):
             raise ValueError(f"--group-size is needed: graded samples ({path}) do not tell the group size of training")
     if args.run is not None and args.compare_steps is None:
         sources["all rollouts"] = read_success_counts(args.run, success_threshold=args.success_threshold)
     elif args.run is not None:
-        steps, k = dump_steps(args.run), args.compare_steps
+        steps, k = list(dump_files(args.run)), args.compare_steps
         if not 1 <= k <= len(steps) // 2:
             raise ValueError(
                 f"--compare-steps must lie in 1..{len(steps) // 2}: {args.run} holds {len(steps)} steps, got {k}"
@@ -145,10 +142,11 @@ def describe_data(args: argparse.Namespace) -> None:
         f"success rates are estimates from {few} rollouts a prompt (median): standard error up to {0.5 / few**0.5:.2f}"
     )
     if args.figure is not None:
-        from verl_fgrpo.theory.figures import save_figure, success_rate_figure
+        from verl_fgrpo.core.figures import save_figure
+        from verl_fgrpo.theory.figures import success_rate_figure
 
         figure = success_rate_figure(sources, rare_share=args.rare_share, group_size=group_size, danger=args.danger)
-        print(save_figure(figure, args.figure))
+        print(*save_figure(figure, args.figure))
 
 
 def table(reports: dict[str, DangerReport]) -> str:

@@ -74,4 +74,4 @@ def save_panels(panels: Sequence[tuple[str, Maze, Mapping[str, Sequence[str]]]],
         axes.set_title(title, fontsize=11)
         axes.grid(False)
         draw(maze, paths, axes)
-    save_figure(figure, path.with_suffix(""), suffixes=(path.suffix,), dpi=120)
+    save_figure(figure, path, dpi=120)

@@ -47,10 +47,10 @@ def write_study_report(runs: Sequence[StudyRun], results: Path) -> str:
     rows = [row for arm in _arms(long) for row in _arm_rows(long, arm, step)]
     table = _results_table(rows)
     write_table(rows, results / "results", table, reference=REFERENCE, step=step)
-    save_figure(training_figure(long), results / "training", (".png",))
-    save_figure(difference_figure(rows, step), results / "differences", (".png",))
-    save_figure(maze_figure(long, step), results / "mazes", (".png",))
-    save_figure(weight_figure(long), results / "weights", (".png",))
+    save_figure(training_figure(long), results / "training.png")
+    save_figure(difference_figure(rows, step), results / "differences.png")
+    save_figure(maze_figure(long, step), results / "mazes.png")
+    save_figure(weight_figure(long), results / "weights.png")
     seeds = sorted({run.seed for run in long})
     text = [
         "# Maze study: what the focal weight does as training goes on\n",
@@ -66,7 +66,7 @@ def write_study_report(runs: Sequence[StudyRun], results: Path) -> str:
         "![what the weight did during training](weights.png)\n",
     ]
     if len(runs) > len(long):
-        save_figure(size_figure(runs), results / "group_size", (".png",))
+        save_figure(size_figure(runs), results / "group_size.png")
         text += [_size_table(runs), "\n![group size](group_size.png)\n"]
     report = "\n".join(text)
     write_atomic(results / "report.md", report)

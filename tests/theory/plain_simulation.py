@@ -1,6 +1,6 @@
 """The categorical simulation written out as one would on paper: one run, autograd, no shortcut.
 
-`simulation.py` must give the same numbers (tests/theory/test_simulation.py); scripts/bench_simulation.py measures how
+`verl_fgrpo.theory.simulation` must give the same numbers (test_simulation.py); scripts/bench_simulation.py measures how
 much faster it is.
 """
 

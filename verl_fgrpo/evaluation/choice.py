@@ -1,0 +1,260 @@
+r"""Which choice a response names: a small grammar, English and Chinese, that never guesses. See docs/grading.md.
+
+    response   = statement, ...; the last statement decides
+    statement  = box | cue choice | choice as all of the text, or of its first or last line
+    box        = \boxed{...} | \fbox{...} | <answer>...</answer>
+    cue        = "answer is" | "Answer:" | "correct option is" | "I choose" | "matches option" | "it is" | ... | "选"
+    choice     = "option"? letter | "(letter)" | letter (")" | "." | ":") text
+    letter     = A to J; a small one only in brackets, before ")" or as all of a box, line or sentence
+
+Two letters ("A or B", "A, C") or "both", "neither", "all" are a statement too, that names no choice. A box with
+something else in it (a number, "a mixture of both") states nothing, nor does a negation or a question.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import NamedTuple
+
+__all__ = ["read_choice"]
+
+
+class Statement(NamedTuple):
+    """`letter` is None where several choices are named; `start` and `end` in the flattened text."""
+
+    start: int
+    end: int
+    letter: str | None
+
+
+def read_choice(text: str) -> str | None:
+    r"""The letter "A" to "J" that `text` names as its answer; None if it names none, or more than one.
+
+    Args:
+        text: a response without its thinking, see `thinking.answer_text`.
+    """
+    flat = _flatten(text)
+    statements = sorted(_statements(flat), key=lambda statement: (statement.end, -statement.start))
+    if not statements:
+        return None
+    last = statements[-1]
+    for earlier in statements[:-1]:  # "\boxed{A} or \boxed{B}"
+        if earlier.letter != last.letter and _JOINED.fullmatch(flat, earlier.end, max(earlier.end, last.start)):
+            return None
+    return last.letter
+
+
+_OPEN, _CLOSE = "\u27e6", "\u27e7"  # stand for a box
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|<answer>", re.IGNORECASE)
+_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([A-J])(?![A-Za-z])")
+_FONT = r"(?:text|math)?(?:bfseries|bf|rm|sf|it|tt|sc|sl|normal|up|md)|em|displaystyle|large|Large|boldmath"
+_STYLED = re.compile(
+    r"\\(?:textcolor\{\w+\}|color\{\w+\}|text\w*|math\w+|mbox|hbox|operatorname|boldsymbol|bm|emph|underline)\s*\{"
+)
+_SWITCH = re.compile(rf"\\(?:{_FONT})(?![A-Za-z])\s*")
+_SPACE = re.compile(r"\\(?:quad|qquad|left|right|[Bb]igg?[lr]?|,|;|:|!|\s)|~|&nbsp;")
+_EMPHASISED = re.compile(r"(\*\*|__|[*_`$\"])\s*([A-J])\s*\1")
+_MARKUP = re.compile(r"\*+|(?<!\w)_+|_+(?!\w)|[`$#{}]|\\[()\[\]]|</?(?:b|i|u|em|strong|p|br|span|code)\s*/?>")
+
+
+def _flatten(text: str) -> str:
+    """Text without markup: boxes between two brackets of their own, a letter set in a font or in quotes in (...)."""
+    text = unicodedata.normalize("NFKC", text)
+    text = _BARE_BOX.sub(lambda found: f"{_OPEN}{found[1]}{_CLOSE}", text.replace(_OPEN, "").replace(_CLOSE, ""))
+    parts: list[str] = []
+    closers: list[str] = []  # what ends each open brace
+    position = 0
+    for found in re.finditer(rf"{_BOX.pattern}|{_STYLED.pattern}|</answer>|[{{}}]|\n\s*\n", text, re.IGNORECASE):
+        parts.append(text[position : found.start()])
+        position = found.end()
+        token = found[0]
+        if token == "}":
+            parts.append(closers.pop() if closers else "")
+        elif token.lower() == "</answer>":
+            parts.append(_CLOSE)
+        elif token.lower() == "<answer>":
+            parts.append(_OPEN)
+        elif not token.strip():  # a paragraph ends what was left open
+            parts += [closer for closer in reversed(closers) if closer == _CLOSE] + [token]
+            closers.clear()
+        elif _BOX.fullmatch(token):
+            parts.append(_OPEN)
+            closers.append(_CLOSE)
+        elif token == "{":
+            closers.append("")
+        else:
+            parts.append("\u2768")
+            closers.append("\u2769")
+    parts += [text[position:], *reversed(closers)]
+    flat = _SPACE.sub(" ", _SWITCH.sub("", "".join(parts)))
+    flat = re.sub("\u2768[\u2768\\s]*([A-J])[\u2769\\s]*\u2769", r"(\1)", flat).translate({0x2768: None, 0x2769: None})
+    flat = _MARKUP.sub("", _EMPHASISED.sub(r"(\2)", flat))
+    return re.sub(r"(?<=[(\[])\s+(?=[A-Ja-j]\b)|(?<=\b[A-Ja-j])\s+(?=[)\]])", "", flat)
+
+
+_LEAD = (
+    r"\s*(?:(?:(?:the|my|our|a\s+clear|most|very|in\s+fact|definitely|clearly|simply|just|indeed|likely|probably|actually|"
+    r"therefore|thus|hence|then|obviously|still|now|also|indisputably|certainly|surely|given\s+by|"
+    r"final|correct|right|best|true|option|options|choice|letter|answer|alternative|statement|number|"
+    r"i\s+(?:think|believe|guess|say|suppose|would\s+say|am\s+sure)|i'd\s+say|that|it\s+(?:is|was|must\s+be)|it's|is)\b|"
+    r"选项|选择|字母|答案|应该|应|就|是|为|选|:|=|-)[\s,:]*)*"
+)
+_LABEL = re.compile(
+    r"(?:[(\[<\u201c\u2018'\"\u300c\u3010]+(?P<bracketed>[A-Ja-j])[)\]>\u201d\u2019'\"\u300d\u3011]+"
+    r"|(?P<half>[A-Ja-j])(?=\))|(?P<bare>[A-J])(?![A-Za-z0-9_^'\u2019])|(?P<small>[a-j])(?=\s*(?:[.!\u27e7\n]|$)))"
+)
+_WORDS = (
+    r"because|since|as|which|given|due|based|but|so|where|when|for|from|by|here|in|with|on|though|although|if|unless|"
+    r"rather|instead|not|again|then|that|choice|option|is|was|and|or|at|to|among|after|according|however|therefore"
+)
+_AFTER = re.compile(
+    rf"\s*(?:$|[\n.,;:!)\]\u27e7(\"'\u201d\u3002\u3001\u2014\u2013/&|]|-\s|(?i:{_WORDS})\b"
+    r"|[项选因是正符的为故所对吧了这而但其即最和或与及还]|不是)"
+)
+_OPERATOR = re.compile(
+    r"\s*(?:[+=*^_<>|/]|\\(?:cdot|times|cup|cap|in|to|pm|le|ge|ne|sim|approx|rightarrow)\b|-(?:[^\s-]|\s*[A-Ja-j]\b)|\u2192|\u2264|\u2265)"
+)
+_MORE = re.compile(
+    r"[)\]\u27e7.]*[ \t]*(?:(?:,|/|&|;|\u3001|\+|\|)[ \t]*)?\(?"
+    r"(?:(?P<joined>(?i:and/or|or|and|nor|versus|vs\.?)\b|[或和与及]|以及|还是|或者|/|&|\+)[ \t,]*"
+    r"(?:(?i:maybe|perhaps|possibly|also|even|option|choice|answer|equivalently|alternatively|else|both|either|the)\b"
+    r"[ \t,]*|选项?)*|)[\u27e6]?[(\[]?(?P<letter>[A-J])(?![A-Za-z0-9'\u2019])"
+)
+_SEVERAL = re.compile(r"(?i:either|both|neither|all|none|any)\b|[A-J]{2,10}(?![A-Za-z])|都|以上")
+_JOINED = re.compile(r"[\s,.)\u27e7]*(?:(?i:and/or|or|and|&)|[或和与及、/])[\s,:(\u27e6]*(?i:the\s+)?")
+
+
+def _choice_at(flat: str, position: int) -> tuple[bool, str | None, int]:
+    """(whether a choice stands at `position`, its letter, its end); the letter is None for several choices."""
+    if several := _SEVERAL.match(flat, position):
+        return True, None, several.end()
+    label = _LABEL.match(flat, position)
+    if label is None:
+        return False, None, position
+    end = label.end()
+    if flat[end : end + 2].lstrip().startswith("?") or _OPERATOR.match(flat, end) and not _MORE.match(flat, end):
+        return False, None, position
+    more = _MORE.match(flat, end)
+    if more and _is_label(flat, more):
+        return more["letter"] != label[0].strip("()[]").upper(), None, more.end()
+    if label["bare"] and not _AFTER.match(flat, end):
+        return False, None, position
+    letter = label["bracketed"] or label["half"] or label["bare"] or label["small"]
+    return True, letter.upper(), end
+
+
+def _is_label(flat: str, more: re.Match[str]) -> bool:
+    """Whether the second letter of `_MORE` is one: not a pronoun, an article or the beginning of a sentence."""
+    rest = flat[more.end() :]
+    if re.match(r"[ \t]+[a-z]", rest) and (more["letter"] in "AI" or not more["joined"]):
+        return False
+    if not more["joined"] and "." in flat[more.start() : more.end()]:
+        return False
+    return bool(more["joined"]) or bool(re.match(r"[ \t]*(?:$|[\n,.;)\]\u27e7/&\u3001。]|(?:and|or)\b|[A-J]\b)", rest))
+
+
+_BE = (
+    r"(?:is|are|was|would\s+be|must\s+be|should\s+be|will\s+be|has\s+to\s+be|can\s+only\s+be|becomes"
+    r"|[\"']?:|=|->|=>|-|\u2192|\u2014|\u2013)"
+)
+_NOUN = r"(?:ans(?:wer)?|option|choice|alternative|selection)"
+_CUES = [
+    # The answer (to the question) is / Answer: / Answer
+    rf"\bans(?:wers?)?\b(?:\s+(?!is\b|are\b)[\w'()-]+){{0,8}}?\s*{_BE}\s*{_LEAD}",
+    rf"\bans(?:wer)?\b\.?[:\s]*{_LEAD}",
+    rf"\b(?:correct|right|best|final|only|chosen|true)\s+(?:\w+\s+)?(?:one|option|choice|letter|statement)\s*{_BE}\s*{_LEAD}",
+    rf"\b(?:option|choice|letter|selection|conclusion|solution|response)\s*(?:is|:|=)\s*{_LEAD}",
+    r"\b(?:i'm|i\s+am|we\s+are)\s+going\s+with\s+(?:option\s+)?",
+    # I choose, therefore option, it is, matches option
+    r"\b(?:i|we)(?:'ll|'d|\s+will|\s+would|\s+must|\s+should|\s+can)?\s+(?:therefore\s+|thus\s+|now\s+)?(?:choose|chose|pick|"
+    rf"picked|select|selected|go\s+(?:with|for)|opt\s+for|settle\s+(?:on|for)|vote\s+for|conclude|answer)\s*{_LEAD}",
+    rf"\b(?:choose|pick|select|going\s+with|go\s+with)\s+(?:the\s+)?{_NOUN}\s+",
+    rf"\b(?:match(?:es|ing)?|correspond(?:s|ing)?\s+to|agree(?:s|ing)?\s+with|equals|gives|yields|consistent\s+with|"
+    rf"supports?|points?\s+to|which\s+is|this\s+is|that\s+is|must\s+be|namely|thus|therefore|hence|so)[\s,:]+(?:exactly\s+)?"
+    rf"(?:with\s+)?(?:the\s+)?{_NOUN}\s+",
+    r"\b(?:leaves?|leaving|left\s+with)\s+(?:us\s+with\s+|only\s+|just\s+|with\s+)*(?:option\s+|choice\s+)?",
+    r"\bnot\s+(?:option\s+)?\(?[A-J]\)?\s*[,;]?\s*(?:but\s+(?:rather\s+)?|rather\s+|it's\s+|it\s+is\s+)(?:option\s+)?",
+    # Chinese
+    rf"(?:(?:正确)?答案|正确(?:的)?(?:选项|的是)|结论)\s*(?:应该|应当|应|只能)?(?:是|为|选|即|就是|:)?\s*{_LEAD}",
+    rf"(?<![不别否误被可])(?<!不能)(?<!不应)(?<!不该)(?:选项\s*(?:是|为|:)|选(?!项)择?\s*(?:是|为|:|了)?)\s*{_LEAD}",
+    r"(?:不是|并非|不选)\s*\(?[A-J]\)?\s*,?\s*(?:而是|而应是|应是|应该是|应选|是|选)\s*",
+]
+_CUE = [re.compile(cue, re.IGNORECASE) for cue in _CUES]
+#: these are weak: a letter counts only if its sentence ends there
+_WEAK_CUE = re.compile(
+    r"(?:\b(?:therefore|thus|hence|so|correction|actually|rather|i\s+mean|no|sorry|by\s+elimination|i\s+(?:think|believe|"
+    r"guess)|finally|final|so\s+that)|\u2234|因此|所以|故|综上|我认为|我觉得|应该?(?=[是为]))[\s,:;\u2014\u2013-]*(?:(?:that\s+)?(?:it\s+(?:is|must\s+be|should\s+be)"
+    r"|it's|the|option|choice|是|为)\s*)*|\b(?:it(?:'s|\s+is)|must\s+be|should\s+be)\s+(?:option\s+|choice\s+)?",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"\s*(?:[.!;\n。；！]|,\s*(?:because|since|as|not)\b|because\b|$)")
+_BACKWARD = re.compile(
+    r"(?:(?P<named>(?i:option|choice|answer)\s+|选项\s*)|(?<![\w'])(?=[(A-J]))\(?(?P<letter>[A-J])\)?\s*"
+    r"(?:(?i:is|must\s+be|has\s+to\s+be)\s+(?i:(?:therefore|thus|indeed|clearly|then|hence|also|really|obviously)\s+)?"
+    r"(?:(?i:the)\s+(?i:(?:only\s+)?(?:correct|right|best|true|final|most\s+\w+)\s+)?(?i:answer|option|choice|one)\b"
+    r"|(?P<plain>(?i:correct|right|true)\b))|(?:选项|项)?(?:是正确的|正确|是对的|符合题意|是正确答案|是答案))"
+)
+_JOINING = re.compile(r"(?:\b(?:and|or|nor|both|neither)|[和或与、])\s*$", re.IGNORECASE)
+_NEGATED = re.compile(
+    r"(?:\b(?:if|whether|not|suppose|assume|(?:might|may|could|would|can|tempt\w+\s+to|people|students|some|"
+    r"you)\s+(?:\w+\s+)?(?:think|say|guess|believe|assume|argue|conclude|expect))(?:\s+that)?(?:\s+(?:the|it))?"
+    r"(?:\s+(?:correct|right|final))?\s*|如果|若|假设|假如|是否)$",
+    re.IGNORECASE,
+)
+
+#: after the label of a choice: the words of the choice, but no sentence about it
+_NAMED_TEXT = re.compile(
+    r"[ \t]*[.:\u2014][ \t]*\S|,[ \t]*(?:because|since|as)\b|(?:(?<=[)\]])|[)\]])[ \t]*[.:,]?[ \t]*"
+    r"(?!(?:is|was|are|can\w*|could|has|have|does|seems|looks|and|or|would|should|cannot|may|might)\b)[^\s+=*^_<>|]"
+)
+
+
+def _statements(flat: str) -> Iterator[Statement]:
+    for box in re.finditer(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}?", flat):
+        for statement in _alone(flat, box.start(1), box.end(1)):
+            more = _MORE.match(flat, box.end())
+            several = more and more["joined"] and more["letter"] != statement.letter
+            yield statement._replace(letter=None) if several else statement
+    for pattern in _CUE:
+        for cue in pattern.finditer(flat):
+            yield from _after_cue(flat, cue, weak=False)
+    for cue in _WEAK_CUE.finditer(flat):
+        yield from _after_cue(flat, cue, weak=True)
+    backward = [
+        found
+        for found in _BACKWARD.finditer(flat)
+        if not _NEGATED.search(flat, max(0, found.start() - 80), found.start())
+    ]
+    correct = {found["letter"] for found in backward}
+    for found in backward:
+        if found["named"] or not found["plain"] or len(correct) == 1:
+            joined = _JOINING.search(flat, max(0, found.start() - 12), found.start())
+            yield Statement(found.start(), found.end(), None if joined else found["letter"])
+    lines = [(line.start(), line.end()) for line in re.finditer(r"[^\n]*\S[^\n]*", flat)]
+    for start, end in {lines[0], lines[-1]} if lines else ():
+        yield from _alone(flat, start, end, text=len(lines) == 1)
+
+
+def _after_cue(flat: str, cue: re.Match[str], weak: bool) -> Iterator[Statement]:
+    if _NEGATED.search(flat, max(0, cue.start() - 80), cue.start()):
+        return
+    stands, letter, end = _choice_at(flat, cue.end())
+    if stands and not (weak and letter and not _SENTENCE_END.match(flat, end)):
+        yield Statement(cue.start(), end, letter)
+
+
+def _alone(flat: str, start: int, end: int, text: bool = True) -> Iterator[Statement]:
+    """A choice that is all of flat[start:end]; with `text`, the words of the choice may follow its label."""
+    content = flat[start:end].rstrip(" \t.!。,;")
+    lead = re.compile(_LEAD, re.IGNORECASE).match(content)
+    position = lead.end() if lead else 0
+    rest = content[position:]
+    if re.fullmatch(r"[A-Ja-j]", rest.strip()):
+        yield Statement(start, start + len(content), rest.strip().upper())
+        return
+    stands, letter, after = _choice_at(content, position)
+    left = content[after:].strip(" \t)]选项")
+    if stands and (not left or letter is None or (text and _NAMED_TEXT.match(content, after))):
+        yield Statement(start, start + after, letter)
