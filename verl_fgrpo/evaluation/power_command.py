@@ -39,7 +39,7 @@ def _power(options: argparse.Namespace) -> None:
         options.simulations,
         options.m,
         options.stop_after_correct,
-        World(options.unsolved, *options.beta, options.spread),
+        World(options.unsolved, options.beta[0], options.beta[1], options.spread),
         options.seed,
     )
     print(
