@@ -17,7 +17,6 @@ from itertools import product
 from typing import Any
 
 from verl_fgrpo.evaluation.choice import read_choice
-from verl_fgrpo.evaluation.fast_grading import math_verify_cache
 from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.thinking import answer_text
 
@@ -96,6 +95,8 @@ def grade_math(problem: Problem, response: str, fast: bool = False) -> Graded:
     from math_verify.errors import TimeoutException
 
     if fast:
+        from verl_fgrpo.evaluation.fast_grading import math_verify_cache
+
         math_verify_cache.install()
     try:
         target = parse(answer_text(response), raise_on_error=True)

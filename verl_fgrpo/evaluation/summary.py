@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
 from verl_fgrpo.evaluation.counts import ProblemCounts
+from verl_fgrpo.evaluation.grading import Judged
 from verl_fgrpo.evaluation.problems import load_problems
 from verl_fgrpo.evaluation.samples import VERDICTS, Sample, SampleStore, Verdict, VerdictStore
 
@@ -134,11 +135,20 @@ class RunData:
         return told
 
 
-def collect(verdicts: Iterable[Verdict], samples: Iterable[Sample] = (), **about: Any) -> RunData:
-    """Gather verdicts by problem; lengths and texts from the samples, as far as given. `about`: more of `RunData`.
+def collect(
+    verdicts: Iterable[Verdict], samples: Iterable[Sample] = (), judged: Judged | None = None, **about: Any
+) -> RunData:
+    """Gather verdicts by problem; lengths and texts from the samples, as far as given.
+
+    Args:
+        verdicts, samples: of one run.
+        judged: tells whether a verdict is on the response, problem and gold answer that are there now; those of
+            earlier versions do not say what they are on, and count.
+        about: more of `RunData`.
 
     Raises:
-        ValueError: an unknown verdict, a verdict twice, a sample without verdict, a verdict on a sample that is gone.
+        ValueError: an unknown verdict, a verdict twice, a sample without verdict, a verdict on a sample that is gone
+            or has changed.
     """
     graded: dict[Key, tuple[array[int], ...]] = {}
     answers: dict[str, int] = {}
@@ -146,30 +156,29 @@ def collect(verdicts: Iterable[Verdict], samples: Iterable[Sample] = (), **about
     for row in verdicts:
         if row.verdict not in codes:
             raise ValueError(f"verdict {row.verdict!r} must be one of {VERDICTS}")
-        found = graded.setdefault((row.benchmark, row.problem_id), (array("q"), array("q"), array("q")))
+        found = graded.setdefault((row.benchmark, row.problem_id), _columns(4))
         answer = -1 if row.answer is None else answers.setdefault(row.answer, len(answers))
-        for column, value in zip(found, (row.sample_idx, codes[row.verdict], answer), strict=True):
+        for column, value in zip(found, (row.sample_idx, codes[row.verdict], answer, _digest(row.digest)), strict=True):
             column.append(value)
     drawn: dict[Key, tuple[array[int], ...]] = {}
     finish = {"length": 1, "stop": 0}
     for sample in samples:
-        found = drawn.setdefault(
-            (sample.benchmark, sample.problem_id), (array("q"), array("q"), array("q"), array("q"))
-        )
+        found = drawn.setdefault((sample.benchmark, sample.problem_id), _columns(5))
         values = (sample.sample_idx, hash(sample.response), sample.num_tokens, finish.get(sample.finish_reason, -1))
-        for column, value in zip(found, values, strict=True):
+        digest = _digest(judged.digest(sample)) if judged else 0
+        for column, value in zip(found, (*values, digest), strict=True):
             column.append(value)
     for key in drawn:
-        graded.setdefault(key, (array("q"), array("q"), array("q")))
+        graded.setdefault(key, _columns(4))
     return RunData({key: _joined(key, columns, drawn.get(key)) for key, columns in graded.items()}, **about)
 
 
 def _joined(key: Key, graded: tuple[array[int], ...], drawn: tuple[array[int], ...] | None) -> ProblemSamples:
-    indices, verdicts, answers = _by_index(graded)
+    indices, verdicts, answers, bound = _by_index(graded)
     if drawn is None:
         unknown = np.full(len(indices), -1)
         return ProblemSamples(indices, verdicts, answers, np.empty(0, np.int64), unknown, unknown)
-    their_indices, texts, tokens, cut = _by_index(drawn)
+    their_indices, texts, tokens, cut, digests = _by_index(drawn)
     if ungraded := len(np.setdiff1d(their_indices, indices)):
         raise ValueError(f"{ungraded} samples of {'/'.join(key)} are not graded yet: run `verl-fgrpo eval grade` first")
     if foreign := len(np.setdiff1d(indices, their_indices)):
@@ -179,7 +188,21 @@ def _joined(key: Key, graded: tuple[array[int], ...], drawn: tuple[array[int], .
         )
     if len(np.unique(indices)) != len(indices) or len(indices) != len(their_indices):
         raise ValueError(f"{'/'.join(key)}: a sample or verdict is stored twice")
+    if stale := int(np.sum((bound != 0) & (digests != 0) & (bound != digests))):
+        raise ValueError(
+            f"{stale} verdicts on {'/'.join(key)} are on responses or gold answers that have changed: run `verl-fgrpo "
+            "eval grade`, which grades those again"
+        )
     return ProblemSamples(indices, verdicts, answers, texts, tokens, cut)
+
+
+def _columns(count: int) -> tuple[array[int], ...]:
+    return tuple(array("q") for _ in range(count))
+
+
+def _digest(text: str) -> int:
+    """A digest of 16 hexadecimal digits as a signed number; 0 without one."""
+    return int(text or "0", 16) - (2**63 if text else 0)
 
 
 def _by_index(columns: tuple[array[int], ...]) -> list[NDArray[np.int64]]:
@@ -196,11 +219,11 @@ def load_run(run: Path | str) -> RunData:
     """
     run = Path(run)
     samples, verdicts = SampleStore(run / "samples"), VerdictStore(run / "verdicts")
-    data = collect(
-        verdicts.read(), samples.read(), sampling=samples.settings, grading=verdicts.settings, **read_plan(run)
-    )
-    listed = [problem.key for problem in load_problems([run / "problems.jsonl"])]
-    unsampled = tuple(key for key in listed if key not in data.problems)
+    problems = load_problems([run / "problems.jsonl"])
+    settings = {"sampling": samples.settings, "grading": verdicts.settings}
+    judged = Judged(problems, verdicts.settings)
+    data = collect(verdicts.read(), samples.read(), judged, **settings, **read_plan(run))
+    unsampled = tuple(problem.key for problem in problems if problem.key not in data.problems)
     if not data.problems:
         raise ValueError(f"{run} has no samples: run `verl-fgrpo eval sample` first")
     return RunData(**{**data.__dict__, "unsampled": unsampled})
