@@ -23,6 +23,7 @@ from verl_fgrpo.evaluation.summary import RunData
 __all__ = ["Excerpt", "changed_section", "page", "read_excerpts", "section", "table"]
 
 Row = Mapping[str, Any]
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 EXCERPTS = 3  # samples shown of a problem and run, correct ones first
 CHARACTERS = 6_000  # of a sample: the end counts, the answer stands there
 
@@ -37,7 +38,7 @@ body { margin: 0 auto; max-width: 76rem; padding: 1rem 1.5rem 4rem; background: 
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .skip { position: absolute; left: -99rem; } .skip:focus { left: 1rem; background: var(--paper); padding: .4rem; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-.wide { overflow-x: auto; } figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; }
+.wide { overflow-x: auto; margin: .8rem 0; } figure #patch_1 path { fill: none !important; } figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
   overflow-wrap: anywhere; max-width: 26rem; }
@@ -114,8 +115,8 @@ def page(title: str, warning: str, sections: Sequence[str], about: Mapping[str, 
 
 
 def text(value: object) -> str:
-    """Any text as HTML that shows it."""
-    return escape(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", "\ufffd", str(value)), quote=True)
+    """Any text as HTML that shows it; control characters, those that turn the direction of writing too, are marked."""
+    return escape(_CONTROL.sub("\ufffd", str(value)), quote=True)
 
 
 def section(heading: str, body: str) -> str:

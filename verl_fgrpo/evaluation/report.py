@@ -267,12 +267,12 @@ def pass_at_k_figure(rows: Sequence[Row], title: str = "") -> Any:
         panel = next(row for row in rows if row["benchmark"] == benchmark)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_title("" if benchmarks == ["all"] else f"{benchmark} ({panel['problems']} problems)")
+        axis.set_title("" if benchmarks == ["all"] else f"{_short(benchmark)} ({panel['problems']} problems)")
         axis.set_xlabel("k (samples per problem)")
         axis.set_ylabel("pass@k (%)")
     axes[0].legend()
     if title:
-        figure.suptitle(title)
+        figure.suptitle(_short(title))
     return figure
 
 
@@ -297,7 +297,7 @@ def plot_training_curve(rows: Sequence[Row], stem: Path | str, title: str = "") 
         axis.set_ylabel(f"pass@{k} (%)")
     axes[0].legend()
     if title:
-        figure.suptitle(title)
+        figure.suptitle(_short(title))
     return save_figure(figure, stem)
 
 
@@ -324,13 +324,13 @@ def plot_trade_off(rows: Sequence[Row], stem: Path | str, title: str = "") -> li
             color=(GREY, *COLOURS)[number % (1 + len(COLOURS))],
             elinewidth=0.8,
             alpha=0.9,
-            label=f" {run}" if run.startswith("_") else run,
+            label=_short(run),
         )
     axis.set_xlabel(f"pass@{ks[0]} (%)")
     axis.set_ylabel(f"pass@{ks[-1]} (%)")
     figure.legend(loc="outside right center")
     if title:
-        axis.set_title(title)
+        axis.set_title(_short(title))
     return save_figure(figure, stem)
 
 
@@ -350,11 +350,16 @@ def _line_with_band(axis: Any, line: Sequence[Row], x_name: str, label: str, num
         return
     x = [row[x_name] for row in line]
     colour, marker = (GREY if number < 0 else COLOURS[number % len(COLOURS)]), MARKERS[number % len(MARKERS)]
-    label = f" {label}" if label.startswith("_") else label  # matplotlib leaves labels with an underscore out
-    axis.plot(x, [100 * row["value"] for row in line], color=colour, marker=marker, ms=4, label=label)
+    axis.plot(x, [100 * row["value"] for row in line], color=colour, marker=marker, ms=4, label=_short(label))
     if all("low" in row and "high" in row for row in line):
         low, high = ([100 * row[name] for row in line] for name in ("low", "high"))
         axis.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+
+
+def _short(name: str) -> str:
+    """A name for a legend or title: not so long that it takes the room of the axes, and matplotlib hides none of it."""
+    shown = name if len(name) <= 60 else f"{name[:57]}..."
+    return f" {shown}" if shown.startswith("_") else shown  # labels that begin with "_" would be left out
 
 
 def _cell(row: Row | None, percent: bool) -> str:
