@@ -38,7 +38,8 @@ body { margin: 0 auto; max-width: 76rem; padding: 1rem 1.5rem 4rem; background: 
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .skip { position: absolute; left: -99rem; } .skip:focus { left: 1rem; background: var(--paper); padding: .4rem; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-.wide { overflow-x: auto; margin: .8rem 0; } figure #patch_1 path { fill: none !important; } figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; }
+.wide { overflow-x: auto; margin: .8rem 0; } figure #patch_1 path { fill: none !important; }
+figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
   overflow-wrap: anywhere; max-width: 26rem; }

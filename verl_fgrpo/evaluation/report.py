@@ -272,7 +272,7 @@ def pass_at_k_figure(rows: Sequence[Row], title: str = "") -> Any:
         axis.set_ylabel("pass@k (%)")
     axes[0].legend()
     if title:
-        figure.suptitle(_short(title))
+        figure.suptitle(_short(title, 120))
     return figure
 
 
@@ -297,7 +297,7 @@ def plot_training_curve(rows: Sequence[Row], stem: Path | str, title: str = "") 
         axis.set_ylabel(f"pass@{k} (%)")
     axes[0].legend()
     if title:
-        figure.suptitle(_short(title))
+        figure.suptitle(_short(title, 120))
     return save_figure(figure, stem)
 
 
@@ -330,7 +330,7 @@ def plot_trade_off(rows: Sequence[Row], stem: Path | str, title: str = "") -> li
     axis.set_ylabel(f"pass@{ks[-1]} (%)")
     figure.legend(loc="outside right center")
     if title:
-        axis.set_title(_short(title))
+        axis.set_title(_short(title, 120))
     return save_figure(figure, stem)
 
 
@@ -356,9 +356,9 @@ def _line_with_band(axis: Any, line: Sequence[Row], x_name: str, label: str, num
         axis.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
 
 
-def _short(name: str) -> str:
+def _short(name: str, longest: int = 60) -> str:
     """A name for a legend or title: not so long that it takes the room of the axes, and matplotlib hides none of it."""
-    shown = name if len(name) <= 60 else f"{name[:57]}..."
+    shown = name if len(name) <= longest else f"{name[: longest - 3]}..."
     return f" {shown}" if shown.startswith("_") else shown  # labels that begin with "_" would be left out
 
 
