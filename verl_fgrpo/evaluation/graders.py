@@ -16,11 +16,23 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
+from verl_fgrpo.evaluation import math_reading
 from verl_fgrpo.evaluation.choice import read_choice
 from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.thinking import answer_text
 
-__all__ = ["READINGS", "Graded", "Grader", "GraderOptions", "grade_choice", "grade_ifeval", "grade_math", "grader_of"]
+__all__ = [
+    "READINGS",
+    "Graded",
+    "Grader",
+    "GraderOptions",
+    "default_verdict",
+    "grade_math_extended",
+    "grade_choice",
+    "grade_ifeval",
+    "grade_math",
+    "grader_of",
+]
 
 Graded = tuple[str, str | None, str]
 Grader = Callable[[Problem, str], Graded]
@@ -32,7 +44,9 @@ TASK_GRADERS: dict[str, str] = {
 }
 
 #: how mathematical answers are read
-READINGS = ("default",)
+READINGS = ("default", math_reading.EXTENDED)
+#: begins the detail of a verdict where the extended reading differs; the default's verdict follows
+DEFAULT_READING = "default reading: "
 
 # Longest answer text kept for majority votes; a longer one is cut (it is still graded whole).
 ANSWER_CHARACTERS = 500
@@ -78,7 +92,8 @@ def grader_of(kind: str, options: str = "{}") -> Grader:
         task_grader: Grader = getattr(importlib.import_module(module), function)
         return lambda problem, response: task_grader(problem, answer_text(response))
     if kind == "math":
-        return lambda problem, response: grade_math(problem, response, chosen.fast)
+        grade = grade_math if chosen.reading == "default" else grade_math_extended
+        return lambda problem, response: grade(problem, response, chosen.fast)
     if kind == "ifeval":
         return lambda problem, response: grade_ifeval(problem, response, chosen.ifeval)
     return {"choice": grade_choice, "synlogic": grade_synlogic}[kind]
@@ -114,6 +129,70 @@ def grade_math(problem: Problem, response: str, fast: bool = False) -> Graded:
     if answer is None:
         answer = str(target[0])
     return verdict, answer[:ANSWER_CHARACTERS], detail
+
+
+def grade_math_extended(problem: Problem, response: str, fast: bool = False) -> Graded:
+    """`grade_math` and, where that does not settle it, the rules of `math_reading`; the detail tells where they differ.
+
+    - The final answer, rewritten, equals a gold answer, rewritten: correct.
+    - The default reading says correct, but the two are numbers of other bases or tiny ones that differ, or the box it
+      took was corrected by a later one: wrong.
+    - Else the verdict of the default reading; wrong where that is unparsed, or fails, and the rewritten answer parses.
+    """
+    default, answer, detail = grade_math(problem, response, fast)
+    verdict, read = _extended_verdict(problem, answer_text(response), default)
+    if verdict != default:
+        detail = f"{DEFAULT_READING}{default}" + (f"; {detail}" if detail else "")
+    return verdict, (read if read is not None else answer or "")[:ANSWER_CHARACTERS] or None, detail
+
+
+def default_verdict(verdict: str, detail: str) -> str:
+    """The verdict of the default reading, from verdict and detail of either reading."""
+    return detail[len(DEFAULT_READING) :].split(";")[0] if detail.startswith(DEFAULT_READING) else verdict
+
+
+def _extended_verdict(problem: Problem, text: str, default: str) -> tuple[str, str | None]:
+    found = math_reading.final_answer(text)
+    if found is None or not found.text:
+        return default, None
+    answers = math_reading.alternatives(found.text)
+    excluded = found.corrected
+    for gold in problem.answers:
+        based = math_reading.same_based(gold, found.text)
+        if based:
+            return "correct", answers[0]
+        if based is False:
+            excluded = True
+        elif len(gold) == 1 and gold.isupper() and read_choice(f"\\boxed{{{found.text}}}") == gold:
+            return "correct", gold
+        else:
+            for one, other in product(math_reading.alternatives(gold), answers):
+                equal, tiny = _equal_rewritten(one, other)
+                if equal:
+                    return "correct", answers[0]
+                excluded = excluded or tiny
+    if default == "correct":
+        return ("wrong" if excluded else default), answers[0]
+    if default == "wrong" or not _parsed_gold(answers[0]):
+        return default, None if default == "wrong" else answers[0]
+    return "wrong", answers[0]
+
+
+def _equal_rewritten(gold: str, answer: str) -> tuple[bool, bool]:
+    """(whether the two are equal, whether math-verify takes them for equal because both are tiny)."""
+    from math_verify import verify
+
+    if "".join(gold.split()) == "".join(answer.split()):
+        return True, False
+    tiny = False
+    for one, other in product(_parsed_gold(gold), _parsed_gold(answer)):
+        if verify([one], [other], allow_set_relation_comp=True):
+            if not math_reading.tiny_differ(one, other):
+                return True, False
+            tiny = True
+        elif math_reading.equal_complex(one, other):
+            return True, False
+    return False, tiny
 
 
 class _Parsed:
