@@ -10,9 +10,10 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from importlib.machinery import ModuleSpec, PathFinder
 from itertools import product
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "grade_ifeval",
     "grade_math",
     "grader_of",
+    "reading_note",
 ]
 
 Graded = tuple[str, str | None, str]
@@ -43,8 +45,8 @@ TASK_GRADERS: dict[str, str] = {
     "proofs": "verl_fgrpo.tasks.proofs.rewards:grade_proof",
 }
 
-#: how mathematical answers are read
-READINGS = ("default", math_reading.EXTENDED)
+#: how mathematical answers are read: name on the command line -> name with version, which is stored
+READINGS = {"default": "default", "extended": math_reading.EXTENDED}
 #: begins the detail of a verdict where the extended reading differs; the default's verdict follows
 DEFAULT_READING = "default reading: "
 
@@ -71,8 +73,8 @@ class GraderOptions:
     def __post_init__(self) -> None:
         if self.ifeval not in ("strict", "loose"):
             raise ValueError(f"ifeval mode {self.ifeval!r} must be 'strict' or 'loose'")
-        if self.reading not in READINGS:
-            raise ValueError(f"reading {self.reading!r} must be one of {', '.join(READINGS)}")
+        if self.reading not in READINGS.values():
+            raise ValueError(f"reading {self.reading!r} must be one of {', '.join(READINGS.values())}")
 
     @classmethod
     def from_json(cls, text: str) -> GraderOptions:
@@ -96,7 +98,9 @@ def grader_of(kind: str, options: str = "{}") -> Grader:
         return lambda problem, response: grade(problem, response, chosen.fast)
     if kind == "ifeval":
         return lambda problem, response: grade_ifeval(problem, response, chosen.ifeval)
-    return {"choice": grade_choice, "synlogic": grade_synlogic}[kind]
+    if kind == "synlogic":
+        return lambda problem, response: grade_synlogic(problem, response, chosen.allow_code_execution)
+    return {"choice": grade_choice}[kind]
 
 
 def grade_math(problem: Problem, response: str, fast: bool = False) -> Graded:
@@ -149,6 +153,26 @@ def grade_math_extended(problem: Problem, response: str, fast: bool = False) -> 
 def default_verdict(verdict: str, detail: str) -> str:
     """The verdict of the default reading, from verdict and detail of either reading."""
     return detail[len(DEFAULT_READING) :].split(";")[0] if detail.startswith(DEFAULT_READING) else verdict
+
+
+def reading_note(options: Mapping[str, Any], verdicts: Iterable[tuple[str, str]]) -> str:
+    """One line on how answers were read, for every report of verdicts.
+
+    Args:
+        options: those of the grading settings, `VerdictStore.settings["options"]`.
+        verdicts: (verdict, detail) of every sample; read for another than the default reading only.
+    """
+    reading = options.get("reading", "default")
+    if reading == "default":
+        return "reading default (math-verify unchanged)"
+    pairs = [(verdict, default_verdict(verdict, detail)) for verdict, detail in verdicts]
+    different = sum(verdict != default for verdict, default in pairs)
+    gained = sum(verdict == "correct" != default for verdict, default in pairs)
+    lost = sum(default == "correct" != verdict for verdict, default in pairs)
+    return (
+        f"reading {reading}: {different} of {len(pairs)} verdicts differ from the default reading's "
+        f"({gained} correct here only, {lost} correct there only)"
+    )
 
 
 def _extended_verdict(problem: Problem, text: str, default: str) -> tuple[str, str | None]:
@@ -281,13 +305,21 @@ def grade_ifeval(problem: Problem, response: str, mode: str = "strict") -> Grade
     return ("correct" if all(followed) else "wrong"), bits, ""
 
 
-def grade_synlogic(problem: Problem, response: str) -> Graded:
+def grade_synlogic(problem: Problem, response: str, allow_code_execution: bool = False) -> Graded:
     """SynLogic (arXiv 2505.19641): the verifier of the problem's game, from a checkout named by SYNLOGIC_ROOT.
+
+    Some of the verifiers pass the response to Python's `eval`, so that a response can do whatever this process may:
+    PermissionError unless `allow_code_execution`.
 
     The verifiers catch their own exceptions and say only right or wrong. Unparsed: their `extract_answer`, if it takes
     the response alone, finds nothing. That of game_of_24 (commit 6794f97) compares the value of the expression with
     itself, so it calls every expression of the given numbers right.
     """
+    if not allow_code_execution:
+        raise PermissionError(
+            "SynLogic's verifiers evaluate responses as Python code, with no sandbox around it; in a machine or "
+            "container that holds nothing of value, give --allow-code-execution"
+        )
     response = answer_text(response)
     verifiers, data = _synlogic()
     task = problem.extra["task"].rsplit("/", 1)[-1]
@@ -315,9 +347,19 @@ def _synlogic() -> tuple[Any, Any]:
     )
     if not root or not os.path.isfile(os.path.join(root, "task2verifier.py")):
         raise ModuleNotFoundError(f"{remedy} (now {root!r}, which has no task2verifier.py)")
-    sys.path.insert(0, root)
+    sys.meta_path.append(_Checkout(root))
     classes = optional_module("task2verifier", remedy).verifier_classes
     return classes, optional_module("base.data", remedy).Data
+
+
+class _Checkout:
+    """Finds the modules of a checkout that is not installed, after all others: it can replace none of them."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, [self.root]) if path is None else None
 
 
 def optional_module(name: str, remedy: str) -> Any:
