@@ -41,7 +41,10 @@ Graded = tuple[str, str | None, str]
 Grader = Callable[[Problem, str], Graded]
 
 #: kind -> "module:function" of a grader that a task brings; by name, so that a grading process imports what it needs
-TASK_GRADERS: dict[str, str] = {"maze": "verl_fgrpo.tasks.maze.rewards:grade_maze"}
+TASK_GRADERS: dict[str, str] = {
+    "maze": "verl_fgrpo.tasks.maze.rewards:grade_maze",
+    "proofs": "verl_fgrpo.tasks.proofs.rewards:grade_proof",
+}
 
 #: how mathematical answers are read: name on the command line -> name with version, which is stored
 READINGS = {"default": "default", "extended": math_reading.EXTENDED}
