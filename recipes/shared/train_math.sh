@@ -266,13 +266,8 @@ if [ "$STOP_AT_TURN_END" = 1 ]; then
     printf '{"eos_token_id": [151643, 151645]}\n' >"$OUT/stop/generation_config.json"
 fi
 export PYTHONUNBUFFERED=1
-if [ "$TEST_FREQ" != -1 ] || [ "$VAL_BEFORE_TRAIN" = 1 ]; then
-    # unbiased pass@k of every validation, to OUT/passk.csv and TensorBoard, while it trains; ends with this shell
-    "$PYTHON" -m verl_fgrpo.cli val-passk "$OUT" --watch --pid $$ >"$LOG.passk.txt" 2>&1 &
-    WATCHER=$!
-fi
 { set -x; "$PYTHON" -m verl.trainer.main_ppo "${ARGUMENTS[@]}"; } 2>&1 | tee "$LOG.log"
-if [ -n "${WATCHER:-}" ]; then
-    kill "$WATCHER" && wait "$WATCHER" || true
+if [ "$TEST_FREQ" != -1 ] || [ "$VAL_BEFORE_TRAIN" = 1 ]; then
+    # with intervals, to OUT/passk.csv; while it trains, verl's own log has val-passk/BENCHMARK/pass@K
     "$PYTHON" -m verl_fgrpo.cli val-passk "$OUT" 2>&1 | tee -a "$LOG.log" || true
 fi

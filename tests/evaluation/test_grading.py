@@ -537,7 +537,28 @@ def test_a_missing_grader_is_refused_before_anything_is_graded(tmp_path: Path, m
     assert list(VerdictStore(tmp_path / "verdicts").read()) == []
 
 
-SYNLOGIC_OPTIONS: dict[str, Any] = {}
+SYNLOGIC_OPTIONS: dict[str, Any] = {"allow_code_execution": True}
+
+
+def test_verifiers_that_evaluate_responses_are_refused_unless_allowed(tmp_path: Path) -> None:
+    game = synlogic("last", answer="yes")
+    store = store_of(tmp_path / "samples", ["so: yes"], game)
+    with pytest.raises(RuntimeError, match="kind synlogic cannot be graded: .*as Python code.*--allow-code-execution"):
+        grade_store(store, tmp_path / "verdicts", [game], progress=False)
+    assert list(VerdictStore(tmp_path / "verdicts").read()) == []
+
+
+def test_the_extended_reading_says_how_many_verdicts_differ(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "samples", ["\\boxed{50\\%}", "\\boxed{0.5}", "\\boxed{3}"])
+    options = json.dumps({"reading": "extended-1"})
+    verdicts = grade_store(store, tmp_path / "verdicts", [HALF], options=options, progress=False)
+    rows = [(row.verdict, row.detail) for row in verdicts.read()]
+    assert sorted(rows) == [("correct", ""), ("correct", "default reading: wrong"), ("wrong", "")]
+    assert graders.reading_note(verdicts.settings["options"], rows) == (
+        "reading extended-1: 1 of 3 verdicts differ from the default reading's "
+        "(1 correct here only, 0 correct there only)"
+    )
+    assert graders.reading_note({}, []) == "reading default (math-verify unchanged)"
 
 
 def test_an_error_of_the_machine_is_graded_again(tmp_path: Path) -> None:
@@ -653,7 +674,7 @@ from verl_fgrpo.evaluation.graders import grade_synlogic
 from verl_fgrpo.evaluation.problems import Problem, save_problems
 for task, extra, response in json.load(sys.stdin):
     problem = Problem("synlogic", task, "q", "synlogic", extra=extra)
-    print("GRADED", json.dumps(grade_synlogic(problem, response)))
+    print("GRADED", json.dumps(grade_synlogic(problem, response, True)))
 """
 
 
@@ -703,7 +724,8 @@ def test_synlogic_with_its_own_verifiers() -> None:
 def test_graders_that_need_more_say_what(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SYNLOGIC_ROOT", raising=False)
     problem = Problem("synlogic", "p", "q", "synlogic", extra={"task": "game_of_24", "game_data_str": "{}"})
-    [(_, graded)] = list(grade_tasks([Task(problem, ["x"], [0])], num_workers=1))
+    options = json.dumps(SYNLOGIC_OPTIONS)
+    [(_, graded)] = list(grade_tasks([Task(problem, ["x"], [0])], num_workers=1, options=options))
     assert graded[0] == "error"
     assert "SYNLOGIC_ROOT" in graded[2] and "clone" in graded[2]
 

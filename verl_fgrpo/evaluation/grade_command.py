@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.evaluation.graders import GraderOptions
+from verl_fgrpo.evaluation.graders import READINGS, GraderOptions, reading_note
 from verl_fgrpo.evaluation.grading import grade_store
 from verl_fgrpo.evaluation.problems import KINDS, load_problems, save_problems
 from verl_fgrpo.evaluation.readers import iter_samples
@@ -35,6 +35,17 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="time limit of one response")
     parser.add_argument("--memory-mib", type=int, default=2048, help="memory limit of one worker, beyond its libraries")
     parser.add_argument("--ifeval", default="strict", choices=("strict", "loose"))
+    parser.add_argument(
+        "--reading",
+        default="default",
+        choices=tuple(READINGS),
+        help="of mathematical answers: math-verify unchanged, or stated rules before it (docs/grading.md)",
+    )
+    parser.add_argument(
+        "--allow-code-execution",
+        action="store_true",
+        help="needed for SynLogic, whose verifiers evaluate responses as Python code on this machine, unprotected",
+    )
     parser.add_argument("--regrade", action="store_true", help="delete the verdicts and grade anew (samples stay)")
     parser.set_defaults(run_command=_grade)
 
@@ -48,7 +59,7 @@ def _grade(options: argparse.Namespace) -> None:
     if options.input:
         _import(options)
     store = SampleStore(options.run / "samples")
-    grade_store(
+    verdicts = grade_store(
         store,
         options.run / "verdicts",
         load_problems([options.run / "problems.jsonl"]),
@@ -58,12 +69,23 @@ def _grade(options: argparse.Namespace) -> None:
         regrade=options.regrade,
         say=print,
     )
+    if options.reading != "default":
+        print(reading_note(verdicts.settings["options"], ((row.verdict, row.detail) for row in verdicts.read())))
     for row in verdict_rows({options.run.name: load_run(options.run)}):
         print("  ".join(f"{key} {value}" for key, value in row.items()))
 
 
 def _grader_options(options: argparse.Namespace) -> str:
-    return json.dumps(asdict(GraderOptions(ifeval=options.ifeval, fast=options.fast)))
+    return json.dumps(
+        asdict(
+            GraderOptions(
+                ifeval=options.ifeval,
+                fast=options.fast,
+                reading=READINGS[options.reading],
+                allow_code_execution=options.allow_code_execution,
+            )
+        )
+    )
 
 
 def _check_fast() -> None:
