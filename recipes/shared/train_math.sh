@@ -43,8 +43,6 @@ PRINT_ARGUMENTS=${PRINT_ARGUMENTS:-0}         # 1: the arguments for verl, one a
 
 { set +x; } 2>/dev/null   # quiet, so that an error message is seen; the command itself is printed again
 source "$(dirname "${BASH_SOURCE[0]}")/checks.sh"
-# Ray workers have working directories of their own, so files are named by absolute paths.
-absolute() { case $1 in /* | *://*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac; }
 
 check_names "${BASH_SOURCE[@]}" "$(dirname "${BASH_SOURCE[0]}")"/model_*.sh
 check_switch VAL_BEFORE_TRAIN FILTER_GROUPS OVERLONG STOP_AT_TURN_END DUMP_ROLLOUTS OFFLOAD DRY_RUN PREFLIGHT_ONLY PRINT_ARGUMENTS
@@ -256,7 +254,9 @@ if [ "$PRINT_ARGUMENTS" = 1 ]; then
     printf '%s\n' "${ARGUMENTS[@]}"
     exit
 fi
-preflight() { "$PYTHON" -m verl_fgrpo.cli preflight --billions "$MODEL_BILLIONS" "$1" "${ARGUMENTS[@]}"; }
+preflight() {
+    "$PYTHON" -m verl_fgrpo.cli preflight --billions "$MODEL_BILLIONS" --samples "${EVAL_SAMPLES:-1024}" "$1" "${ARGUMENTS[@]}"
+}
 if [ "$DRY_RUN" = 1 ]; then preflight dry-run; exit; fi
 if [ "$PREFLIGHT_ONLY" = 1 ]; then preflight check; exit; fi
 preflight start
