@@ -90,6 +90,7 @@ if [ "$DEVICE" = cuda ]; then
     [ "$NNODES" = 1 ] || [ -n "${RAY_ADDRESS:-}" ] || [ "$DRY_RUN$PRINT_ARGUMENTS" != 00 ] ||
         fault "NNODES is '$NNODES', but RAY_ADDRESS names no cluster; start Ray on every node and set it (docs/gpu.md, More than one machine)"
 else
+    GPUS_PER_NODE=1
     [ "$FILTER_GROUPS" = 0 ] || fault "FILTER_GROUPS is '1', but DEVICE=cpu uses a sampler without group filtering; use DEVICE=cuda"
 fi
 [ "$STOP_AT_TURN_END" = 0 ] || [[ $MODEL_NAME == qwen* && $ROLLOUT == vllm ]] ||
@@ -211,8 +212,11 @@ else
 fi
 [ "$DUMP_ROLLOUTS" = 0 ] || TRAINER+=(trainer.rollout_data_dir="$OUT/rollouts")
 if [ "$DEVICE" = cpu ]; then
-    PLATFORM=(+platform=cpu)
+    PLATFORM=(+platform=cpu trainer.nnodes="$NNODES" +ray_kwargs.ray_init.runtime_env.env_vars.VERL_PLATFORM=cpu)
     export VERL_PLATFORM=cpu
+    if [ "$RAY_ADDRESS" != local ]; then   # a cluster has resources of its own
+        PLATFORM+=(ray_kwargs.ray_init.{num_cpus,num_gpus,object_store_memory,_system_config}=null)
+    fi
 else
     PLATFORM=(
         trainer.nnodes="$NNODES"
