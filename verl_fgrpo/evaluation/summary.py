@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 
 from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
 from verl_fgrpo.evaluation.counts import ProblemCounts
+from verl_fgrpo.evaluation.graders import DEFAULT_READING, reading_note
 from verl_fgrpo.evaluation.grading import Judged
 from verl_fgrpo.evaluation.problems import load_problems
-from verl_fgrpo.evaluation.samples import VERDICTS, Sample, SampleStore, Verdict, VerdictStore
+from verl_fgrpo.evaluation.samples import REFUSED, VERDICTS, Sample, SampleStore, Verdict, VerdictStore
 
 __all__ = ["ProblemSamples", "RunData", "collect", "load_run", "verdict_rows"]
 
@@ -51,6 +53,11 @@ class ProblemSamples:
     def correct(self) -> NDArray[np.bool_]:
         return np.asarray(self.verdicts == VERDICTS.index("correct"))
 
+    @property
+    def refused(self) -> bool:
+        """Whether the server refused the prompt: such a sample holds no response."""
+        return bool(np.any(self.verdicts == VERDICTS.index(REFUSED)))
+
     def first(self, count: int) -> ProblemSamples:
         """The samples with index below `count`."""
         end = int(np.searchsorted(self.indices, count))
@@ -67,6 +74,7 @@ class RunData:
         num_samples: asked for per problem; None if not known (imported samples).
         stop_after_correct: of a sequential run, in which `num_samples` is the cap.
         sampling, grading: settings of the two stores.
+        reading: one line on how answers were read, and how many verdicts depend on it.
     """
 
     problems: dict[Key, ProblemSamples]
@@ -75,13 +83,14 @@ class RunData:
     stop_after_correct: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     grading: Mapping[str, Any] = field(default_factory=dict)
+    reading: str = ""
 
     @property
     def benchmarks(self) -> list[str]:
         return sorted({benchmark for benchmark, _ in self.problems}, key=_benchmark_order)
 
     def keys(self, benchmark: str | None = None) -> list[Key]:
-        """Problems that are counted, in a fixed order: all with samples; of a sequential run, those at their stop."""
+        """Problems that are counted, in a fixed order: none refused, of a sequential run only those at their stop."""
         keys = sorted(self.problems, key=lambda key: (_benchmark_order(key[0]), key))
         return [key for key in keys if benchmark in (None, key[0]) and self._counted(key) is not None]
 
@@ -101,8 +110,10 @@ class RunData:
         )
 
     def _counted(self, key: Key) -> tuple[int, int] | None:
-        """(n, c); None for a problem of a sequential run that is neither stopped nor at the cap."""
+        """(n, c); None if the server refused the prompt, or a sequential run is neither stopped nor at the cap."""
         samples, r, cap = self.problems[key], self.stop_after_correct, self.num_samples
+        if samples.refused:
+            return None
         if r is None or cap is None:
             return len(samples), int(samples.correct.sum())
         samples = samples.first(cap)
@@ -114,24 +125,21 @@ class RunData:
 
     def shortfall(self) -> list[str]:
         """What keeps this from being a finished run, one sentence each; nothing for a finished run."""
-        told = []
-        if self.unsampled:
-            named = ", ".join("/".join(key) for key in self.unsampled[:5])
-            told.append(
-                f"{len(self.unsampled)} problems have no samples and are not counted ({named}{_more(self.unsampled)})"
-            )
+        refused = [key for key in sorted(self.problems) if self.problems[key].refused]
+        asked = {key: samples for key, samples in self.problems.items() if not samples.refused}
+        told = [
+            f"{len(keys)} problems {what} and are not counted ({_named(keys)})"
+            for keys, what in ((self.unsampled, "have no samples"), (refused, "were refused by the server"))
+            if keys
+        ]
         if self.stop_after_correct is not None:
-            open_ = sorted(set(self.problems) - set(self.keys()))
-            if open_:
-                named = ", ".join("/".join(key) for key in open_[:5])
-                told.append(
-                    f"{len(open_)} problems are not sampled to their stop and not counted ({named}{_more(open_)})"
-                )
+            if keys := sorted(set(asked) - set(self.keys())):
+                told.append(f"{len(keys)} problems are not sampled to their stop and are not counted ({_named(keys)})")
             return told
-        sizes = [len(samples) for samples in self.problems.values()]
-        asked = self.num_samples or max(sizes)
-        if short := [size for size in sizes if size < asked]:
-            told.append(f"{len(short)} problems have fewer than {asked} samples (the fewest: {min(short)})")
+        sizes = [len(samples) for samples in asked.values()]
+        wanted = self.num_samples or max(sizes, default=0)
+        if short := [size for size in sizes if size < wanted]:
+            told.append(f"{len(short)} problems have fewer than {wanted} samples (the fewest: {min(short)})")
         return told
 
 
@@ -152,11 +160,13 @@ def collect(
     """
     graded: dict[Key, tuple[array[int], ...]] = {}
     answers: dict[str, int] = {}
+    readings: Counter[tuple[str, str]] = Counter()  # (verdict, what the default reading says) where that is kept
     codes = {verdict: code for code, verdict in enumerate(VERDICTS)}
     for row in verdicts:
         if row.verdict not in codes:
             raise ValueError(f"verdict {row.verdict!r} must be one of {VERDICTS}")
         found = graded.setdefault((row.benchmark, row.problem_id), _columns(4))
+        readings[row.verdict, row.detail if row.detail.startswith(DEFAULT_READING) else ""] += 1
         answer = -1 if row.answer is None else answers.setdefault(row.answer, len(answers))
         for column, value in zip(found, (row.sample_idx, codes[row.verdict], answer, _digest(row.digest)), strict=True):
             column.append(value)
@@ -170,7 +180,9 @@ def collect(
             column.append(value)
     for key in drawn:
         graded.setdefault(key, _columns(4))
-    return RunData({key: _joined(key, columns, drawn.get(key)) for key, columns in graded.items()}, **about)
+    joined = {key: _joined(key, columns, drawn.get(key)) for key, columns in graded.items()}
+    options = about.get("grading", {}).get("options", {})
+    return RunData(joined, reading=reading_note(options, readings.elements()), **about)
 
 
 def _joined(key: Key, graded: tuple[array[int], ...], drawn: tuple[array[int], ...] | None) -> ProblemSamples:
@@ -226,7 +238,7 @@ def load_run(run: Path | str) -> RunData:
     unsampled = tuple(problem.key for problem in problems if problem.key not in data.problems)
     if not data.problems:
         raise ValueError(f"{run} has no samples: run `verl-fgrpo eval sample` first")
-    return RunData(**{**data.__dict__, "unsampled": unsampled})
+    return replace(data, unsampled=unsampled)
 
 
 def read_plan(run: Path) -> dict[str, Any]:
@@ -246,8 +258,8 @@ def verdict_rows(runs: Mapping[str, RunData]) -> list[Row]:
     return rows
 
 
-def _more(keys: object) -> str:
-    return ", ..." if len(keys) > 5 else ""  # type: ignore[arg-type]
+def _named(keys: Sequence[Key]) -> str:
+    return ", ".join("/".join(key) for key in keys[:5]) + (", ..." if len(keys) > 5 else "")
 
 
 def _benchmark_order(name: str) -> tuple[int, str]:

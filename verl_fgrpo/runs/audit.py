@@ -25,6 +25,7 @@ from verl_fgrpo.core.dumps import CutDumpError, Group, find_dumps, read_groups
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.passk import pass_at_k
 from verl_fgrpo.core.tables import csv_text, markdown_table
+from verl_fgrpo.core.tail_miss import tail_miss_estimate
 from verl_fgrpo.runs.logged import logged_values
 
 __all__ = ["AuditedGroup", "StepSummary", "audit_figure", "audit_group", "main", "summarize"]
@@ -110,8 +111,6 @@ def audit_group(group: Group, gamma: float, rewards: tuple[float, float] | None 
 
 def summarize(groups: Sequence[AuditedGroup]) -> StepSummary:
     """What the weight does to these groups."""
-    from verl_fgrpo.methods.metrics import tail_miss_estimate
-
     mu = np.array([group.success_rate for group in groups])
     weight, magnitude = (np.array([getattr(group, name) for group in groups]) for name in ("weight", "magnitude"))
     correct, rollouts = (np.array([getattr(group, name) for group in groups]) for name in ("correct", "rollouts"))
