@@ -119,7 +119,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
 
 def _row(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
-        raise ValueError(f"{where} must be a JSON object, not {shown(row)}; see docs/grading.md for the columns")
+        raise ValueError(f"{where} must be a JSON object, not {shown(row)}; docs/grading.md tells the columns")
     return Row(row, where)
 
 
