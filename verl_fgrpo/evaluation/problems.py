@@ -29,7 +29,7 @@ __all__ = [
     "written_answers",
 ]
 
-KINDS = ("math", "choice", "ifeval", "synlogic", "maze", "proofs")
+KINDS = ("math", "choice", "ifeval", "synlogic", "maze", "proofs", "mathlib")
 
 
 @dataclass(frozen=True)
