@@ -13,7 +13,7 @@ from verl_fgrpo.core.tables import markdown_escape, markdown_table, write_table
 from verl_fgrpo.evaluation import compare, html
 from verl_fgrpo.evaluation.metrics import TAUS
 from verl_fgrpo.evaluation.report import pass_at_k_rows, plain_cells, plot_pass_at_k
-from verl_fgrpo.evaluation.report_command import first_line, named_runs, shortfall
+from verl_fgrpo.evaluation.report_command import first_line, named_runs, readings, shortfall
 from verl_fgrpo.evaluation.summary import RunData, load_run
 
 Row = dict[str, Any]
@@ -135,7 +135,7 @@ def write_comparison(result: Comparison, out: Path, curves: Mapping[str, RunData
         ]
         if changed := result.changed[name]:
             text.append(markdown_table(*plain_cells(changed[:SHOWN])))
-    text += ["\n## Settings\n\nBold: different, and not the model's.\n"]
+    text += [f"\n## Settings\n\nBold: different, and not the model's. {markdown_escape(readings(result.runs))}\n"]
     text.append(markdown_table(*compare.settings_cells(settings, list(result.runs))))
     flat = [{"run": name, "against": result.base, **row} for name, rows in result.tests.items() for row in rows]
     stored = {
@@ -171,7 +171,8 @@ def write_page(result: Comparison, folders: Mapping[str, Path], svg: Path, file:
         excerpts = [html.read_excerpts(folders[run], result.runs[run], keys) for run in pair]
         sections.append(html.changed_section(changed, pair, problems, excerpts, result.changes(name), number))
     settings = compare.settings_cells(compare.settings_rows(result.runs), list(result.runs))
-    sections.append(html.section("Settings", f"<p>Bold: different, and not the model's.</p>{html.table(*settings)}"))
+    told = f"Bold: different, and not the model's. {readings(result.runs)}"
+    sections.append(html.section("Settings", f"<p>{html.text(told)}</p>{html.table(*settings)}"))
     about: dict[str, Any] = {
         name: {"sampling": run.sampling, "grading": run.grading} for name, run in result.runs.items()
     }

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -40,7 +41,10 @@ Graded = tuple[str, str | None, str]
 Grader = Callable[[Problem, str], Graded]
 
 #: kind -> "module:function" of a grader that a task brings; by name, so that a grading process imports what it needs
-TASK_GRADERS: dict[str, str] = {"maze": "verl_fgrpo.tasks.maze.rewards:grade_maze"}
+TASK_GRADERS: dict[str, str] = {
+    "maze": "verl_fgrpo.tasks.maze.rewards:grade_maze",
+    "proofs": "verl_fgrpo.tasks.proofs.rewards:grade_proof",
+}
 
 #: how mathematical answers are read: name on the command line -> name with version, which is stored
 READINGS = {"default": "default", "extended": math_reading.EXTENDED}
@@ -162,12 +166,13 @@ def reading_note(options: Mapping[str, Any], verdicts: Iterable[tuple[str, str]]
     reading = options.get("reading", "default")
     if reading == "default":
         return "reading default (math-verify unchanged)"
-    pairs = [(verdict, default_verdict(verdict, detail)) for verdict, detail in verdicts]
-    different = sum(verdict != default for verdict, default in pairs)
-    gained = sum(verdict == "correct" != default for verdict, default in pairs)
-    lost = sum(default == "correct" != verdict for verdict, default in pairs)
+    pairs = Counter((verdict, default_verdict(verdict, detail)) for verdict, detail in verdicts)
+    changed = {pair: count for pair, count in pairs.items() if pair[0] != pair[1]}
+    different = sum(changed.values())
+    gained = sum(count for (verdict, _), count in changed.items() if verdict == "correct")
+    lost = sum(count for (_, default), count in changed.items() if default == "correct")
     return (
-        f"reading {reading}: {different} of {len(pairs)} verdicts differ from the default reading's "
+        f"reading {reading}: {different} of {pairs.total()} verdicts differ from the default reading's "
         f"({gained} correct here only, {lost} correct there only)"
     )
 

@@ -70,10 +70,14 @@ def write_report(
         "settings": settings_rows(runs),
         "shortfall": {name: run.shortfall() for name, run in runs.items()},
     }
-    parts = _parts(rows, extra, list(runs))
+    parts = _parts(rows, extra, runs)
     text = [first_line(runs), "# pass@k\n"]
     for heading, told, cells in parts:
-        text += [f"\n## {heading}\n" if heading else "", f"{told}\n" if told else "", markdown_table(*cells)]
+        text += [
+            f"\n## {heading}\n" if heading else "",
+            f"{markdown_escape(told)}\n" if told else "",
+            markdown_table(*cells),
+        ]
     paths = write_table(rows, out / "report", "\n".join(text), **extra)
     paths.append(write_parquet(problems, out / "problems.parquet"))
     paths += report.plot_pass_at_k(rows, out / "pass_at_k", title)
@@ -90,7 +94,7 @@ def write_report(
     return paths
 
 
-def _parts(rows: Sequence[Row], extra: Mapping[str, Any], runs: Sequence[str]) -> list[tuple[str, str, Cells]]:
+def _parts(rows: Sequence[Row], extra: Mapping[str, Any], runs: Mapping[str, RunData]) -> list[tuple[str, str, Cells]]:
     """(heading, text, table) of every part of a report."""
     parts = [("", HOW, report.pass_cells(rows))]
     if extra["blocks"]:
@@ -99,9 +103,14 @@ def _parts(rows: Sequence[Row], extra: Mapping[str, Any], runs: Sequence[str]) -
         *parts,
         ("Beside pass@k", BESIDE, report.metric_cells(extra["metrics"])),
         ("Samples", "", report.plain_cells([_shown(row) for row in extra["details"]])),
-        ("Verdicts", VERDICTS, report.plain_cells(extra["verdicts"])),
-        ("Settings", "Bold: different, and not the model's.", settings_cells(extra["settings"], runs)),
+        ("Verdicts", f"{VERDICTS} {readings(runs)}", report.plain_cells(extra["verdicts"])),
+        ("Settings", "Bold: different, and not the model's.", settings_cells(extra["settings"], list(runs))),
     ]
+
+
+def readings(runs: Mapping[str, RunData]) -> str:
+    """How the answers of every run were read."""
+    return "How answers were read: " + "; ".join(f"{name}: {run.reading}" for name, run in runs.items()) + "."
 
 
 def first_line(runs: Mapping[str, RunData]) -> str:

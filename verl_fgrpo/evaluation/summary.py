@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
 from verl_fgrpo.evaluation.counts import ProblemCounts
+from verl_fgrpo.evaluation.graders import DEFAULT_READING, reading_note
 from verl_fgrpo.evaluation.grading import Judged
 from verl_fgrpo.evaluation.problems import load_problems
 from verl_fgrpo.evaluation.samples import REFUSED, VERDICTS, Sample, SampleStore, Verdict, VerdictStore
@@ -72,6 +74,7 @@ class RunData:
         num_samples: asked for per problem; None if not known (imported samples).
         stop_after_correct: of a sequential run, in which `num_samples` is the cap.
         sampling, grading: settings of the two stores.
+        reading: one line on how answers were read, and how many verdicts depend on it.
     """
 
     problems: dict[Key, ProblemSamples]
@@ -80,6 +83,7 @@ class RunData:
     stop_after_correct: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     grading: Mapping[str, Any] = field(default_factory=dict)
+    reading: str = ""
 
     @property
     def benchmarks(self) -> list[str]:
@@ -156,11 +160,13 @@ def collect(
     """
     graded: dict[Key, tuple[array[int], ...]] = {}
     answers: dict[str, int] = {}
+    readings: Counter[tuple[str, str]] = Counter()  # (verdict, what the default reading says) where that is kept
     codes = {verdict: code for code, verdict in enumerate(VERDICTS)}
     for row in verdicts:
         if row.verdict not in codes:
             raise ValueError(f"verdict {row.verdict!r} must be one of {VERDICTS}")
         found = graded.setdefault((row.benchmark, row.problem_id), _columns(4))
+        readings[row.verdict, row.detail if row.detail.startswith(DEFAULT_READING) else ""] += 1
         answer = -1 if row.answer is None else answers.setdefault(row.answer, len(answers))
         for column, value in zip(found, (row.sample_idx, codes[row.verdict], answer, _digest(row.digest)), strict=True):
             column.append(value)
@@ -174,7 +180,9 @@ def collect(
             column.append(value)
     for key in drawn:
         graded.setdefault(key, _columns(4))
-    return RunData({key: _joined(key, columns, drawn.get(key)) for key, columns in graded.items()}, **about)
+    joined = {key: _joined(key, columns, drawn.get(key)) for key, columns in graded.items()}
+    options = about.get("grading", {}).get("options", {})
+    return RunData(joined, reading=reading_note(options, readings.elements()), **about)
 
 
 def _joined(key: Key, graded: tuple[array[int], ...], drawn: tuple[array[int], ...] | None) -> ProblemSamples:
@@ -230,7 +238,7 @@ def load_run(run: Path | str) -> RunData:
     unsampled = tuple(problem.key for problem in problems if problem.key not in data.problems)
     if not data.problems:
         raise ValueError(f"{run} has no samples: run `verl-fgrpo eval sample` first")
-    return RunData(**{**data.__dict__, "unsampled": unsampled})
+    return replace(data, unsampled=unsampled)
 
 
 def read_plan(run: Path) -> dict[str, Any]:

@@ -383,7 +383,7 @@ def _confine(lifeline: Connection, limits: Limits) -> int:
     fcntl.fcntl(lifeline.fileno(), fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline.fileno(), fcntl.F_SETFL, fcntl.fcntl(lifeline.fileno(), fcntl.F_GETFL) | os.O_ASYNC)
     if select.select([lifeline], [], [], 0)[0]:
-        raise EOFError("the parent is gone")
+        os._exit(1)  # it was gone before
     # Nothing a response makes the libraries print may reach the user's terminal.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno() if _has_fileno(sys.stdout) else 1)
     logging.disable(logging.CRITICAL)

@@ -9,6 +9,8 @@ from verl_fgrpo.core.command import command_parser
 
 COMMANDS = {
     "check": "does the Lean kernel work?",
+    "prepare": "theorems, data files for verl, a start model",
+    "report": "sample held-out theorems of all methods and seeds, compare, report",
 }
 
 

@@ -46,6 +46,11 @@ class ProofSearch:
         found = {term.text: term.length for term in self._terms((), statement, max_tokens)}
         return sorted(found, key=lambda text: (found[text], text))
 
+    def forget(self, limit: int) -> None:
+        """Drop what was remembered if it is more than `limit` sequents."""
+        if len(self._found) > limit:
+            self._found.clear()
+
     def _terms(self, context: tuple[Formula, ...], goal: Formula, budget: int) -> tuple[Term, ...]:
         if budget < 1:
             return ()
