@@ -255,14 +255,16 @@ class RowStore(Generic[RowT]):
 
 
 def missing_of(
-    present: Mapping[tuple[str, str], Indices], problems: Iterable[tuple[str, str]], num_samples: int
+    present: Mapping[tuple[str, str], Indices],
+    problems: Iterable[tuple[str, str]],
+    num_samples: int | Mapping[tuple[str, str], int],
 ) -> Iterator[Key]:
-    """The keys that `RowStore.missing` lists, one after another."""
-    if num_samples < 1:
+    """The keys that `RowStore.missing` lists, one after another; `num_samples` of all or of each problem."""
+    if isinstance(num_samples, int) and num_samples < 1:
         raise ValueError(f"num_samples={num_samples} must be at least 1")
     for benchmark, problem_id in problems:
         there = present.get((benchmark, problem_id), ())
-        for index in range(num_samples):
+        for index in range(num_samples if isinstance(num_samples, int) else num_samples[benchmark, problem_id]):
             if index not in there:
                 yield benchmark, problem_id, index
 
