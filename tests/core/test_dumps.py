@@ -72,7 +72,7 @@ def test_a_gold_answer_of_any_json_type_names_the_problem(tmp_path, gts):
     assert first.problem_id == next(read_rows(write(tmp_path, [row("x_0_0", 0.0, gts=gts)], "9.jsonl"))).problem_id
 
 
-def test_acc_decides_where_there_is_one_and_thresholds_go_by_source(tmp_path):
+def test_acc_decides_where_there_is_one_and_else_the_threshold(tmp_path):
     rows = [
         row("u_0_0", -0.4, acc=1.0),  # right, with an overlong penalty
         row("u_1_0", 0.9, acc=False),
@@ -83,7 +83,7 @@ def test_acc_decides_where_there_is_one_and_thresholds_go_by_source(tmp_path):
         row("u_6_0", "1.0", acc="False"),  # numpy values as the legacy trainer writes them
     ]
     path = write(tmp_path, rows)
-    assert [line.is_correct(0.5, {"code": 0.99}) for line in read_rows(path)] == [
+    assert [line.is_correct({"code": 0.99}.get(line.data_source, 0.5)) for line in read_rows(path)] == [
         True, False, True, True, False, True, False,
     ]  # fmt: skip
     assert [line.data_source for line in read_rows(path)][-3:] == ["code", "math", None]

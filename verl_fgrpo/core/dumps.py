@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -86,8 +86,8 @@ class DumpRow:
         content = json.dumps([self.input, self.gts], sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def is_correct(self, threshold: float = 0.5, by_source: Mapping[str, float] | None = None) -> bool:
-        """`is_success` by the threshold of the row's data source, else by `threshold`.
+    def is_correct(self, threshold: float = 0.5) -> bool:
+        """`is_success` of the row.
 
         Raises:
             ValueError: the score decides and is NaN.
@@ -97,7 +97,7 @@ class DumpRow:
                 f"{self.path}, line {self.line}: score is NaN, which is neither right nor wrong; find out why the "
                 "reward function returned it, or delete the line"
             )
-        return is_success(self.acc, self.score, (by_source or {}).get(self.data_source or "", threshold))
+        return is_success(self.acc, self.score, threshold)
 
 
 def is_success(acc: float | None, score: float, threshold: float) -> bool:
@@ -231,12 +231,12 @@ def final_rows(path: Path) -> Iterator[DumpRow]:
             yield replace(row, input=prompts[row.group][1]) if row.index else row
 
 
-def read_groups(path: Path, threshold: float = 0.5, by_source: Mapping[str, float] | None = None) -> list[Group]:
+def read_groups(path: Path, threshold: float | Callable[[DumpRow], float] = 0.5) -> list[Group]:
     """The groups of one dump, in order of first appearance.
 
     Args:
         path: STEP.jsonl.
-        threshold, by_source: see `DumpRow.is_correct`.
+        threshold: a score above it is correct where no `acc` decides; one for all, or of a row (its data source, say).
 
     Raises:
         CutDumpError, ValueError: as `read_rows`, or a NaN score that decides.
@@ -248,7 +248,7 @@ def read_groups(path: Path, threshold: float = 0.5, by_source: Mapping[str, floa
         uid = row.group or row.problem_id
         first.setdefault(uid, row)
         scores[uid].append(row.score)
-        correct[uid] += row.is_correct(threshold, by_source)
+        correct[uid] += row.is_correct(threshold(row) if callable(threshold) else threshold)
     return [
         Group(row.step, uid, row.problem_id, row.data_source, tuple(scores[uid]), correct[uid])
         for uid, row in first.items()
