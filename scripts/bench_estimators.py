@@ -71,7 +71,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return {key: value.to(given.device) if torch.is_tensor(value) else value for key, value in batch.items()}
 
     config = OmegaConf.create({"focal_gamma": 0.5, "norm_adv_by_std_in_grpo": True})
-    print(f"torch {torch.__version__}, {given.device}, {torch.get_num_threads()} thread(s), best of {given.repeats}, interleaved")
+    threads = torch.get_num_threads()
+    print(f"torch {torch.__version__}, {given.device}, {threads} thread(s), best of {given.repeats}, interleaved")
     print(f"{'estimator':<30} {'rollouts x tokens':>18} {'verl (s)':>9} {'f_ (s)':>9} {'ratio':>6}")
     for rollouts, tokens in SMALL_SHAPES if given.small else SHAPES:
         batch = batch_of(rollouts, tokens)
