@@ -5,7 +5,7 @@
 Installing the package is enough: verl loads `verl_fgrpo.host.register` through the entry-point group `verl.plugins`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 #: Traceback of a failed registration with verl, None when it worked, "not loaded" before verl was imported.
 registration_error: str | None = "not loaded"

@@ -27,7 +27,6 @@ __all__ = [
     "new_file",
     "new_folder",
     "read_json",
-    "read_jsonl",
     "read_log",
     "refuse_other_settings",
     "write_atomic",
@@ -222,28 +221,6 @@ class LogWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a file of JSON lines, one after another; empty lines are left out.
-
-    Raises:
-        ValueError: a line that is not a JSON object, with its number.
-    """
-    with path.open(encoding="utf-8", newline="\n") as lines:  # other line separators may stand inside a text
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number} is no JSON ({error.msg}): if a process still writes the file, or was "
-                    "killed there, leave the line out"
-                ) from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number} must be a JSON object, not {type(row).__name__}")
-            yield row
 
 
 def read_log(path: Path, unique: bool = False) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import verl_fgrpo
+from verl_fgrpo.host import val_metrics
 from verl_fgrpo.host.import_hooks import when_imported
 
 logger = logging.getLogger("verl_fgrpo")
@@ -106,6 +107,7 @@ def register() -> None:
         register_policy_losses()
         register_presets()
         register_trainer_modes()
+        val_metrics.install()
     except Exception:
         verl_fgrpo.registration_error = traceback.format_exc()
         logger.exception("verl_fgrpo could not register with verl; f_ estimators and losses are missing")
