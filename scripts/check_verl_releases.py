@@ -40,7 +40,8 @@ from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGI
 from verl_fgrpo.methods.estimators import BASE_ESTIMATORS
 from verl_fgrpo.methods.losses import BASE_LOSSES
 from verl_fgrpo.methods.estimators import METHODS
-print({f"f_{name}" for name in (*BASE_ESTIMATORS, *(method.name for method in METHODS))} <= set(ADV_ESTIMATOR_REGISTRY), end=" ")
+names = (*BASE_ESTIMATORS, *(method.name for method in METHODS))
+print({f"f_{name}" for name in names} <= set(ADV_ESTIMATOR_REGISTRY), end=" ")
 print({f"f_{name}" for name in BASE_LOSSES} <= set(POLICY_LOSS_REGISTRY))
 """
 PRESETS = """

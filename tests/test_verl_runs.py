@@ -179,6 +179,9 @@ def test_f_grpo_in_focal_sync_with_its_metrics_checkpoint_and_validation(mazes, 
     assert len(validated) == 8 * 2
     accuracy = [value for key, value in logged[2].items() if key.startswith("val-core/") and "mean@2" in key]
     assert accuracy == [pytest.approx(np.mean([row["score"] for row in validated]))]
+    solved = {row["uid"].rsplit("_", 2)[0] for row in validated if row["score"]}  # by one of two samples
+    passk = {key.rsplit("/", 1)[1]: value for key, value in logged[2].items() if key.startswith("val-passk/")}
+    assert passk == {"pass@1": accuracy[0], "pass@2": pytest.approx(len(solved) / 8)}
 
 
 def test_f_vanilla_on_verls_own_grpo_logs_what_the_weight_did(mazes, tmp_path):

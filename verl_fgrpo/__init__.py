@@ -5,6 +5,6 @@
 Installing the package is enough: verl loads `verl_fgrpo.host.register` through the entry-point group `verl.plugins`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["__version__"]

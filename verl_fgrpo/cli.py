@@ -32,10 +32,16 @@ COMMANDS: dict[str, Command] = {
         "is your group size in the danger zone?",
         "--success-rate 0.3 --group-size 8",
     ),
+    "audit": Command(
+        "verl_fgrpo.runs.audit:main",
+        "a run's focal weights from its rollout dumps, against its log",
+        "outputs/RUN --focal-gamma 0.5 --figure audit.png",
+    ),
     "val-passk": Command("verl_fgrpo.host.validation:main", "unbiased pass@k of a run's validations", "outputs/RUN"),
     "simulate": Command("verl_fgrpo.theory.simulate_command:main", "the paper's categorical simulation", "--quick"),
     "figures": Command("verl_fgrpo.theory.figures_command:main", "the paper's theory figures", "--quick"),
     "maze": Command("verl_fgrpo.tasks.maze.commands:main", "what the maze recipes call", "prepare --out outputs/maze"),
+    "proofs": Command("verl_fgrpo.tasks.proofs.commands:main", "the theorem-proving task and its Lean kernel", "check"),
     "preflight": Command("verl_fgrpo.runs.preflight:main", "what GPU recipes check before verl starts", "dry-run ..."),
     "run-folder": Command("verl_fgrpo.runs.run_folder_command:main", "what recipes call around a run", "last-step RUN"),
 }

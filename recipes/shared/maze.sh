@@ -29,6 +29,11 @@ prepare_mazes() {
     "$PYTHON" scripts/prepare_maze.py --out "$DATA" --size "$MAZE_SIZE" --train "$TRAIN_MAZES" --heldout "$HELDOUT_MAZES" \
         --sft-steps "$SFT_STEPS" --seed "$SEED" --device "$DEVICE"
     DATA=$(cd "$DATA" && pwd)
+    read_lengths
+}
+
+# PROMPT_TOKENS and RESPONSE_TOKENS of the prepared folder DATA
+read_lengths() {
     PROMPT_TOKENS=$("$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))["prompt_tokens"])' "$DATA/manifest.json")
     RESPONSE_TOKENS=$("$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))["response_limit"])' "$DATA/manifest.json")
 }

@@ -211,13 +211,8 @@ mkdir -p "$OUT/logs"
 export VERL_FILE_LOGGER_PATH=$LOG.jsonl
 export TENSORBOARD_DIR=${TENSORBOARD_DIR:-$OUT/tensorboard}
 export PYTHONUNBUFFERED=1
-if [ "$TEST_FREQ" != -1 ] || [ "$VAL_BEFORE_TRAIN" = True ]; then
-    # unbiased pass@k of every validation, to OUT/passk.csv and TensorBoard, while it trains; ends with this shell
-    "$PYTHON" -m verl_fgrpo.cli val-passk "$OUT" --watch --pid $$ >"$LOG.passk.txt" 2>&1 &
-    WATCHER=$!
-fi
 { set -x; "$PYTHON" -m verl.trainer.main_ppo "${ARGUMENTS[@]}"; } 2>&1 | tee "$LOG.log"
-if [ -n "${WATCHER:-}" ]; then
-    kill "$WATCHER" && wait "$WATCHER" || true
+if [ "$TEST_FREQ" != -1 ] || [ "$VAL_BEFORE_TRAIN" = True ]; then
+    # with intervals, to OUT/passk.csv; while it trains, verl's own log has val-passk/BENCHMARK/pass@K
     "$PYTHON" -m verl_fgrpo.cli val-passk "$OUT" 2>&1 | tee -a "$LOG.log" || true
 fi

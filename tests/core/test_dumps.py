@@ -77,7 +77,7 @@ def test_acc_decides_where_there_is_one_and_thresholds_go_by_source(tmp_path):
         row("u_0_0", -0.4, acc=1.0),  # right, with an overlong penalty
         row("u_1_0", 0.9, acc=False),
         row("u_2_0", 0.9, acc=None),  # another function of the run reports acc, this one does not
-        row("u_3_0", 0.7, acc=0.7),  # a bare number, which verl stores as acc
+        row("u_3_0", 0.3, acc=0.7),  # a bare number, which verl stores as acc before its penalty
         row("u_4_0", 0.7, data_source="code"),
         row("u_5_0", 0.7, data_source="math"),
         row("u_6_0", "1.0", acc="False"),  # numpy values as the legacy trainer writes them
@@ -95,8 +95,8 @@ def test_acc_decides_where_there_is_one_and_thresholds_go_by_source(tmp_path):
         ({"score": "high"}, "line 2: score is 'high', but it must be a number"),
         ({"score": None}, "line 2: score is 'None', but it must be a number"),
         ({"score": float("inf")}, "line 2: score is 'inf'"),
-        ({"acc": 0.3}, "line 2: acc is 0.3, but it must tell success as 0 or 1"),
-        ({"acc": float("nan")}, "line 2: acc is nan"),
+        ({"acc": "yes"}, "line 2: acc is 'yes', but it must be a number"),
+        ({"acc": float("nan")}, "line 2: acc is 'nan'"),
         ({"input": [{"role": "user"}]}, "line 2: input must be text"),
         ({"score": float("nan")}, "line 2: score is NaN, which is neither right nor wrong"),
     ],

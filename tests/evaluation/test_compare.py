@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from verl_fgrpo.evaluation.cli import main
-from verl_fgrpo.evaluation.compare import changed_problems, compare_metrics, compare_runs, paper_table
+from verl_fgrpo.evaluation.compare import changed_problems, compare_metrics, compare_runs, paper_cells
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.evaluation.report import block_rows
@@ -97,9 +97,8 @@ def test_a_sequential_run_gets_the_bootstrap_alone() -> None:
 def test_paper_table_marks_significant_wins_on_the_winning_side() -> None:
     row = {"benchmark": "maze", "k": 1, "base": 0.5, "focal": 0.4, "difference": -0.1, "significant": True}
     other = {**row, "k": 8, "focal": 0.7, "difference": 0.2}
-    lines = paper_table("GRPO", {"F-GRPO": [row, other]}, 1, 8).splitlines()
-    assert lines[-2] == "| GRPO | **50.0** / 50.0 |"
-    assert lines[-1] == "| F-GRPO | 40.0 / **70.0** |"
+    _, lines, _ = paper_cells("GRPO", {"F-GRPO": [row, other]}, 1, 8)
+    assert lines == [["GRPO", "**50.0** / 50.0"], ["F-GRPO", "40.0 / **70.0**"]]
 
 
 def test_metrics_are_compared_problem_by_problem(tmp_path: Path) -> None:
@@ -223,6 +222,7 @@ def test_names_of_runs(tmp_path: Path) -> None:
     odd = make_run(tmp_path / "lr=1e-6" / "run", {"p": "1"})
     assert named_runs([f"NAME={odd}"]) == {"NAME": odd}
     assert named_runs([str(odd)]) == {"run": odd}
+    assert named_runs([f"lr=1e-6={odd}"]) == {"lr=1e-6": odd}
     with pytest.raises(ValueError, match="'run' is given twice"):
         named_runs([str(odd), f"run={odd}"])
     with pytest.raises(ValueError, match="has no name"):
@@ -230,3 +230,19 @@ def test_names_of_runs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not graded yet"):
         SampleStore(tmp_path / "new" / "samples", {})
         named_runs([f"x={tmp_path / 'new'}"])
+
+
+def test_every_report_says_how_answers_were_read(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {"p": "110"}, grading={"options": {"reading": "extended-1"}})
+    verdicts = VerdictStore(run / "verdicts")
+    with verdicts.writer() as judge:
+        judge.append(Verdict("toy", "p", 3, "correct", "1", "default reading: wrong"))
+    with SampleStore(run / "samples").writer() as writer:
+        writer.append(Sample("toy", "p", 3, 3, "x", 7, "stop"))
+    other = make_run(tmp_path / "other", {"p": "1100"})
+    main(["report", "--runs", f"A={run}", f"B={other}", "--out", str(tmp_path / "r")])
+    told = (tmp_path / "r" / "report.md").read_text()
+    assert "A: reading extended-1: 1 of 4 verdicts differ from the default reading's (1 correct here only, 0" in told
+    assert "B: reading default (math-verify unchanged)" in told
+    with pytest.raises(ValueError, match="grading options.reading"):
+        main(["compare", "--base", f"A={run}", "--focal", f"B={other}", "--out", str(tmp_path / "c")])

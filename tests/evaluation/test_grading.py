@@ -2,13 +2,14 @@
 
 import inspect
 import json
-import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ import math_verify.parser
 import numpy as np
 import pytest
 
-import verl_fgrpo.evaluation.warm  # noqa: F401 - fills math-verify's parser tables once, as in the workers
-from verl_fgrpo.evaluation import graders, grading, workers
+import verl_fgrpo.evaluation.preload  # noqa: F401 - fills math-verify's parser tables once, as in the workers
+from verl_fgrpo.evaluation import graders, grading
 from verl_fgrpo.evaluation.answer_mix import answer_variants, sample_responses
 from verl_fgrpo.evaluation.graders import grade_choice, grade_math
-from verl_fgrpo.evaluation.grading import grade_samples, grade_store
-from verl_fgrpo.evaluation.problems import Problem
-from verl_fgrpo.evaluation.samples import VERDICTS, Sample, SampleStore, SampleStoreError
-from verl_fgrpo.evaluation.workers import Limits, Task, grade_tasks
+from verl_fgrpo.evaluation.grading import Judged, grade_samples, grade_store
+from verl_fgrpo.evaluation.problems import Problem, save_problems
+from verl_fgrpo.evaluation.samples import VERDICTS, Sample, SampleStore, SampleStoreError, Verdict, VerdictStore
+from verl_fgrpo.evaluation.summary import load_run
+from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task, Worker, grade_tasks
 from verl_fgrpo.tasks.maze.rewards import grade_maze
 
 HALF = Problem("b", "half", "q", "math", (r"\frac{1}{2}",))
@@ -161,7 +163,8 @@ def test_tasks_end_after_so_many_responses_or_characters(monkeypatch: pytest.Mon
     lengths = [1, 2, 3, 9, 4, 50, 5]  # all texts differ
     samples = [sample(index, "x" * length) for index, length in enumerate(lengths)] + [sample(0, "y", other)]
     problems = {HALF.key: HALF, other.key: other}
-    tasks = list(grading._tasks(grading._grouped(samples, problems), problems))
+    groups = {(one.benchmark, one.problem_id, one.response): [one] for one in samples}
+    tasks = list(grading._tasks(groups, problems))
     assert [[len(response) for response in task.responses] for task in tasks] == [[1, 2, 3], [9, 4], [50], [5], [1]]
     assert [task.problem for task in tasks] == [HALF] * 4 + [other]
     assert all(len(task.tokens) == len(task.responses) for task in tasks)
@@ -171,13 +174,13 @@ def test_tasks_end_after_so_many_responses_or_characters(monkeypatch: pytest.Mon
 def test_equal_responses_are_graded_once(monkeypatch: pytest.MonkeyPatch, read: Callable[..., Any]) -> None:
     seen: list[str] = []
 
-    def one_by_one(tasks, limits, num_workers, options):  # type: ignore[no-untyped-def]
+    def one_by_one(pool, tasks):  # type: ignore[no-untyped-def]
         for task in read(tasks):
             for token, response in zip(task.tokens, task.responses, strict=True):
                 seen.append(response)
                 yield token, ("wrong", None, "")
 
-    monkeypatch.setattr("verl_fgrpo.evaluation.grading.grade_tasks", one_by_one)
+    monkeypatch.setattr("verl_fgrpo.evaluation.workers.GradingPool.grade_tasks", one_by_one)
     monkeypatch.setattr("verl_fgrpo.evaluation.grading.WINDOW", 2)
     verdicts = grade(["a", "b", "a", "a", "b", "c", "a"])
     assert verdicts == ["wrong"] * 7
@@ -201,27 +204,66 @@ def test_memory_limit_gives_error_not_a_dead_machine() -> None:
     assert results[1][0] == "error"
 
 
-def test_a_worker_thathas_grown_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = Limits(memory_mib=256)
-    worker = workers.start_worker(multiprocessing.get_context("forkserver"), limits)
+def test_a_worker_that_has_grown_is_replaced_between_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(Limits(memory_mib=256))
+    task = Task(HALF, ["\\boxed{0.5}", "\\boxed{3}"], [0, 1])
     try:
-        assert workers.grade_one(worker, HALF, "\\boxed{0.5}", limits)[0] == "correct"
-        assert not workers.has_grown(worker, limits)
+        assert [token for replies in worker.run(task) for token, _ in replies] == [0, 1]
+        assert not worker.has_grown()
         worker.progress[3] -= 120 * 2**20
-        assert not workers.has_grown(worker, limits)
+        assert not worker.has_grown()
         worker.progress[3] -= 20 * 2**20  # 140 of 256 MiB are more than half
-        assert workers.has_grown(worker, limits)
+        assert worker.has_grown()
+        first = worker.process
+        assert [graded[0] for replies in worker.run(task) for _, graded in replies] == ["correct", "wrong"]
+        assert worker.process.pid != first.pid and not first.is_alive() and not worker.has_grown()
     finally:
-        workers.kill_worker(worker)
+        worker.kill()
 
-    started = []
-    start = workers.start_worker
-    monkeypatch.setattr(workers, "start_worker", lambda *args: started.append(start(*args)) or started[-1])
-    monkeypatch.setattr(workers, "has_grown", lambda worker, limits: worker.progress[0] > 0)  # after its first task
-    tasks = [Task(HALF, ["\\boxed{0.5}", "\\boxed{3}"], [2 * number, 2 * number + 1]) for number in range(3)]
-    results = {token: graded[0] for token, graded in grade_tasks(tasks, limits, 1)}
-    assert [results[token] for token in range(6)] == ["correct", "wrong"] * 3
-    assert len(started) == 3 and not any(worker.process.is_alive() for worker in started)
+
+def test_a_pool_left_early_ends_its_workers() -> None:
+    pool = GradingPool(size=2)
+    tasks = (Task(HALF, [f"\\boxed{{{number}}}"], [number]) for number in range(1000))
+    graded = pool.grade_tasks(tasks)
+    next(graded)
+    processes = [worker.process for worker in pool.workers if worker.process is not None]
+    graded.close()
+    for process in processes:
+        process.join(10)
+    assert processes and not any(process.is_alive() for process in processes)
+
+
+PARENT = """
+import os, sys
+from verl_fgrpo.evaluation.problems import Problem, save_problems
+from verl_fgrpo.evaluation.workers import Limits, Task, Worker
+worker = Worker(Limits(seconds=300.0))
+for replies in worker.run(Task(Problem("b", "p", "q", "math", ("1",)), ["one", "\\\\boxed{9^{9^{9^{9}}}}"], [0, 1])):
+    print(worker.process.pid, flush=True)
+"""
+
+
+def test_a_worker_dies_with_its_parent_whatever_it_computes() -> None:
+    import psutil
+
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = psutil.Process(int(parent.stdout.readline()))  # it has graded one response, and computes for minutes
+    fork_server = worker.parent()
+    assert fork_server is not None
+    parent.kill()
+    parent.wait()
+    assert psutil.wait_procs([worker, fork_server], timeout=60)[1] == []
+
+
+def test_the_kernel_ends_a_worker_that_its_parent_does_not_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "_has_time_left", lambda worker: True)  # as if the parent were stopped
+    worker = Worker(Limits(seconds=0.5))
+    try:
+        task = Task(HALF, ["$9^{9^{9^9}}$", "\\boxed{0.5}"], [0, 1])
+        assert [graded[0] for replies in worker.run(task) for _, graded in replies] == ["timeout", "correct"]
+    finally:
+        worker.kill()
 
 
 HOSTILE = [
@@ -342,26 +384,258 @@ def test_a_failing_comparison_is_an_error_or_timeout_not_wrong(monkeypatch: pyte
     graders._remembered_compare.cache_clear()
 
 
-def test_grade_store_resumes_and_refuses_other_limits(tmp_path: Path) -> None:
-    store = SampleStore(tmp_path / "samples", {"model": "x"})
+def store_of(path: Path, responses: list[str], problem: Problem = HALF) -> SampleStore:
+    store = SampleStore(path, {"model": "x"})
     with store.writer() as writer:
-        for index in range(4):
-            writer.append(sample(index, f"\\boxed{{{index}/4}}"))
+        for index, response in enumerate(responses):
+            writer.append(sample(index, response, problem))
+    return store
+
+
+def verdicts_of(store: VerdictStore) -> list[str]:
+    return [row.verdict for row in sorted(store.read(), key=lambda row: row.sample_idx)]
+
+
+def test_grade_store_resumes_and_refuses_other_limits(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "samples", [f"\\boxed{{{index}/4}}" for index in range(4)])
     done = grade_store(store, tmp_path / "verdicts", [HALF], progress=False)
-    assert Counter(verdict.verdict for verdict in done.read()) == {"wrong": 3, "correct": 1}
+    assert verdicts_of(done) == ["wrong", "wrong", "correct", "wrong"]
     with store.writer() as writer:
         writer.append(sample(4, "none"))
-    again = grade_store(store, tmp_path / "verdicts", [HALF], progress=False)
-    assert len(list(again.read())) == 5
-    with pytest.raises(SampleStoreError, match="seconds: stored 10.0, now 3"):
+    said: list[str] = []
+    again = grade_store(store, tmp_path / "verdicts", [HALF], progress=False, say=said.append)
+    assert verdicts_of(again) == ["wrong", "wrong", "correct", "wrong", "unparsed"]
+    assert len(said) == 1 and said[0].startswith("graded 1 samples in ")
+    with pytest.raises(SampleStoreError, match="seconds: found 10.0, asked 3.0.*--regrade"):
         grade_store(store, tmp_path / "verdicts", [HALF], Limits(seconds=3), progress=False)
-    other = Problem(*HALF.key, "q", "math", ("2",))
-    with pytest.raises(SampleStoreError, match="problems: stored"):
-        grade_store(store, tmp_path / "verdicts", [other], progress=False)
+    other = grade_store(store, tmp_path / "verdicts", [HALF], Limits(seconds=3), progress=False, regrade=True)
+    assert verdicts_of(other) == verdicts_of(again) and other.settings["seconds"] == 3.0
+
+
+def graded_now(store: SampleStore, path: Path, problem: Problem) -> list[str]:
+    """The responses that a repeated `grade_store` hands to the workers."""
+    seen: list[str] = []
+    real = GradingPool.grade_tasks
+
+    def spy(pool: GradingPool, tasks: Any) -> Any:
+        tasks = list(tasks)
+        seen.extend(response for task in tasks for response in task.responses)
+        return real(pool, tasks)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GradingPool, "grade_tasks", spy)
+        grade_store(store, path, [problem], progress=False)
+    return seen
+
+
+def test_a_verdict_belongs_to_its_response_problem_and_gold(tmp_path: Path) -> None:
+    responses = ["\\boxed{0.5}", "\\boxed{3}", "none"]
+    verdicts = tmp_path / "verdicts"
+    store = store_of(tmp_path / "samples", responses)
+    assert sorted(graded_now(store, verdicts, HALF)) == sorted(responses)
+    assert graded_now(store, verdicts, HALF) == []
+
+    # The samples' only part is lost; the same samples are drawn again, one with another text.
+    shutil.rmtree(tmp_path / "samples")
+    store = store_of(tmp_path / "samples", ["\\boxed{4}", *responses[1:]])
+    assert graded_now(store, verdicts, HALF) == ["\\boxed{4}"]
+    assert verdicts_of(VerdictStore(verdicts)) == ["wrong", "wrong", "unparsed"]
+    assert graded_now(store, verdicts, HALF) == []
+
+    three = Problem(*HALF.key, "q", "math", ("3",))  # the gold answer was mended
+    assert sorted(graded_now(store, verdicts, three)) == sorted(["\\boxed{4}", *responses[1:]])
+    assert verdicts_of(VerdictStore(verdicts)) == ["wrong", "correct", "unparsed"]
+
+    shutil.rmtree(tmp_path / "samples")  # fewer samples than verdicts: those left over go
+    assert graded_now(store_of(tmp_path / "samples", ["\\boxed{4}"]), verdicts, three) == []
+    assert verdicts_of(VerdictStore(verdicts)) == ["wrong"]
+
+
+def test_judged_tells_which_verdicts_are_on_the_samples_there() -> None:
+    judged = Judged([HALF], {"seconds": 1.0})
+    one = sample(3, "a")
+    judged.add(one)
+    digest = judged.digest(one)
+    assert judged.holds(Verdict("b", "half", 3, "wrong", None, "", digest)) and judged.samples == 1
+    for other in (
+        Verdict("b", "half", 3, "wrong", None, ""),  # of an earlier version
+        Verdict("b", "half", 2, "wrong", None, "", digest),
+        Verdict("b", "half", 2, "wrong", None, "", "0" * 16),
+        Verdict("b", "half", 9, "wrong", None, "", digest),
+        Verdict("b", "other", 3, "wrong", None, "", digest),
+    ):
+        assert not judged.holds(other)
+    changed = [replace(one, response="b"), replace(one, finish_reason="length"), replace(one, response="\ud800")]
+    judges = [Judged([HALF], {"seconds": 2.0})]
+    judges += [Judged([replace(HALF, **{name: value})], {"seconds": 1.0}) for name, value in CHANGES.items()]
+    digests = [digest, *(judged.digest(row) for row in changed), *(judge.digest(one) for judge in judges)]
+    assert len(set(digests)) == len(digests) == 5 + len(CHANGES)
+    with pytest.raises(ValueError, match="unknown problem.*half"):
+        Judged([], {}).digest(one)
+
+
+def test_a_report_refuses_verdicts_on_other_responses_or_golds(tmp_path: Path) -> None:
+    save_problems([HALF], tmp_path / "problems.jsonl")
+    store = store_of(tmp_path / "samples", ["\\boxed{0.5}", "\\boxed{3}"])
+    grade_store(store, tmp_path / "verdicts", [HALF], progress=False)
+    assert int(load_run(tmp_path).problems[HALF.key].correct.sum()) == 1
+    shutil.rmtree(tmp_path / "samples")
+    store = store_of(tmp_path / "samples", ["\\boxed{0.5}", "\\boxed{4}"])
+    with pytest.raises(ValueError, match="1 verdicts on b/half are on responses or gold answers that have changed"):
+        load_run(tmp_path)
+    grade_store(store, tmp_path / "verdicts", [HALF], progress=False)
+    load_run(tmp_path)
+    save_problems([replace(HALF, answers=("4",))], tmp_path / "problems.jsonl")
+    with pytest.raises(ValueError, match="2 verdicts on b/half are on"):
+        load_run(tmp_path)
+
+
+CHANGES: dict[str, Any] = {"answers": ("1/2",), "prompt": "r", "kind": "choice", "extra": {"a": 1}}
+
+
+def test_verdicts_of_an_earlier_version_are_read_and_graded_again(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "samples", ["\\boxed{0.5}", "\\boxed{3}"])
+    old = tmp_path / "verdicts"
+    with VerdictStore(old, {"seconds": 10.0, "problems": "0123456789abcdef"}).writer() as writer:
+        for index in range(2):
+            writer.append(Verdict(*HALF.key, index, "wrong", None, ""))
+    assert verdicts_of(VerdictStore(old)) == ["wrong", "wrong"]
+    said: list[str] = []
+    done = grade_store(store, old, [HALF], progress=False, say=said.append)
+    assert "earlier version" in said[0]
+    assert verdicts_of(done) == ["correct", "wrong"] and all(row.digest for row in done.read())
+
+
+def test_regrade_follows_a_link_and_is_refused_while_another_grades(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "samples", ["\\boxed{0.5}"])
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "verdicts"
+    link.symlink_to(tmp_path / "elsewhere")
+    verdicts = grade_store(store, link, [HALF], progress=False)
+    with verdicts.writer() as writer:
+        writer.append(Verdict(*HALF.key, 7, "error", None, "left over"))
+        writer.flush()
+        before = [path.read_bytes() for path in verdicts.part_paths()]
+        with pytest.raises(SampleStoreError, match="another process"):
+            grade_store(store, link, [HALF], progress=False, regrade=True)
+        assert [path.read_bytes() for path in verdicts.part_paths()] == before
+    again = grade_store(store, link, [HALF], Limits(seconds=5), progress=False, regrade=True)
+    assert verdicts_of(again) == ["correct"] and link.is_symlink()
+    assert list((tmp_path / "elsewhere" / "parts").glob("*.gz"))
+    with pytest.raises(SampleStoreError, match="kind 'sample'"):  # a folder of something else is not emptied
+        grade_store(store, tmp_path / "samples", [HALF], progress=False, regrade=True)
+    assert len(list(store.read())) == 1
+
+
+def test_a_missing_grader_is_refused_before_anything_is_graded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SYNLOGIC_ROOT", raising=False)
+    game = synlogic("last", answer="yes")
+    store = store_of(tmp_path / "samples", ["so: yes"], game)
+    options = json.dumps(SYNLOGIC_OPTIONS)
+    with pytest.raises(RuntimeError, match="kind synlogic cannot be graded: SynLogic.*SYNLOGIC_ROOT"):
+        grade_store(store, tmp_path / "verdicts", [game], options=options, progress=False)
+    assert list(VerdictStore(tmp_path / "verdicts").read()) == []
+
+
+SYNLOGIC_OPTIONS: dict[str, Any] = {"allow_code_execution": True}
+
+
+def test_verifiers_that_evaluate_responses_are_refused_unless_allowed(tmp_path: Path) -> None:
+    game = synlogic("last", answer="yes")
+    store = store_of(tmp_path / "samples", ["so: yes"], game)
+    with pytest.raises(RuntimeError, match="kind synlogic cannot be graded: .*as Python code.*--allow-code-execution"):
+        grade_store(store, tmp_path / "verdicts", [game], progress=False)
+    assert list(VerdictStore(tmp_path / "verdicts").read()) == []
+
+
+def test_the_extended_reading_says_how_many_verdicts_differ(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "samples", ["\\boxed{50\\%}", "\\boxed{0.5}", "\\boxed{3}"])
+    options = json.dumps({"reading": "extended-1"})
+    verdicts = grade_store(store, tmp_path / "verdicts", [HALF], options=options, progress=False)
+    rows = [(row.verdict, row.detail) for row in verdicts.read()]
+    assert sorted(rows) == [("correct", ""), ("correct", "default reading: wrong"), ("wrong", "")]
+    assert graders.reading_note(verdicts.settings["options"], rows) == (
+        "reading extended-1: 1 of 3 verdicts differ from the default reading's "
+        "(1 correct here only, 0 correct there only)"
+    )
+    assert graders.reading_note({}, []) == "reading default (math-verify unchanged)"
+
+
+def test_an_error_of_the_machine_is_graded_again(tmp_path: Path) -> None:
+    responses = ["\\boxed{0.5}", "\\boxed{3}"]
+    store = store_of(tmp_path / "samples", responses)
+    settings = grading.grading_settings(Limits())
+    judged = Judged([HALF], settings)
+    details = ["ModuleNotFoundError: no lm_eval", "the worker died, exit code -11"]
+    with VerdictStore(tmp_path / "verdicts", settings).writer() as writer:
+        for row, detail in zip(store.read(), details, strict=True):
+            writer.append(Verdict(*HALF.key, row.sample_idx, "error", None, detail, judged.digest(row)))
+    assert verdicts_of(grade_store(store, tmp_path / "verdicts", [HALF], progress=False)) == ["correct", "error"]
+
+
+def test_a_refused_prompt_has_a_verdict_of_its_own(tmp_path: Path) -> None:
+    store = SampleStore(tmp_path / "samples", {"model": "x"})
+    with store.writer() as writer:
+        writer.append(sample(0, "\\boxed{0.5}"))
+        writer.append(Sample(*HALF.key, 1, 5, "", 0, "refused", "HTTP 400: too long"))
+        writer.append(sample(2, ""))
+    done = sorted(
+        grade_store(store, tmp_path / "verdicts", [HALF], progress=False).read(), key=lambda row: row.sample_idx
+    )
+    assert [(row.verdict, row.detail) for row in done] == [
+        ("correct", ""),
+        ("refused", "HTTP 400: too long"),
+        ("unparsed", ""),
+    ]
+
+
+def fake_pool(monkeypatch: pytest.MonkeyPatch, fast: Callable[[str], str], unchanged: Callable[[str], str]) -> None:
+    """Pools that grade by these functions instead of starting workers."""
+
+    def grade_tasks(pool: GradingPool, tasks: Any) -> Any:
+        grade_one = fast if json.loads(pool.workers[0].options).get("fast") else unchanged
+        for task in tasks:
+            for token, response in zip(task.tokens, task.responses, strict=True):
+                yield token, (grade_one(response), response, "")
+
+    monkeypatch.setattr(GradingPool, "grade_tasks", grade_tasks)
+    monkeypatch.setattr(GradingPool, "grade", lambda pool, problem, response: ("unparsed", None, ""))
+
+
+def test_fast_grading_compares_a_sample_and_math_verify_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    responses = [f"answer {index}" for index in range(2000)]
+    store = store_of(tmp_path / "samples", responses * 2)
+    said: list[str] = []
+    fake_pool(monkeypatch, lambda text: "wrong", lambda text: "wrong")
+    options = json.dumps({"fast": True})
+    monkeypatch.setattr(grading, "CHECKED_AT_ONCE", 10)
+    grade_store(store, tmp_path / "same", [HALF], options=options, progress=False, say=said.append)
+    compared = int(said[1].split()[2])
+    assert 30 < compared < 110  # one in 32 of 2,000 and the first: 62 +- 4 * 8
+    assert said[1].endswith("graded by unchanged math-verify too, 0 verdicts differ")
+
+    fake_pool(monkeypatch, lambda text: "correct", lambda text: "timeout" if text.endswith("7") else "wrong")
+    with pytest.raises(
+        RuntimeError, match=r"differs from math-verify in \d+ of \d+.*\nb/half sample \d+: fast correct"
+    ):
+        grade_store(store, tmp_path / "other", [HALF], options=options, progress=False)
+    stored = Counter(row.verdict for row in VerdictStore(tmp_path / "other").read())
+    assert sum(stored.values()) == 4000  # all are stored, and math-verify's verdict counts where both were asked
+    assert stored["wrong"] + stored["timeout"] == 2 * compared and stored["timeout"] > 0
+
+
+@pytest.mark.full
+def test_fast_and_unchanged_grading_agree_on_a_realistic_mix(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    variants = answer_variants(r"\frac{1}{2}", ["3", "x^2", r"\sqrt{2}"], rng, 40)
+    store = store_of(tmp_path / "samples", sample_responses("Let $x = 3$.", variants, 300, rng))
+    plain = grade_store(store, tmp_path / "plain", [HALF], progress=False)
+    fast = grade_store(store, tmp_path / "fast", [HALF], options='{"fast": true}', progress=False)
+    assert verdicts_of(plain) == verdicts_of(fast)
 
 
 def test_unknown_problem_is_named() -> None:
-    with pytest.raises(KeyError, match="half"):
+    with pytest.raises(ValueError, match="half"):
         list(grade_samples([sample(0, "x")], {}))
 
 
@@ -397,10 +671,10 @@ verifier_classes = {"last": Last, "grid": Grid}
 SYNLOGIC = """
 import json, sys
 from verl_fgrpo.evaluation.graders import grade_synlogic
-from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.problems import Problem, save_problems
 for task, extra, response in json.load(sys.stdin):
     problem = Problem("synlogic", task, "q", "synlogic", extra=extra)
-    print("GRADED", json.dumps(grade_synlogic(problem, response)))
+    print("GRADED", json.dumps(grade_synlogic(problem, response, True)))
 """
 
 
@@ -450,7 +724,8 @@ def test_synlogic_with_its_own_verifiers() -> None:
 def test_graders_that_need_more_say_what(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SYNLOGIC_ROOT", raising=False)
     problem = Problem("synlogic", "p", "q", "synlogic", extra={"task": "game_of_24", "game_data_str": "{}"})
-    [(_, graded)] = list(grade_tasks([Task(problem, ["x"], [0])], num_workers=1))
+    options = json.dumps(SYNLOGIC_OPTIONS)
+    [(_, graded)] = list(grade_tasks([Task(problem, ["x"], [0])], num_workers=1, options=options))
     assert graded[0] == "error"
     assert "SYNLOGIC_ROOT" in graded[2] and "clone" in graded[2]
 

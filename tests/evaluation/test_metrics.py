@@ -64,7 +64,16 @@ def test_metrics_golden() -> None:
     assert metrics["cover@0.5"].bias == "plug-in, biased" and metrics["AUC@4"].bias == "unbiased"
     assert "distinct texts@2" not in problem_metrics(collect(rows), "aime24", 4, 2)  # verdicts alone know no texts
     assert verdict_rows({"run": data}) == [
-        {"run": "run", "benchmark": "aime24", "correct": 3, "wrong": 3, "unparsed": 1, "timeout": 0, "error": 1}
+        {
+            "run": "run",
+            "benchmark": "aime24",
+            "correct": 3,
+            "wrong": 3,
+            "unparsed": 1,
+            "timeout": 0,
+            "error": 1,
+            "refused": 0,
+        }
     ]
 
 
@@ -98,7 +107,7 @@ def test_a_sequential_run_counts_up_to_its_stop() -> None:
 
 def test_a_problem_short_of_its_stop_is_named_and_not_counted() -> None:
     data = sequential_run({"a": "101", "b": "0001"}, stop=2, cap=6)
-    assert data.shortfall() == ["1 problems are not sampled to their stop and not counted (aime24/b)"]
+    assert data.shortfall() == ["1 problems are not sampled to their stop and are not counted (aime24/b)"]
     assert data.counts().problem_ids == ("a",)
     gap = collect(
         [row for row in verdicts_of(outcomes("0011")) if row.sample_idx != 1], num_samples=6, stop_after_correct=2
@@ -121,6 +130,17 @@ def test_shortfall_of_a_fixed_run() -> None:
         "1 problems have fewer than 4 samples (the fewest: 2)",
     ]
     assert not collect(verdicts_of(outcomes("1010"))).shortfall()
+
+
+def test_a_problem_whose_prompt_was_refused_is_named_and_not_counted() -> None:
+    rows = verdicts_of(outcomes("1010"))
+    rows += verdicts_of([("refused", None)] * 4, problem="q") + verdicts_of(
+        [("correct", "1"), ("refused", None)], problem="r"
+    )
+    data = collect(rows)
+    assert data.counts().problem_ids == ("p",)
+    assert data.shortfall() == ["2 problems were refused by the server and are not counted (aime24/q, aime24/r)"]
+    assert verdict_rows({"run": data})[0]["refused"] == 5
 
 
 def test_verdicts_and_samples_must_belong_together() -> None:

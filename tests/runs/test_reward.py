@@ -4,16 +4,17 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tiny_math import BENCHMARKS, NO_DATA
 
-from verl_fgrpo.evaluation import workers
 from verl_fgrpo.evaluation.problems import Problem, gold_answers
-from verl_fgrpo.evaluation.workers import Limits
-from verl_fgrpo.runs.reward import GraderPool, Tally, compute_score
+from verl_fgrpo.evaluation.workers import GradingPool, Limits
+from verl_fgrpo.runs.reward import Tally, compute_score
 
 #: Each takes long, much memory, deep recursion or odd characters; none is a right answer to 4.
 HOSTILE = [
@@ -51,7 +52,7 @@ def test_a_row_without_a_gold_answer_is_an_error_not_a_zero():
 
 
 def test_64_threads_with_hostile_answers_neither_hang_nor_miscount():
-    pool = GraderPool(Limits(seconds=1.0), size=2)
+    pool = GradingPool(Limits(seconds=1.0), size=2)
     responses = [r"\boxed{4}" if i % 2 else HOSTILE[(i // 2) % len(HOSTILE)] for i in range(64)]
     problem = Problem("x", "", "", "math", ("4",))
     started = time.monotonic()
@@ -70,11 +71,10 @@ def test_a_time_out_is_reported_and_the_next_response_is_graded():
 
 
 def test_a_worker_that_dies_is_an_error_and_is_replaced():
-    pool = GraderPool(Limits(seconds=20.0), size=1)
+    pool = GradingPool(Limits(seconds=20.0), size=1)
+    [worker] = pool.workers
     problem = Problem("x", "", "", "math", ("4",))
     assert pool.grade(problem, r"\boxed{4}")[0] == "correct"
-    worker = pool._idle.get()
-    pool._idle.put(worker)
     os.kill(worker.process.pid, signal.SIGSTOP)  # so that it dies with the response in hand
     with ThreadPoolExecutor(1) as thread:
         graded = thread.submit(pool.grade, problem, r"\boxed{4}")
@@ -84,27 +84,28 @@ def test_a_worker_that_dies_is_an_error_and_is_replaced():
     assert verdict == "error" and "the worker died, exit code -9" in detail
     assert pool.grade(problem, r"\boxed{4}")[0] == "correct"
 
-    idle = pool._idle.get()  # one that died between two responses costs nobody a verdict
-    idle.process.kill()
-    idle.process.join()
-    pool._idle.put(idle)
+    worker.process.kill()  # one that died between two responses costs nobody a verdict
+    worker.process.join()
     assert pool.grade(problem, r"\boxed{4}")[0] == "correct"
     pool.close()
 
 
-def test_a_worker_that_has_grown_is_replaced(monkeypatch):
-    pool = GraderPool(Limits(seconds=5), size=1)
-    problem = Problem("b", "p", "q", "math", ("1",))
-    processes = []
-    try:
-        for grown in (False, False, True):
-            monkeypatch.setattr(workers, "has_grown", lambda worker, limits, grown=grown: grown)
-            assert pool.grade(problem, "\\boxed{1}")[0] == "correct"
-            [worker] = pool._idle.queue
-            processes.append(worker.process.pid)
-    finally:
-        pool.close()
-    assert processes[0] == processes[1] != processes[2]
+def test_the_reward_runs_on_math_verify_as_installed():
+    """In a process of its own: neither this process nor a grading worker imports what replaces functions."""
+    code = """
+import sys
+from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.workers import GradingPool
+import verl_fgrpo.evaluation.graders as graders
+from verl_fgrpo.rewards import compute_score
+assert compute_score("math", "\\\\boxed{4}", "4")["score"] == 1.0
+assert graders.grade_math(Problem("x", "", "", "math", ("4",)), "\\\\boxed{4}")[0] == "correct"
+print([name for name in sys.modules if "fast_grading" in name])
+import math_verify.grader, math_verify.parser
+print(math_verify.grader.sympy_symbolic_eq.__module__, math_verify.parser.extract_match.__module__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "math_verify.grader math_verify.parser"]
 
 
 def test_failures_are_counted_and_logged_at_every_doubling(caplog):
@@ -161,7 +162,7 @@ def test_real_gold_answers_agree_with_math_verify_itself(count):
             f"\\boxed{{{other}}}",
         ):
             cases.append((spelling, gold))
-    pool = GraderPool(Limits(seconds=20.0), size=2)
+    pool = GradingPool(Limits(seconds=20.0), size=2)
     with ThreadPoolExecutor(8) as threads:
         verdicts = list(
             threads.map(lambda case: pool.grade(Problem("x", "", "", "math", (case[1],)), case[0])[0], cases)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -64,6 +65,7 @@ def run_command(name: str, main: Callable[[Sequence[str]], int | None], argument
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one is enough: a second must not end in a traceback
         print(f"{name}: interrupted; rerun to resume", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:

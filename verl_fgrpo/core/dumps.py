@@ -20,9 +20,20 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["CutDumpError", "DumpRow", "Group", "dump_files", "final_rows", "read_groups", "read_rows"]
+__all__ = [
+    "CutDumpError",
+    "DumpRow",
+    "Group",
+    "dump_files",
+    "final_rows",
+    "find_dumps",
+    "is_success",
+    "read_groups",
+    "read_rows",
+    "run_setting",
+]
 
 _PAD_UID = re.compile(r"pad[0-9a-f]+")
 _KEY = re.compile(r"(.+)_(\d+)_(\d+)", re.DOTALL)
@@ -43,7 +54,8 @@ class DumpRow:
         input, output: texts as verl decoded them, without special tokens; output "" if the file has none.
         gts: gold answer as the data set had it.
         score: summed reward; NaN if the reward function gave that.
-        acc: 0 or 1 if the reward function reported one.
+        acc: what the reward function reported as such; the number itself if it returned a bare number, which verl
+            stores as `acc` before its penalty for long responses.
         data_source: if the reward function put it there.
         group: uid of the prompt's group; "" in files without uids.
         session: uid_session; the line's own number without uids.
@@ -75,19 +87,24 @@ class DumpRow:
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def is_correct(self, threshold: float = 0.5, by_source: Mapping[str, float] | None = None) -> bool:
-        """The reward's own `acc`; without one, score > threshold, or the threshold of the row's data source.
+        """`is_success` by the threshold of the row's data source, else by `threshold`.
 
         Raises:
             ValueError: the score decides and is NaN.
         """
-        if self.acc is not None:
-            return self.acc > 0.5
-        if math.isnan(self.score):
+        if self.acc is None and math.isnan(self.score):
             raise ValueError(
                 f"{self.path}, line {self.line}: score is NaN, which is neither right nor wrong; find out why the "
                 "reward function returned it, or delete the line"
             )
-        return self.score > (by_source or {}).get(self.data_source or "", threshold)
+        return is_success(self.acc, self.score, (by_source or {}).get(self.data_source or "", threshold))
+
+
+def is_success(acc: float | None, score: float, threshold: float) -> bool:
+    """Whether a rollout is correct: by an `acc` of 0 or 1; else by the bare number stored as `acc`, or by the score."""
+    if acc in (0.0, 1.0):
+        return acc == 1.0
+    return (score if acc is None else acc) > threshold
 
 
 @dataclass(frozen=True)
@@ -128,6 +145,38 @@ def dump_files(folder: Path) -> dict[int, Path]:
     """The dumps of a folder by step, ascending; empty if it holds none."""
     found = {int(path.stem): path for path in folder.glob("*.jsonl") if re.fullmatch(r"[0-9]+", path.stem)}
     return dict(sorted(found.items()))
+
+
+def find_dumps(run: Path, kind: Literal["rollout", "validation"]) -> dict[int, Path]:
+    """The dumps of a run by step: `run` is a folder of dumps, or the run's folder.
+
+    In a run's folder they are sought in `rollouts` or `validation`, as the recipes name them, then where config.yaml or
+    Hydra's .hydra/config.yaml has `trainer.rollout_data_dir` or `trainer.validation_data_dir`.
+
+    Raises:
+        ValueError: none there; the message says how verl makes them.
+    """
+    key = f"trainer.{kind}_data_dir"
+    places = [run, run / ("rollouts" if kind == "rollout" else "validation")]
+    if configured := run_setting(run, key):
+        places.append(Path(str(configured)))
+    for place in places:
+        if found := dump_files(place):
+            return found
+    looked = ", ".join(str(place) for place in places)
+    raise ValueError(
+        f"no {kind} dumps (STEP.jsonl) in {looked}; name their folder, or train with {key}=RUN/{places[1].name}"
+    )
+
+
+def run_setting(run: Path, key: str) -> Any:
+    """A setting of the run in this folder, from config.yaml or Hydra's .hydra/config.yaml; None if it is not known."""
+    from omegaconf import OmegaConf
+
+    for file in (run / "config.yaml", run / ".hydra" / "config.yaml"):
+        if file.is_file():
+            return OmegaConf.select(OmegaConf.load(file), key)
+    return None
 
 
 def read_rows(path: Path) -> Iterator[DumpRow]:
@@ -217,7 +266,6 @@ def _dump_row(path: Path, number: int, row: Any) -> DumpRow:
     for name in ("input", "output"):
         if not isinstance(row.get(name, ""), str):
             raise ValueError(f"{where}: {name} must be text, as verl writes it, got {str(row[name])[:100]!r}")
-    score = _number(row["score"], "score", where)
     uid = row.get("uid")
     key = _KEY.fullmatch(str(uid))
     stem = path.stem.partition(".")[0]
@@ -230,8 +278,8 @@ def _dump_row(path: Path, number: int, row: Any) -> DumpRow:
         input=row["input"],
         output=row.get("output", ""),
         gts=row.get("gts"),
-        score=score,
-        acc=_accuracy(row.get("acc"), score, where),
+        score=_number(row["score"], "score", where),
+        acc=None if row.get("acc") is None else _number(row["acc"], "acc", where),
         data_source=None if source is None else str(source),
         group="" if uid is None else key[1] if key else str(uid),
         session=f"{key[1]}_{key[2]}" if key else f"line {number}",
@@ -244,21 +292,6 @@ def _number(value: Any, name: str, where: str) -> float:
         number = _TRUTH[value] if value in ("True", "False") else float(value)
     except (TypeError, ValueError):
         number = math.inf
-    if math.isinf(number):
+    if math.isinf(number) or (name == "acc" and math.isnan(number)):
         raise ValueError(f"{where}: {name} is {str(value)[:100]!r}, but it must be a number; repair or delete the line")
     return number
-
-
-def _accuracy(value: Any, score: float, where: str) -> float | None:
-    """0 or 1; None if there is none, or if it is the bare number of a reward function, which verl stores as `acc`."""
-    if value is None:
-        return None
-    acc = _number(value, "acc", where)
-    if acc in (0.0, 1.0):
-        return acc
-    if acc == score:
-        return None
-    raise ValueError(
-        f"{where}: acc is {value!r}, but it must tell success as 0 or 1; have the reward function return such a value, "
-        "or remove acc and give a threshold for the score"
-    )

@@ -15,7 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SafeGroupSizes", "activity_probability", "peak_group_size", "safe_group_sizes", "tail_miss_probability"]
+__all__ = [
+    "RARE_SHARE",
+    "SafeGroupSizes",
+    "activity_probability",
+    "peak_group_size",
+    "safe_group_sizes",
+    "tail_miss_estimate",
+    "tail_miss_probability",
+]
+
+#: share of a prompt's correct probability that `focal/tail_miss_risk` calls rare: a mode of one in ten correct answers
+RARE_SHARE = 0.1
 
 
 def _checked(tau: ArrayLike, mu: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -69,6 +80,34 @@ def tail_miss_probability(tau: ArrayLike, mu: ArrayLike, n: ArrayLike) -> NDArra
     # small = 0: one of the two kinds never occurs. n = 1: one rollout is never active (rounding would leave 1e-17).
     possible = (small > 0) & (n_arr > 1)
     return np.asarray(np.where(possible, np.maximum(miss, 0.0), 0.0), dtype=np.float64)
+
+
+def tail_miss_estimate(
+    num_correct: ArrayLike, group_size: ArrayLike, rare_share: float = RARE_SHARE
+) -> NDArray[np.float64]:
+    """Unbiased estimate, from one group, of its probability to be active and yet show no rare correct solution.
+
+        1[0 < X < N] * (1 - rho)^X
+
+    Source: derived from Lemma 3.1 of arXiv 2602.06717. Each correct rollout is rare with probability rho = tau / mu, so
+    the expectation over X ~ Binomial(N, mu) is (1 - tau)^N - (mu - tau)^N - (1 - mu)^N: the lemma's probability, for
+    any mu. Putting the observed X / N into the lemma instead would be biased for small groups.
+
+    Args:
+        num_correct: X, whole numbers, one per group.
+        group_size: N, broadcast against X.
+        rare_share: rho, the share of the correct probability that is rare, 0 <= rho <= 1.
+
+    Returns:
+        float64 array, one estimate per group.
+
+    Raises:
+        ValueError: rare_share outside [0, 1].
+    """
+    if not 0 <= rare_share <= 1:
+        raise ValueError(f"rare_share is {rare_share}, but it is a share of the correct probability: 0 to 1")
+    x, n = np.asarray(num_correct, dtype=np.float64), np.asarray(group_size, dtype=np.float64)
+    return np.asarray(np.where((x > 0) & (x < n), (1.0 - rare_share) ** x, 0.0))
 
 
 def activity_probability(mu: ArrayLike, n: ArrayLike) -> NDArray[np.float64]:

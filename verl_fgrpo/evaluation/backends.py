@@ -1,4 +1,4 @@
-"""Engines that draw samples: transformers (CPU or one GPU), an OpenAI-compatible server, vLLM through Ray Data.
+"""Engines that draw samples: transformers (CPU or one GPU), vLLM through Ray Data; `openai_backend` asks a server.
 
 All give every sample its own seed. With transformers the text depends on nothing but the seed (up to rounding in
 batched arithmetic); servers and vLLM promise that only for equal batches, so there a sample drawn again after a crash
@@ -9,34 +9,40 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.core.files import new_folder
 from verl_fgrpo.evaluation.generation import Decoding, Generated, Request, weights_fingerprint
 from verl_fgrpo.evaluation.prompts import Prompt
 
-__all__ = ["OpenAIBackend", "TransformersBackend", "VllmRayBackend", "resolve_model"]
+__all__ = ["TransformersBackend", "VllmRayBackend", "resolve_model"]
 
 
-def resolve_model(model: str, cache: Path, revision: str | None = None) -> Path:
+def resolve_model(model: str, cache: Path, revision: str | None = None, trust_checkpoint: bool = False) -> Path:
     """A folder in Hugging Face format for a hub id, a folder, or a verl checkpoint folder.
 
     verl's sharded checkpoints (`global_step_N` or its `actor` folder) are merged by verl's own merger, once, into a
     folder merged_model in a folder of `cache` named after the shards' path, sizes and times: another checkpoint there
     is merged anew.
 
+    Args:
+        model: which.
+        cache: where a merged checkpoint is kept.
+        revision: of a hub model.
+        trust_checkpoint: load shards that hold more than tensors, which can run code of whoever wrote them.
+
     Raises:
-        ValueError: the folder is neither; RuntimeError: verl's merger fails.
+        ValueError: the folder is neither; RuntimeError: verl's merger fails, or refuses such a shard.
     """
     folder = Path(model)
     if not folder.exists():
-        if model.count("/") != 1:
+        if model.count("/") != 1 or model.startswith("/"):
             raise ValueError(f"--model {model}: no such folder, and not a hub id of the form OWNER/NAME")
         from huggingface_hub import snapshot_download
 
@@ -50,21 +56,29 @@ def resolve_model(model: str, cache: Path, revision: str | None = None) -> Path:
     if (actor / "huggingface" / "model.safetensors").exists():
         return actor / "huggingface"  # checkpoint saved with save_contents including hf_model
     facts = [(str(shard.resolve()), shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards]
-    merged = cache / f"merged-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]}"
-    target = merged / "merged_model"
+    target = cache / f"merged-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]}" / "merged_model"
     if not (target / "config.json").exists():
-        import shutil
+        _merge(actor, target, trust_checkpoint)
+    return target
 
-        partial = merged / "merged_model.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
+
+def _merge(actor: Path, target: Path, trust_checkpoint: bool) -> None:
+    """Run verl's merger. It loads pickles; PyTorch's own switch makes it load nothing but tensors and DTensors."""
+    with new_folder(target) as partial:
         done = subprocess.run(
-            [*command, "--local_dir", str(actor), "--target_dir", str(partial)], capture_output=True, text=True
+            [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
+            + ["--local_dir", str(actor), "--target_dir", str(partial)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "0" if trust_checkpoint else "1"},
         )
+        if "Weights only load failed" in done.stderr or "UnpicklingError" in done.stderr:
+            raise RuntimeError(
+                f"{actor} holds more than tensors, and loading it could run code of whoever wrote it; nothing was "
+                "loaded. If it is your own, give --trust-checkpoint"
+            )
         if done.returncode != 0 or not (partial / "config.json").exists():
             raise RuntimeError(f"verl's model merger failed on {actor}:\n{done.stderr[-2000:]}")
-        partial.rename(target)
-    return target
 
 
 class TransformersBackend:
@@ -99,7 +113,7 @@ class TransformersBackend:
             "weights": weights_fingerprint(self.folder),
         }
 
-    def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[Generated]:
+    def generate(self, requests: Iterable[Request], decoding: Decoding) -> Iterator[Generated]:
         for _, same_problem in groupby(requests, key=lambda request: request.key[:2]):
             group = list(same_problem)
             prompt_ids = self.encode(group[0].prompt)
@@ -196,116 +210,6 @@ class _InverseCdf:
         return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)
 
 
-class OpenAIBackend:
-    """Any OpenAI-compatible server (vllm serve, sglang, ...) through /v1/chat/completions, one request per sample.
-
-    Args:
-        url: such as http://localhost:8000/v1.
-        model: name the server knows it by.
-        concurrency: requests in flight.
-        api_key: sent as bearer token if given; never stored.
-        retries: attempts per request, with doubling pauses from one second, for connection errors, 429 and 5xx.
-        extra_body: JSON values sent with every request, e.g. {"top_k": -1}; they go into the manifest.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        concurrency: int = 64,
-        api_key: str | None = None,
-        retries: int = 6,
-        timeout: float = 3600.0,
-        extra_body: dict[str, Any] | None = None,
-    ) -> None:
-        import httpx
-
-        self.url = url.rstrip("/")
-        self.model = model
-        self.concurrency = concurrency
-        self.retries = retries
-        self.extra_body = extra_body or {}
-        self._client = httpx.Client(
-            timeout=timeout,
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            limits=httpx.Limits(max_connections=concurrency),
-        )
-        models = self._get("/models")
-        known = [str(entry["id"]) for entry in models["data"]]
-        if known and model not in known:  # a server that loads models on demand may list none
-            raise ValueError(f"the server at {url} has no model {model!r}; it has {known}")
-        self._root = next((entry.get("root") for entry in models["data"] if entry["id"] == model), None)
-
-    def identity(self) -> dict[str, Any]:
-        # A server does not tell a hash of its weights: the name it serves them under has to do.
-        return {"backend": "openai", "model": self.model, "server_root": self._root, "extra_body": self.extra_body}
-
-    def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[Generated]:
-        queue = iter(requests)
-        pool = ThreadPoolExecutor(self.concurrency)
-        try:
-            running: set[Future[Generated]] = set()
-            while True:
-                for request in queue:
-                    running.add(pool.submit(self._complete, request, decoding))
-                    if len(running) >= 2 * self.concurrency:
-                        break
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _complete(self, request: Request, decoding: Decoding) -> Generated:
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": list(request.prompt.messages),
-            "temperature": decoding.temperature,
-            "top_p": decoding.top_p,
-            "max_tokens": decoding.max_tokens,
-            "seed": request.seed,
-            "n": 1,
-            **self.extra_body,
-        }
-        if decoding.top_k != -1:
-            body["top_k"] = decoding.top_k
-        if request.prompt.template:
-            body["chat_template_kwargs"] = request.prompt.template
-        answer = self._post("/chat/completions", body)
-        choice = answer["choices"][0]
-        message = choice["message"]
-        text = message.get("content") or ""
-        if message.get("reasoning_content"):  # a server with a reasoning parser splits what the model wrote
-            text = f"<think>{message['reasoning_content']}</think>{text}"
-        reason = "length" if choice.get("finish_reason") == "length" else "stop"
-        return Generated(request.key, request.seed, text, int(answer["usage"]["completion_tokens"]), reason)
-
-    def _get(self, path: str) -> Any:
-        return self._send("GET", path, None)
-
-    def _post(self, path: str, body: dict[str, Any]) -> Any:
-        return self._send("POST", path, body)
-
-    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        import httpx
-
-        for attempt in range(self.retries):
-            try:
-                response = self._client.request(method, self.url + path, json=body)
-                if response.status_code == 429 or response.status_code >= 500:
-                    raise httpx.HTTPStatusError("busy", request=response.request, response=response)
-                if response.status_code >= 400:
-                    raise ValueError(f"{self.url}{path}: HTTP {response.status_code}: {response.text[:500]}")
-                return response.json()
-            except (httpx.TransportError, httpx.HTTPStatusError, json.JSONDecodeError) as error:
-                if attempt + 1 == self.retries:
-                    raise RuntimeError(f"{self.url}{path} failed {self.retries} times: {error}") from error
-                time.sleep(2.0**attempt)
-        raise AssertionError("unreachable")
-
-
 class VllmRayBackend:
     """vLLM offline on all GPUs of a machine or a Ray cluster, distributed by Ray Data's LLM batch inference.
 
@@ -345,7 +249,7 @@ class VllmRayBackend:
             "engine_kwargs": self.engine_kwargs,
         }
 
-    def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[Generated]:
+    def generate(self, requests: Iterable[Request], decoding: Decoding) -> Iterator[Generated]:
         import ray
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 

@@ -4,6 +4,7 @@
     verl-fgrpo eval grade   --run runs/grpo
     verl-fgrpo eval report  --runs GRPO=runs/grpo F-GRPO=runs/fgrpo --out report
     verl-fgrpo eval compare --base GRPO=runs/grpo --focal F-GRPO=runs/fgrpo --out comparison
+    verl-fgrpo eval power   --effect 1.0 --k 64        how many samples show which difference
     verl-fgrpo eval nll --help      drift of rare correct solutions
 
 A run is one folder:
@@ -18,7 +19,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from verl_fgrpo.core.command import command_parser
-from verl_fgrpo.evaluation import compare_command, grade_command, merge_command, report_command, sample_command
+from verl_fgrpo.evaluation import (
+    compare_command,
+    grade_command,
+    merge_command,
+    power_command,
+    report_command,
+    sample_command,
+)
 
 __all__ = ["main"]
 
@@ -32,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     parser = command_parser("eval", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (sample_command, grade_command, report_command, compare_command, merge_command):
+    for module in (sample_command, grade_command, report_command, compare_command, power_command, merge_command):
         module.add_parser(commands)
     commands.add_parser("nll", help="drift of rare correct solutions (dNLL_rare)")
     options = parser.parse_args(arguments)

@@ -12,6 +12,7 @@ from verl_fgrpo.core.tables import markdown_table
 from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.metrics import TAUS, common_k, problem_metrics
+from verl_fgrpo.evaluation.report import Cells
 from verl_fgrpo.evaluation.significance import SubsampleTest, bootstrap_columns, subsample_tests
 from verl_fgrpo.evaluation.summary import RunData
 
@@ -19,9 +20,12 @@ __all__ = [
     "changed_problems",
     "compare_metrics",
     "compare_runs",
+    "comparison_cells",
     "comparison_markdown",
-    "metrics_markdown",
-    "paper_table",
+    "metrics_cells",
+    "paper_cells",
+    "refuse_different_settings",
+    "settings_cells",
     "settings_rows",
 ]
 
@@ -199,8 +203,17 @@ def refuse_different_settings(rows: Sequence[Row], names: Sequence[str]) -> None
         )
 
 
-def paper_table(base_name: str, comparisons: Mapping[str, Sequence[Row]], low_k: int, high_k: int) -> str:
-    """Markdown in the paper's form "pass@1 / pass@256"; a significantly better number is bold, against the base.
+def settings_cells(rows: Sequence[Row], names: Sequence[str]) -> Cells:
+    """Table of `settings_rows`; bold where runs differ in more than the model."""
+    lines: list[list[object]] = []
+    for row in rows:
+        values = [row[name] if row["comparable"] else f"**{row[name]}**" for name in names]
+        lines.append([row["group"], row["setting"], *values])
+    return ["of", "setting", *names], lines, 2 + len(names)
+
+
+def paper_cells(base_name: str, comparisons: Mapping[str, Sequence[Row]], low_k: int, high_k: int) -> Cells:
+    """Table in the paper's form "pass@1 / pass@256"; a significantly better number is bold, against the base.
 
     Args:
         base_name: the run all others are compared with.
@@ -210,18 +223,20 @@ def paper_table(base_name: str, comparisons: Mapping[str, Sequence[Row]], low_k:
     first = next(iter(comparisons.values()))
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in first))
     only = len(comparisons) == 1
-    lines = [[base_name, *(_pair(first, name, low_k, high_k, "base", mark=only) for name in benchmarks)]]
+    lines: list[list[object]] = [[base_name, *(_pair(first, name, low_k, high_k, "base", only) for name in benchmarks)]]
     for run, rows in comparisons.items():
-        lines.append([run, *(_pair(rows, name, low_k, high_k, "focal", mark=True) for name in benchmarks)])
-    return (
-        f"pass@{low_k} / pass@{high_k} in percent; bold: better than the other run of the pair, where the 95% interval "
-        "of their difference excludes 0 (subsampling; over problems for sequential runs).\n\n"
-    ) + markdown_table(["run", *benchmarks], lines)
+        lines.append([run, *(_pair(rows, name, low_k, high_k, "focal", True) for name in benchmarks)])
+    return ["run", *benchmarks], lines, 1
 
 
 def comparison_markdown(rows: Sequence[Row]) -> str:
-    """Markdown of `compare_runs`: differences in percentage points, with both intervals and p values."""
-    lines = []
+    """`comparison_cells` as Markdown."""
+    return markdown_table(*comparison_cells(rows))
+
+
+def comparison_cells(rows: Sequence[Row]) -> Cells:
+    """Table of `compare_runs`: differences in percentage points, with both intervals and p values."""
+    lines: list[list[object]] = []
     for row in rows:
         difference = f"{100 * row['difference']:+.1f}"
         lines.append(
@@ -238,12 +253,12 @@ def comparison_markdown(rows: Sequence[Row]) -> str:
             ]
         )
     columns = ("base", "focal", "difference", "95% subsampling", "p", "95% bootstrap over problems", "p")
-    return markdown_table(["benchmark", "k", *columns], lines)
+    return ["benchmark", "k", *columns], lines, 1
 
 
-def metrics_markdown(rows: Sequence[Row]) -> str:
-    """Markdown of `compare_metrics`."""
-    lines = []
+def metrics_cells(rows: Sequence[Row]) -> Cells:
+    """Table of `compare_metrics`."""
+    lines: list[list[object]] = []
     for row in rows:
         scale = 100 if row["percent"] else 1
         lines.append(
@@ -258,7 +273,7 @@ def metrics_markdown(rows: Sequence[Row]) -> str:
             ]
         )
     columns = ("base", "focal", "difference", "95% bootstrap over problems", "p")
-    return markdown_table(["benchmark", "metric", "estimate", *columns], lines, left=3)
+    return ["benchmark", "metric", "estimate", *columns], lines, 3
 
 
 def _signed(low: float | None, high: float | None, scale: int) -> str:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.files import read_json, write_atomic
 from verl_fgrpo.evaluation.problems import Problem, load_problems, save_problems
 from verl_fgrpo.evaluation.prompts import Prompt, build_prompt, prompt_hash
-from verl_fgrpo.evaluation.samples import Key, Sample, SampleStore, sample_seed
+from verl_fgrpo.evaluation.samples import REFUSED, Key, RowWriter, Sample, SampleStore, missing_of, sample_seed
 
 __all__ = ["Backend", "Decoding", "Generated", "Plan", "Request", "make_plan", "sample_run", "weights_fingerprint"]
 
@@ -40,8 +41,10 @@ class Decoding:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature} must be positive: pass@k needs different samples")
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise ValueError(
+                f"temperature={self.temperature} must be positive and finite: pass@k needs different samples"
+            )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p} must lie in (0, 1]")
         if self.top_k != -1 and self.top_k < 1:
@@ -61,13 +64,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Generated:
-    """One sample drawn: response text, its tokens (end token included), "stop" or "length"."""
+    """One sample drawn: response text, its tokens (end token included), how it ended (`samples.FINISH_REASONS`).
+
+    With the finish reason "refused" there is no response, and `detail` has the server's words.
+    """
 
     key: Key
     seed: int
     response: str
     num_tokens: int
     finish_reason: str
+    detail: str = ""
 
 
 class Backend(Protocol):
@@ -75,8 +82,8 @@ class Backend(Protocol):
 
     def identity(self) -> dict[str, Any]: ...
 
-    def generate(self, requests: Sequence[Request], decoding: Decoding) -> Iterator[Generated]:
-        """Yield every request's sample once, in any order, as soon as it is there."""
+    def generate(self, requests: Iterable[Request], decoding: Decoding) -> Iterator[Generated]:
+        """Yield every request's sample once, in any order, as soon as it is there; `requests` is read as needed."""
         ...
 
 
@@ -87,7 +94,7 @@ class Plan:
     problems: dict[str, int]
     num_samples: int
     present: int
-    missing: tuple[Key, ...]
+    to_draw: int
     max_tokens: int
     tokens_per_second: float | None
     mean_tokens: float | None
@@ -97,11 +104,11 @@ class Plan:
         lines = [
             f"{', '.join(f'{name} ({count})' for name, count in self.problems.items())}: {sum(self.problems.values())} "
             f"prompts x {self.num_samples} samples = {total:,} responses of at most {self.max_tokens} tokens",
-            f"already there: {self.present:,}; to draw: {len(self.missing):,} "
-            f"(at most {len(self.missing) * self.max_tokens:,} tokens)",
+            f"already there: {self.present:,}; to draw: {self.to_draw:,} "
+            f"(at most {self.to_draw * self.max_tokens:,} tokens)",
         ]
         if self.tokens_per_second and self.mean_tokens:
-            seconds = len(self.missing) * self.mean_tokens / self.tokens_per_second
+            seconds = self.to_draw * self.mean_tokens / self.tokens_per_second
             lines.append(
                 f"estimate: {_duration(seconds)} at {self.tokens_per_second:,.0f} tokens/s and {self.mean_tokens:.0f} "
                 "tokens a response"
@@ -118,20 +125,14 @@ def make_plan(
     counts: dict[str, int] = {}
     for problem in problems:
         counts[problem.benchmark] = counts.get(problem.benchmark, 0) + 1
-    keys = [problem.key for problem in problems]
     mean_tokens: float | None = float(decoding.max_tokens) if tokens_per_second else None
-    present = 0
-    if (run / "samples" / "manifest.json").exists():
-        store = SampleStore(run / "samples")
-        missing = store.missing(keys, num_samples)
-        present = len(keys) * num_samples - len(missing)
-    else:
-        missing = [(*key, index) for key in keys for index in range(num_samples)]
-    if (run / "speed.json").exists():
-        speed = json.loads((run / "speed.json").read_text())
+    stored = SampleStore(run / "samples").present() if (run / "samples" / "manifest.json").exists() else {}
+    to_draw = sum(1 for _ in missing_of(stored, [problem.key for problem in problems], num_samples))
+    if (run / "speed.json").exists() and (speed := read_json(run / "speed.json")).get("tokens"):
         tokens_per_second = tokens_per_second or speed["tokens"] / speed["seconds"]
         mean_tokens = speed["tokens"] / speed["samples"]
-    return Plan(counts, num_samples, present, tuple(missing), decoding.max_tokens, tokens_per_second, mean_tokens)
+    present = len(problems) * num_samples - to_draw
+    return Plan(counts, num_samples, present, to_draw, decoding.max_tokens, tokens_per_second, mean_tokens)
 
 
 def sample_run(
@@ -142,16 +143,32 @@ def sample_run(
     decoding: Decoding,
     preset: str,
     progress: bool = True,
+    retry_refused: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> SampleStore:
     """Draw what is missing of `num_samples` samples of every problem into the folder `run`.
 
-    Interrupt it in any way and call it again: stored samples stay, the rest is drawn. A larger `num_samples` tops up.
+    Interrupt it in any way and call it again: stored samples stay, the rest is drawn. A larger `num_samples` tops up,
+    also for some of the problems: see the module `grading` for rounds of both.
+
+    A prompt that the server refuses is recorded as that, with the server's words, for each of its samples, and is not
+    asked for again; the others go on. Only if it has never answered any prompt is it the settings that it refuses.
+
+    Args:
+        run: folder.
+        problems: to be sampled; those sampled before stay in the folder.
+        backend, num_samples, decoding, preset: what to draw; the folder keeps to it.
+        progress: show a bar.
+        retry_refused: ask again for prompts that were refused.
+        say: takes a line that names the refused prompts.
 
     Raises:
+        ValueError: no problems, or one that differs from the one sampled before.
         SampleStoreError: the folder has samples drawn with other settings.
+        RuntimeError: the backend failed, or the server refused every prompt.
     """
-    from tqdm import tqdm
-
+    if not problems:
+        raise ValueError("there are no problems to sample")
     settings = {
         **backend.identity(),
         **asdict(decoding),
@@ -161,40 +178,92 @@ def sample_run(
     store = SampleStore(run / "samples", settings)
     _add_problems(run / "problems.jsonl", problems)
     by_key = {problem.key: problem for problem in problems}
-    started, tokens, samples = time.monotonic(), 0, 0
-    last_saved = started
-    texts: dict[tuple[str, str], set[int]] = {}
-    with store.writer() as writer:
-        missing = store.missing(list(by_key), num_samples)
-        requests = [
-            Request(key, sample_seed(decoding.seed, *key), build_prompt(preset, by_key[key[:2]])) for key in missing
-        ]
-        total = len(by_key) * num_samples
-        bar = tqdm(total=total, initial=total - len(missing), desc="sampling", unit="sample", disable=not progress)
-        with bar:
-            for item in backend.generate(requests, decoding) if requests else ():
+    watch = _Watch(run, decoding.temperature)
+    refused: dict[tuple[str, str], str] = {}
+    with store.writer(drop=(lambda row: row.finish_reason == REFUSED) if retry_refused else None) as writer:
+        to_draw = sum(1 for _ in missing_of(writer.present, by_key, num_samples))
+
+        def requests() -> Iterator[Request]:
+            for key in missing_of(writer.present, by_key, num_samples):
+                if key[:2] not in refused:
+                    yield Request(key, sample_seed(decoding.seed, *key), build_prompt(preset, by_key[key[:2]]))
+
+        drawn = backend.generate(requests(), decoding) if to_draw else iter(())
+        for item in watch.shown(drawn, len(by_key) * num_samples, to_draw, progress):
+            if item.finish_reason == REFUSED:
+                refused.setdefault(item.key[:2], item.detail)
+            else:
                 writer.append(Sample(*item.key, item.seed, item.response, item.num_tokens, item.finish_reason))
-                texts.setdefault(item.key[:2], set()).add(hash(item.response))
-                samples += 1
-                tokens += item.num_tokens
+        if refused:
+            _record_refused(store, writer, refused, num_samples, decoding.seed, say or (lambda line: None))
+        left = sum(1 for _ in missing_of(writer.present, by_key, num_samples))
+    watch.warn_if_equal()
+    if left:
+        raise RuntimeError(f"the backend ended with {left} samples not drawn; run the same command again")
+    return store
+
+
+def _record_refused(
+    store: SampleStore,
+    writer: RowWriter[Sample],
+    refused: dict[tuple[str, str], str],
+    num_samples: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> None:
+    named = "; ".join(f"{'/'.join(key)} ({detail})" for key, detail in list(refused.items())[:5])
+    named += "; ..." if len(refused) > 5 else ""
+    writer.flush()
+    if all(row.finish_reason == REFUSED for row in store.read()):
+        raise RuntimeError(f"the server refused every prompt it was given: {named}")
+    for key in list(missing_of(writer.present, refused, num_samples)):
+        writer.append(Sample(*key, sample_seed(seed, *key), "", 0, REFUSED, refused[key[:2]]))
+    say(f"refused by the server, recorded as that and skipped: {named}. --retry-refused asks again")
+
+
+class _Watch:
+    """What a run shows and notices while it draws: progress, speed, and samples that are all the same."""
+
+    def __init__(self, run: Path, temperature: float) -> None:
+        self._run = run
+        self._temperature = temperature
+        self._first: dict[tuple[str, str], int] = {}  # problem -> hash of its first new response
+        self._samples = self._tokens = 0
+        self._varied = False
+
+    def shown(self, drawn: Iterable[Generated], total: int, to_draw: int, progress: bool) -> Iterator[Generated]:
+        """Pass the samples on, with a bar, and keep the speed in speed.json."""
+        from tqdm import tqdm
+
+        started = last_saved = time.monotonic()
+        with tqdm(total=total, initial=total - to_draw, desc="sampling", unit="sample", disable=not progress) as bar:
+            for item in drawn:
+                yield item
+                self._varied |= self._first.setdefault(item.key[:2], hash(item.response)) != hash(item.response)
+                self._samples += 1
+                self._tokens += max(0, item.num_tokens)
                 now = time.monotonic()
-                bar.set_postfix_str(f"{tokens / max(1e-9, now - started):.0f} tokens/s", refresh=False)
+                bar.set_postfix_str(f"{self._tokens / max(1e-9, now - started):.0f} tokens/s", refresh=False)
                 bar.update()
                 if now - last_saved > 10:
                     last_saved = now
-                    _save_speed(run, samples, tokens, now - started)
-    if samples:
-        _save_speed(run, samples, tokens, time.monotonic() - started)
-    if texts and samples >= 2 * len(texts) and all(len(different) == 1 for different in texts.values()):
-        warnings.warn(
-            f"the {samples} new samples of {len(texts)} problems are equal within each problem at temperature "
-            f"{decoding.temperature}: either the policy is that certain, or the server ignores temperature and seed "
-            "(some decode greedily unless configured otherwise). Look before you trust pass@k for k > 1.",
-            stacklevel=2,
-        )
-    if left := len(store.missing(list(by_key), num_samples)):
-        raise RuntimeError(f"the backend ended with {left} samples not drawn; run the same command again")
-    return store
+                    self._save_speed(now - started)
+        if self._samples:
+            self._save_speed(time.monotonic() - started)
+
+    def _save_speed(self, seconds: float) -> None:
+        content = {"samples": self._samples, "tokens": self._tokens, "seconds": seconds}
+        write_atomic(self._run / "speed.json", json.dumps(content) + "\n")
+
+    def warn_if_equal(self) -> None:
+        if not self._varied and self._samples >= 2 * len(self._first) > 0:
+            warnings.warn(
+                f"the {self._samples} new samples of {len(self._first)} problems are equal within each problem at "
+                f"temperature {self._temperature}: either the policy is that certain, or the server ignores "
+                "temperature and seed (some decode greedily unless configured otherwise). Look before you trust "
+                "pass@k for k > 1.",
+                stacklevel=3,
+            )
 
 
 def weights_fingerprint(folder: Path) -> str:
@@ -220,10 +289,6 @@ def _add_problems(path: Path, problems: Sequence[Problem]) -> None:
         if known.setdefault(problem.key, problem) != problem:
             raise ValueError(f"problem {problem.key} differs from the one sampled before in {path}; use another folder")
     save_problems(known.values(), path)
-
-
-def _save_speed(run: Path, samples: int, tokens: int, seconds: float) -> None:
-    write_atomic(run / "speed.json", json.dumps({"samples": samples, "tokens": tokens, "seconds": seconds}) + "\n")
 
 
 def _duration(seconds: float) -> str:

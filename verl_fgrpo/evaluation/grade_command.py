@@ -6,12 +6,11 @@ import argparse
 import hashlib
 import json
 import os
-import shutil
-import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.evaluation.fast_grading import math_verify_cache
+from verl_fgrpo.evaluation.graders import READINGS, GraderOptions, reading_note
 from verl_fgrpo.evaluation.grading import grade_store
 from verl_fgrpo.evaluation.problems import KINDS, load_problems, save_problems
 from verl_fgrpo.evaluation.readers import iter_samples
@@ -27,29 +26,74 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--format", default="auto", choices=("auto", "plain", "verl", "lm-eval"))
     parser.add_argument("--benchmark", default="imported", help="name for imported samples that carry none")
     parser.add_argument("--kind", default="math", choices=KINDS, help="how imported samples are graded")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="grading processes")
+    parser.add_argument(
+        "--fast",
+        action="store_true",
+        help="replace functions of math-verify by faster ones; a sample of the verdicts is compared with its own",
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="time limit of one response")
     parser.add_argument("--memory-mib", type=int, default=2048, help="memory limit of one worker, beyond its libraries")
     parser.add_argument("--ifeval", default="strict", choices=("strict", "loose"))
+    parser.add_argument(
+        "--reading",
+        default="default",
+        choices=tuple(READINGS),
+        help="of mathematical answers: math-verify unchanged, or stated rules before it (docs/grading.md)",
+    )
+    parser.add_argument(
+        "--allow-code-execution",
+        action="store_true",
+        help="needed for SynLogic, whose verifiers evaluate responses as Python code on this machine, unprotected",
+    )
     parser.add_argument("--regrade", action="store_true", help="delete the verdicts and grade anew (samples stay)")
     parser.set_defaults(run_command=_grade)
 
 
 def _grade(options: argparse.Namespace) -> None:
+    limits = Limits(options.seconds, options.memory_mib)
+    if options.workers < 1:
+        raise ValueError(f"--workers {options.workers}: at least 1 is needed")
+    if options.fast:
+        _check_fast()
     if options.input:
         _import(options)
-    problems = load_problems([options.run / "problems.jsonl"])
-    if options.regrade:
-        shutil.rmtree(options.run / "verdicts", ignore_errors=True)
-    grader_options = json.dumps({"ifeval": options.ifeval})
-    limits = Limits(options.seconds, options.memory_mib)
     store = SampleStore(options.run / "samples")
-    if any(problem.kind == "math" for problem in problems) and (others := math_verify_cache.unchecked()):
-        checked = ", ".join(f"{package} {' or '.join(tested)}" for package, tested in math_verify_cache.CHECKED.items())
-        print(f"grading will be slow: {', '.join(others)} runs unchanged; made faster are {checked}", file=sys.stderr)
-    grade_store(store, options.run / "verdicts", problems, limits, options.workers, grader_options)
+    verdicts = grade_store(
+        store,
+        options.run / "verdicts",
+        load_problems([options.run / "problems.jsonl"]),
+        limits,
+        options.workers,
+        _grader_options(options),
+        regrade=options.regrade,
+        say=print,
+    )
+    if options.reading != "default":
+        print(reading_note(verdicts.settings["options"], ((row.verdict, row.detail) for row in verdicts.read())))
     for row in verdict_rows({options.run.name: load_run(options.run)}):
         print("  ".join(f"{key} {value}" for key, value in row.items()))
+
+
+def _grader_options(options: argparse.Namespace) -> str:
+    return json.dumps(
+        asdict(
+            GraderOptions(
+                ifeval=options.ifeval,
+                fast=options.fast,
+                reading=READINGS[options.reading],
+                allow_code_execution=options.allow_code_execution,
+            )
+        )
+    )
+
+
+def _check_fast() -> None:
+    from verl_fgrpo.evaluation.fast_grading import math_verify_cache
+
+    if others := math_verify_cache.unchecked():
+        checked = ", ".join(f"{package} {' or '.join(tested)}" for package, tested in math_verify_cache.CHECKED.items())
+        raise ValueError(f"--fast was checked with {checked}, not with {', '.join(others)}: grade without it")
 
 
 def _import(options: argparse.Namespace) -> None:

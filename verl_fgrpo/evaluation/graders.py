@@ -10,27 +10,46 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from importlib.machinery import ModuleSpec, PathFinder
 from itertools import product
 from typing import Any
 
+from verl_fgrpo.evaluation import math_reading
 from verl_fgrpo.evaluation.choice import read_choice
-from verl_fgrpo.evaluation.fast_grading import math_verify_cache
 from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.thinking import answer_text
 
-__all__ = ["READINGS", "Graded", "Grader", "GraderOptions", "grade_choice", "grade_ifeval", "grade_math", "grader_of"]
+__all__ = [
+    "READINGS",
+    "Graded",
+    "Grader",
+    "GraderOptions",
+    "default_verdict",
+    "grade_math_extended",
+    "grade_choice",
+    "grade_ifeval",
+    "grade_math",
+    "grader_of",
+    "reading_note",
+]
 
 Graded = tuple[str, str | None, str]
 Grader = Callable[[Problem, str], Graded]
 
 #: kind -> "module:function" of a grader that a task brings; by name, so that a grading process imports what it needs
-TASK_GRADERS: dict[str, str] = {"maze": "verl_fgrpo.tasks.maze.rewards:grade_maze"}
+TASK_GRADERS: dict[str, str] = {
+    "maze": "verl_fgrpo.tasks.maze.rewards:grade_maze",
+    "proofs": "verl_fgrpo.tasks.proofs.rewards:grade_proof",
+}
 
-#: how mathematical answers are read
-READINGS = ("default",)
+#: how mathematical answers are read: name on the command line -> name with version, which is stored
+READINGS = {"default": "default", "extended": math_reading.EXTENDED}
+#: begins the detail of a verdict where the extended reading differs; the default's verdict follows
+DEFAULT_READING = "default reading: "
 
 # Longest answer text kept for majority votes; a longer one is cut (it is still graded whole).
 ANSWER_CHARACTERS = 500
@@ -55,8 +74,8 @@ class GraderOptions:
     def __post_init__(self) -> None:
         if self.ifeval not in ("strict", "loose"):
             raise ValueError(f"ifeval mode {self.ifeval!r} must be 'strict' or 'loose'")
-        if self.reading not in READINGS:
-            raise ValueError(f"reading {self.reading!r} must be one of {', '.join(READINGS)}")
+        if self.reading not in READINGS.values():
+            raise ValueError(f"reading {self.reading!r} must be one of {', '.join(READINGS.values())}")
 
     @classmethod
     def from_json(cls, text: str) -> GraderOptions:
@@ -76,10 +95,13 @@ def grader_of(kind: str, options: str = "{}") -> Grader:
         task_grader: Grader = getattr(importlib.import_module(module), function)
         return lambda problem, response: task_grader(problem, answer_text(response))
     if kind == "math":
-        return lambda problem, response: grade_math(problem, response, chosen.fast)
+        grade = grade_math if chosen.reading == "default" else grade_math_extended
+        return lambda problem, response: grade(problem, response, chosen.fast)
     if kind == "ifeval":
         return lambda problem, response: grade_ifeval(problem, response, chosen.ifeval)
-    return {"choice": grade_choice, "synlogic": grade_synlogic}[kind]
+    if kind == "synlogic":
+        return lambda problem, response: grade_synlogic(problem, response, chosen.allow_code_execution)
+    return {"choice": grade_choice}[kind]
 
 
 def grade_math(problem: Problem, response: str, fast: bool = False) -> Graded:
@@ -96,6 +118,8 @@ def grade_math(problem: Problem, response: str, fast: bool = False) -> Graded:
     from math_verify.errors import TimeoutException
 
     if fast:
+        from verl_fgrpo.evaluation.fast_grading import math_verify_cache
+
         math_verify_cache.install()
     try:
         target = parse(answer_text(response), raise_on_error=True)
@@ -110,6 +134,91 @@ def grade_math(problem: Problem, response: str, fast: bool = False) -> Graded:
     if answer is None:
         answer = str(target[0])
     return verdict, answer[:ANSWER_CHARACTERS], detail
+
+
+def grade_math_extended(problem: Problem, response: str, fast: bool = False) -> Graded:
+    """`grade_math` and, where that does not settle it, the rules of `math_reading`; the detail tells where they differ.
+
+    - The final answer, rewritten, equals a gold answer, rewritten: correct.
+    - The default reading says correct, but the two are numbers of other bases or tiny ones that differ, or the box it
+      took was corrected by a later one: wrong.
+    - Else the verdict of the default reading; wrong where that is unparsed, or fails, and the rewritten answer parses.
+    """
+    default, answer, detail = grade_math(problem, response, fast)
+    verdict, read = _extended_verdict(problem, answer_text(response), default)
+    if verdict != default:
+        detail = f"{DEFAULT_READING}{default}" + (f"; {detail}" if detail else "")
+    return verdict, (read if read is not None else answer or "")[:ANSWER_CHARACTERS] or None, detail
+
+
+def default_verdict(verdict: str, detail: str) -> str:
+    """The verdict of the default reading, from verdict and detail of either reading."""
+    return detail[len(DEFAULT_READING) :].split(";")[0] if detail.startswith(DEFAULT_READING) else verdict
+
+
+def reading_note(options: Mapping[str, Any], verdicts: Iterable[tuple[str, str]]) -> str:
+    """One line on how answers were read, for every report of verdicts.
+
+    Args:
+        options: those of the grading settings, `VerdictStore.settings["options"]`.
+        verdicts: (verdict, detail) of every sample; read for another than the default reading only.
+    """
+    reading = options.get("reading", "default")
+    if reading == "default":
+        return "reading default (math-verify unchanged)"
+    pairs = Counter((verdict, default_verdict(verdict, detail)) for verdict, detail in verdicts)
+    changed = {pair: count for pair, count in pairs.items() if pair[0] != pair[1]}
+    different = sum(changed.values())
+    gained = sum(count for (verdict, _), count in changed.items() if verdict == "correct")
+    lost = sum(count for (_, default), count in changed.items() if default == "correct")
+    return (
+        f"reading {reading}: {different} of {pairs.total()} verdicts differ from the default reading's "
+        f"({gained} correct here only, {lost} correct there only)"
+    )
+
+
+def _extended_verdict(problem: Problem, text: str, default: str) -> tuple[str, str | None]:
+    found = math_reading.final_answer(text)
+    if found is None or not found.text:
+        return default, None
+    answers = math_reading.alternatives(found.text)
+    excluded = found.corrected
+    for gold in problem.answers:
+        based = math_reading.same_based(gold, found.text)
+        if based:
+            return "correct", answers[0]
+        if based is False:
+            excluded = True
+        elif len(gold) == 1 and gold.isupper() and read_choice(f"\\boxed{{{found.text}}}") == gold:
+            return "correct", gold
+        else:
+            for one, other in product(math_reading.alternatives(gold), answers):
+                equal, tiny = _equal_rewritten(one, other)
+                if equal:
+                    return "correct", answers[0]
+                excluded = excluded or tiny
+    if default == "correct":
+        return ("wrong" if excluded else default), answers[0]
+    if default == "wrong" or not _parsed_gold(answers[0]):
+        return default, None if default == "wrong" else answers[0]
+    return "wrong", answers[0]
+
+
+def _equal_rewritten(gold: str, answer: str) -> tuple[bool, bool]:
+    """(whether the two are equal, whether math-verify takes them for equal because both are tiny)."""
+    from math_verify import verify
+
+    if "".join(gold.split()) == "".join(answer.split()):
+        return True, False
+    tiny = False
+    for one, other in product(_parsed_gold(gold), _parsed_gold(answer)):
+        if verify([one], [other], allow_set_relation_comp=True):
+            if not math_reading.tiny_differ(one, other):
+                return True, False
+            tiny = True
+        elif math_reading.equal_complex(one, other):
+            return True, False
+    return False, tiny
 
 
 class _Parsed:
@@ -198,13 +307,21 @@ def grade_ifeval(problem: Problem, response: str, mode: str = "strict") -> Grade
     return ("correct" if all(followed) else "wrong"), bits, ""
 
 
-def grade_synlogic(problem: Problem, response: str) -> Graded:
+def grade_synlogic(problem: Problem, response: str, allow_code_execution: bool = False) -> Graded:
     """SynLogic (arXiv 2505.19641): the verifier of the problem's game, from a checkout named by SYNLOGIC_ROOT.
+
+    Some of the verifiers pass the response to Python's `eval`, so that a response can do whatever this process may:
+    PermissionError unless `allow_code_execution`.
 
     The verifiers catch their own exceptions and say only right or wrong. Unparsed: their `extract_answer`, if it takes
     the response alone, finds nothing. That of game_of_24 (commit 6794f97) compares the value of the expression with
     itself, so it calls every expression of the given numbers right.
     """
+    if not allow_code_execution:
+        raise PermissionError(
+            "SynLogic's verifiers evaluate responses as Python code, with no sandbox around it; in a machine or "
+            "container that holds nothing of value, give --allow-code-execution"
+        )
     response = answer_text(response)
     verifiers, data = _synlogic()
     task = problem.extra["task"].rsplit("/", 1)[-1]
@@ -232,9 +349,19 @@ def _synlogic() -> tuple[Any, Any]:
     )
     if not root or not os.path.isfile(os.path.join(root, "task2verifier.py")):
         raise ModuleNotFoundError(f"{remedy} (now {root!r}, which has no task2verifier.py)")
-    sys.path.insert(0, root)
+    sys.meta_path.append(_Checkout(root))
     classes = optional_module("task2verifier", remedy).verifier_classes
     return classes, optional_module("base.data", remedy).Data
+
+
+class _Checkout:
+    """Finds the modules of a checkout that is not installed, after all others: it can replace none of them."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, [self.root]) if path is None else None
 
 
 def optional_module(name: str, remedy: str) -> Any:

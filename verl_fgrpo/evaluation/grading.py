@@ -1,39 +1,133 @@
-"""Grade samples: every sample gets exactly one verdict, equal responses are graded once, and grading can be resumed."""
+"""Grade samples: every sample gets exactly one verdict, equal responses are graded once, and grading can be resumed.
+
+From a program, one round of sampling and grading (a sequential design calls them again with the problems that need
+more samples, and a larger number):
+
+    store = sample_run(run, problems, backend, num_samples, decoding, preset, progress=False)   # generation.py
+    verdicts = grade_store(store, run / "verdicts", problems, num_workers=2, progress=False)
+    correct = Counter(row.problem_id for row in verdicts.read() if row.verdict == "correct")
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
+from array import array
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.provenance import provenance
-from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, Graded
+from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, Graded, GraderOptions
 from verl_fgrpo.evaluation.problems import Problem
-from verl_fgrpo.evaluation.samples import Sample, SampleStore, Verdict, VerdictStore
-from verl_fgrpo.evaluation.workers import Limits, Task, grade_tasks
+from verl_fgrpo.evaluation.samples import REFUSED, Sample, SampleStore, Verdict, VerdictStore
+from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task
 
-__all__ = ["grade_samples", "grade_store", "grading_settings"]
+__all__ = ["FastCheck", "Judged", "grade_samples", "grade_store", "grading_settings"]
 
 WINDOW = 65_536  # samples held in memory at a time (twice as many while the workers finish a window) ...
 WINDOW_CHARACTERS = 2**26  # ... or as many as have so many characters
+REMEMBERED = 2**17  # verdicts on texts that may come again; the oldest are forgotten
 TASK_RESPONSES = 2048  # to one worker at a time: many, so that one worker meets all equal answers to a problem
 TASK_CHARACTERS = 2**24  # or as many as have so many characters: the worker holds them all
-Key = tuple[str, str, bytes]  # benchmark, problem id, digest of a response
+CHECKED_SHARE = 32  # with `fast`, one distinct response in so many is graded by the unchanged library too
+CHECKED_AT_ONCE = 512  # so many of them, or TASK_CHARACTERS
+Key = tuple[str, str, str]  # benchmark, problem id, digest of a response: see `Judged.digest`
 GRADER_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy", "lm-eval")
+#: Errors of the machine, not of the response: what is missing may be there the next time.
+MACHINE_ERRORS = ("ModuleNotFoundError:", "ImportError:", "LookupError:", "PermissionError:", "FileNotFoundError:")
 
 
 def grading_settings(limits: Limits, options: str = "{}") -> dict[str, Any]:
-    """What a verdict depends on besides the sample; stored with the verdicts, so that different ones never mix."""
+    """What a verdict depends on besides sample and problem; stored with the verdicts: different ones never mix.
+
+    Of the options, those that are not the defaults.
+    """
+    chosen = GraderOptions.from_json(options)
     return {
-        "seconds": limits.seconds,
-        "memory_mib": limits.memory_mib,
-        "options": json.loads(options),
+        "seconds": float(limits.seconds),
+        "memory_mib": int(limits.memory_mib),
+        "options": {name: value for name, value in asdict(chosen).items() if value != getattr(GraderOptions(), name)},
         "answer_characters": ANSWER_CHARACTERS,
         "versions": provenance(GRADER_PACKAGES)["versions"],
     }
+
+
+class Judged:
+    """Which verdicts belong to the samples that are there: a verdict is bound to what it judges by a digest.
+
+    The digest is of the response and how it ended, of the problem (kind, gold answers, prompt, extra) and of the
+    grading settings. A reader of verdicts, who reads the samples anyway, adds each and then asks `holds`.
+
+    Memory: 8 bytes a sample.
+
+    Args:
+        problems: those sampled.
+        settings: `VerdictStore.settings`.
+    """
+
+    def __init__(self, problems: Iterable[Problem], settings: Mapping[str, Any]) -> None:
+        self._problems = {problem.key: problem for problem in problems}
+        self._settings = json.dumps(dict(settings), sort_keys=True)
+        self._begun: dict[tuple[str, str], Any] = {}
+        self._digests: dict[tuple[str, str], array[int]] = {}
+        self.samples = 0
+
+    def digest(self, sample: Sample) -> str:
+        """16 hexadecimal digits, never 0.
+
+        Raises:
+            ValueError: the sample's problem is unknown.
+        """
+        key = (sample.benchmark, sample.problem_id)
+        if key not in self._begun:
+            if key not in self._problems:
+                raise ValueError(f"sample of unknown problem {key}: give the file of problems that was sampled")
+            problem = self._problems[key]
+            judge = [self._settings, problem.kind, list(problem.answers), problem.prompt, dict(problem.extra)]
+            self._begun[key] = hashlib.sha256(json.dumps(judge, sort_keys=True).encode())
+        digest = self._begun[key].copy()
+        digest.update(f"{sample.finish_reason}\0{sample.response}".encode("utf-8", "surrogatepass"))
+        return f"{int.from_bytes(digest.digest()[:8], 'big') or 1:016x}"
+
+    def add(self, sample: Sample) -> None:
+        """Note a sample that is there."""
+        digests = self._digests.setdefault((sample.benchmark, sample.problem_id), array("Q"))
+        digests.extend([0] * (sample.sample_idx + 1 - len(digests)))
+        self.samples += digests[sample.sample_idx] == 0
+        digests[sample.sample_idx] = int(self.digest(sample), 16)
+
+    def holds(self, verdict: Verdict) -> bool:
+        """Whether the verdict is on a sample that was added; never for one of an earlier version, without digest."""
+        digests = self._digests.get((verdict.benchmark, verdict.problem_id), ())
+        found = digests[verdict.sample_idx] if verdict.sample_idx < len(digests) else 0
+        return found != 0 and f"{found:016x}" == verdict.digest
+
+
+@dataclass
+class FastCheck:
+    """What comparing some fast verdicts with those of the unchanged library found.
+
+    Attributes:
+        compared: distinct responses graded both ways.
+        different: one line for each that got two verdicts; time-outs of either do not count.
+    """
+
+    compared: int = 0
+    different: list[str] = field(default_factory=list)
+
+    def compare(self, sample: Sample, fast: Graded, unchanged: Graded) -> None:
+        """Note one pair; the sample names it."""
+        self.compared += 1
+        if "timeout" not in (fast[0], unchanged[0]) and fast[:2] != unchanged[:2]:
+            self.different.append(
+                f"{sample.benchmark}/{sample.problem_id} sample {sample.sample_idx}: fast {fast[0]} ({fast[1]!r}), "
+                f"unchanged {unchanged[0]} ({unchanged[1]!r})"
+            )
 
 
 def grade_samples(
@@ -42,37 +136,42 @@ def grade_samples(
     limits: Limits | None = None,
     num_workers: int = 1,
     options: str = "{}",
+    check: FastCheck | None = None,
 ) -> Iterator[Verdict]:
     """Yield one verdict per sample, in order of completion.
 
-    Two samples of a problem with the same response are graded once. Samples are read in windows of 65,536, fewer if
-    they are long; the workers stay, so that they know the answers of earlier windows.
+    Two samples of a problem with the same response are graded once, as long as its verdict is remembered. A prompt
+    that the server refused gets the verdict `refused`. Memory: two windows of 65,536 samples or 64 Mi characters, and
+    131,072 verdicts.
+
+    Args:
+        samples: read once, in windows.
+        problems: by key.
+        limits: of one response.
+        num_workers: processes.
+        options: of the graders, JSON, see `graders.grader_of`. With "fast", one distinct response in 32, and the first,
+            is also graded by the unchanged library, whose verdict counts.
+        check: takes the result of that comparison.
 
     Raises:
-        KeyError: a sample of an unknown problem.
+        ValueError: a sample of an unknown problem.
+        RuntimeError: a grader that the problems need is missing.
     """
-    known: dict[Key, Graded] = {}
-    pending: dict[Key, list[Sample]] = {}
-    repeated: deque[Verdict] = deque()
+    limits = limits or Limits()
     source = iter(samples)
-
-    def tasks() -> Iterator[Task]:
-        while window := _window(source):
-            groups = _grouped(window, problems)
-            for key in [key for key in groups if key in known]:
-                repeated.extend(_verdict(sample, known[key]) for sample in groups.pop(key))
-            for key in [key for key in groups if key in pending]:  # a worker has it now
-                pending[key] += groups.pop(key)
-            pending.update(groups)
-            yield from _tasks(groups, problems)
-
-    for key, graded in grade_tasks(tasks(), limits, num_workers, options):
-        known[key] = graded
-        for sample in pending.pop(key):
-            yield _verdict(sample, graded)
-        while repeated:
-            yield repeated.popleft()
-    yield from repeated
+    if (first := next(source, None)) is None:
+        return
+    run = _Run(chain([first], source), problems, Judged(problems.values(), grading_settings(limits, options)))
+    chosen = GraderOptions.from_json(options)
+    with GradingPool(limits, num_workers, options) as pool:
+        _refuse_missing_graders(pool, problems.values())
+        graded = pool.grade_tasks(run.tasks())
+        if chosen.fast:
+            unchanged = json.dumps(asdict(replace(chosen, fast=False)))
+            with GradingPool(limits, num_workers, unchanged) as second:
+                yield from run.verdicts(_checked(graded, second, run, check or FastCheck()))
+        else:
+            yield from run.verdicts(graded)
 
 
 def grade_store(
@@ -83,28 +182,169 @@ def grade_store(
     num_workers: int = 1,
     options: str = "{}",
     progress: bool = True,
+    regrade: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> VerdictStore:
-    """Grade what is not yet graded of a sample store into the folder `destination`; interrupt and repeat at will."""
+    """Grade what is not yet graded of a sample store into the folder `destination`; interrupt and repeat at will.
+
+    Graded again: a sample whose response, problem or gold answer has changed, one of which a grader was missing, and
+    all that an earlier version graded without binding verdicts to responses.
+
+    Args:
+        store, problems: samples, and the problems they answer.
+        destination: folder of a `VerdictStore`.
+        limits, num_workers, options: see `grade_samples`.
+        progress: show a bar.
+        regrade: delete the verdicts and begin anew.
+        say: takes lines that tell what was done, the speed among them.
+
+    Raises:
+        SampleStoreError: the verdicts there were made with other settings, or another process grades.
+        RuntimeError: a grader is missing, or fast verdicts differ from the unchanged library's (whose are stored).
+    """
+    limits = limits or Limits()
+    say = say or (lambda line: None)
+    by_key = {problem.key: problem for problem in problems}
+    settings = grading_settings(limits, options)
+    verdicts = _verdict_store(Path(destination), settings, regrade, say)
+    judged = Judged(by_key.values(), settings)
+    for sample in store.read():
+        judged.add(sample)
+    dropped = []
+
+    def drop(row: Verdict) -> bool:
+        stale = not judged.holds(row)
+        if stale or (row.verdict == "error" and row.detail.startswith(MACHINE_ERRORS)):
+            dropped.append(stale)
+            return True
+        return False
+
+    check = FastCheck()
+    with verdicts.writer(flush_rows=1024, drop=drop) as writer:
+        present = sum(map(len, writer.present.values()))
+        if dropped:
+            say(f"graded again: {judged.samples - present} samples, some of which changed or had no grader")
+        todo = (row for row in store.read() if (row.benchmark, row.problem_id, row.sample_idx) not in writer)
+        started = time.monotonic()
+        for verdict in _with_bar(
+            grade_samples(todo, by_key, limits, num_workers, options, check), judged.samples, present, progress
+        ):
+            writer.append(verdict)
+    _tell(say, judged.samples - present, time.monotonic() - started, num_workers, check)
+    if check.different:
+        shown = "\n".join(check.different[:20])
+        raise RuntimeError(
+            f"fast grading differs from math-verify in {len(check.different)} of {check.compared} compared responses; "
+            f"stored are math-verify's verdicts on these. Grade without --fast, with --regrade:\n{shown}"
+        )
+    return verdicts
+
+
+def _verdict_store(path: Path, settings: Mapping[str, Any], regrade: bool, say: Callable[[str], None]) -> VerdictStore:
+    if not regrade and (path / "manifest.json").exists() and "problems" in VerdictStore(path).settings:
+        say(f"{path} was graded by an earlier version, which did not bind verdicts to responses: grading again")
+        regrade = True
+    return VerdictStore.emptied(path, settings) if regrade else VerdictStore(path, settings)
+
+
+def _with_bar(verdicts: Iterable[Verdict], total: int, present: int, progress: bool) -> Iterator[Verdict]:
     from tqdm import tqdm
 
-    limits = limits or Limits()
-    by_key = {problem.key: problem for problem in problems}
-    answers = hashlib.sha256(
-        json.dumps(sorted((*key, list(problem.answers)) for key, problem in by_key.items())).encode()
-    ).hexdigest()[:16]
-    settings = {**grading_settings(limits, options), "problems": answers}
-    verdicts = VerdictStore(destination, settings)
-    with verdicts.writer(flush_rows=1024) as writer:
-        total = sum(map(len, store.present().values()))
-        graded = sum(map(len, verdicts.present().values()))
-        todo = (
-            sample for sample in store.read() if (sample.benchmark, sample.problem_id, sample.sample_idx) not in writer
+    with tqdm(total=total, initial=present, desc="grading", unit="sample", disable=not progress) as bar:
+        for verdict in verdicts:
+            yield verdict
+            bar.update()
+
+
+def _tell(say: Callable[[str], None], graded: int, seconds: float, num_workers: int, check: FastCheck) -> None:
+    if graded:
+        say(
+            f"graded {graded:,} samples in {seconds:.1f} s: {graded / seconds:.0f} samples/s with {num_workers} workers"
         )
-        with tqdm(total=total, initial=graded, desc="grading", unit="sample", disable=not progress) as bar:
-            for verdict in grade_samples(todo, by_key, limits, num_workers, options):
-                writer.append(verdict)
-                bar.update()
-    return verdicts
+    if check.compared:
+        say(
+            f"fast grading: {check.compared:,} distinct responses were graded by unchanged math-verify too, "
+            f"{len(check.different)} verdicts differ"
+        )
+
+
+def _refuse_missing_graders(pool: GradingPool, problems: Iterable[Problem]) -> None:
+    """Grade an empty response to one problem of each kind: what its grader needs is there, or nothing is graded."""
+    for problem in {problem.kind: problem for problem in problems}.values():
+        verdict, _, detail = pool.grade(problem, "")
+        if verdict == "error" and detail.startswith(MACHINE_ERRORS):
+            raise RuntimeError(f"problems of kind {problem.kind} cannot be graded: {detail.partition(': ')[2]}")
+
+
+class _Run:
+    """The bookkeeping of one `grade_samples`: which samples wait for the verdict on which distinct response."""
+
+    def __init__(self, source: Iterator[Sample], problems: Mapping[tuple[str, str], Problem], judged: Judged) -> None:
+        self._source = source
+        self.problems = problems
+        self._judged = judged
+        self._known: dict[Key, Graded] = {}
+        self._ready: deque[Verdict] = deque()
+        self.pending: dict[Key, list[Sample]] = {}
+
+    def tasks(self) -> Iterator[Task]:
+        """What the workers have to grade: distinct responses that are not known, problem by problem."""
+        while window := _window(self._source):
+            groups: dict[Key, list[Sample]] = {}
+            for sample in window:
+                key = (sample.benchmark, sample.problem_id, self._judged.digest(sample))
+                if sample.finish_reason == REFUSED:
+                    self._ready.append(_verdict(sample, key, (REFUSED, None, sample.detail)))
+                elif key in self._known:
+                    self._ready.append(_verdict(sample, key, self._known[key]))
+                elif key in self.pending:  # a worker has it now
+                    self.pending[key].append(sample)
+                else:
+                    groups.setdefault(key, []).append(sample)
+            self.pending.update(groups)
+            yield from _tasks(groups, self.problems)
+
+    def verdicts(self, graded: Iterable[tuple[Key, Graded]]) -> Iterator[Verdict]:
+        """The verdicts on all samples, from those on the distinct responses."""
+        for key, verdict in graded:
+            self._known[key] = verdict
+            if len(self._known) > REMEMBERED:
+                del self._known[next(iter(self._known))]
+            for sample in self.pending.pop(key):
+                yield _verdict(sample, key, verdict)
+            while self._ready:
+                yield self._ready.popleft()
+        yield from self._ready
+
+
+def _checked(
+    graded: Iterable[tuple[Key, Graded]], unchanged: GradingPool, run: _Run, check: FastCheck
+) -> Iterator[tuple[Key, Graded]]:
+    """Grade some of the responses again with the unchanged library; its verdicts replace the fast ones."""
+    held: dict[Key, Graded] = {}
+    characters = 0
+
+    def compared() -> Iterator[tuple[Key, Graded]]:
+        firsts = {key: run.pending[key][:1] for key in held}
+        for key, verdict in unchanged.grade_tasks(_tasks(firsts, run.problems)):
+            check.compare(firsts[key][0], held[key], verdict)
+            yield key, verdict
+        held.clear()
+
+    for number, (key, verdict) in enumerate(graded):
+        if number and int(key[2], 16) % CHECKED_SHARE:
+            yield key, verdict
+            continue
+        held[key] = verdict
+        characters += len(run.pending[key][0].response)
+        if len(held) >= CHECKED_AT_ONCE or characters >= TASK_CHARACTERS:
+            yield from compared()
+            characters = 0
+    yield from compared()
+
+
+def _verdict(sample: Sample, key: Key, graded: Graded) -> Verdict:
+    return Verdict(sample.benchmark, sample.problem_id, sample.sample_idx, *graded, digest=key[2])
 
 
 def _window(source: Iterator[Sample]) -> list[Sample]:
@@ -116,19 +356,6 @@ def _window(source: Iterator[Sample]) -> list[Sample]:
         if len(window) >= WINDOW or characters >= WINDOW_CHARACTERS:
             break
     return window
-
-
-def _grouped(samples: Iterable[Sample], problems: Mapping[tuple[str, str], Problem]) -> dict[Key, list[Sample]]:
-    groups: dict[Key, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        if (sample.benchmark, sample.problem_id) not in problems:
-            raise KeyError(
-                f"sample of unknown problem {(sample.benchmark, sample.problem_id)}: give the file of problems "
-                "that was sampled"
-            )
-        digest = hashlib.sha256(sample.response.encode("utf-8", "surrogatepass")).digest()[:16]
-        groups[sample.benchmark, sample.problem_id, digest].append(sample)
-    return groups
 
 
 def _tasks(groups: Mapping[Key, list[Sample]], problems: Mapping[tuple[str, str], Problem]) -> Iterator[Task]:
@@ -147,8 +374,3 @@ def _tasks(groups: Mapping[Key, list[Sample]], problems: Mapping[tuple[str, str]
                 task, characters = Task(problems[problem_key], [], []), 0
         if task.responses:
             yield task
-
-
-def _verdict(sample: Sample, graded: Graded) -> Verdict:
-    verdict, answer, detail = graded
-    return Verdict(sample.benchmark, sample.problem_id, sample.sample_idx, verdict, answer, detail)

@@ -13,7 +13,7 @@ from verl_fgrpo.core.files import read_jsonl, write_atomic
 
 __all__ = ["KINDS", "Problem", "gold_answers", "load_problems", "problem_id_of", "save_problems"]
 
-KINDS = ("math", "choice", "ifeval", "synlogic", "maze")
+KINDS = ("math", "choice", "ifeval", "synlogic", "maze", "proofs")
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,17 @@ from verl_fgrpo.evaluation.significance import bootstrap_columns
 from verl_fgrpo.evaluation.summary import RunData
 
 __all__ = [
+    "Cells",
     "ProblemCounts",
     "block_rows",
     "detail_rows",
     "markdown_table",
+    "metric_cells",
     "metric_rows",
-    "metric_table",
     "pass_at_k_figure",
     "pass_at_k_rows",
+    "pass_cells",
+    "plain_cells",
     "plot_pass_at_k",
     "plot_trade_off",
     "plot_training_curve",
@@ -41,6 +44,7 @@ __all__ = [
 ]
 
 Row = dict[str, Any]
+Cells = tuple[list[str], list[list[object]], int]  # header, rows, columns aligned left: for Markdown and HTML
 
 
 def pass_at_k_rows(
@@ -206,34 +210,38 @@ def block_rows(pass_rows: Sequence[Row]) -> list[Row]:
 
 
 def markdown_table(rows: Sequence[Row], index: Sequence[str] = ("benchmark", "run"), column: str = "k") -> str:
-    """Markdown of long rows: one line per `index`, one column per value of `column`, cells in percent."""
+    """`pass_cells` as Markdown."""
+    return tables.markdown_table(*pass_cells(rows, index, column))
+
+
+def pass_cells(rows: Sequence[Row], index: Sequence[str] = ("benchmark", "run"), column: str = "k") -> Cells:
+    """Table of long rows: one line per `index`, one column per value of `column`, cells in percent."""
     columns = sorted({row[column] for row in rows})
     lines: dict[tuple[Any, ...], dict[Any, Row]] = {}
     for row in rows:
         lines.setdefault(tuple(row[name] for name in index), {})[row[column]] = row
     prefix = "pass@" if column == "k" else f"{column} "
-    return tables.markdown_table(
-        [*index, *(f"{prefix}{value}" for value in columns)],
-        [[*key, *(_cell(cells.get(value), True) for value in columns)] for key, cells in lines.items()],
-        left=len(index),
-    )
+    cells = [[*key, *(_cell(found.get(value), True) for value in columns)] for key, found in lines.items()]
+    return [*index, *(f"{prefix}{value}" for value in columns)], cells, len(index)
 
 
-def metric_table(rows: Sequence[Row]) -> str:
-    """Markdown of `metric_rows`: one line per benchmark and metric, one column per run."""
+def metric_cells(rows: Sequence[Row]) -> Cells:
+    """Table of `metric_rows`: one line per benchmark and metric, one column per run."""
     runs = list(dict.fromkeys(row["run"] for row in rows))
     lines: dict[tuple[str, str, str], dict[str, Row]] = {}
     for row in rows:
         name = f"{row['metric']} (%)" if row["percent"] else row["metric"]
         lines.setdefault((row["benchmark"], name, row["bias"]), {})[row["run"]] = row
-    return tables.markdown_table(
-        ["benchmark", "metric", "estimate", *runs],
-        [
-            [*key, *(_cell(cells[run], cells[run]["percent"]) if run in cells else "-" for run in runs)]
-            for key, cells in lines.items()
-        ],
-        left=3,
-    )
+    cells: list[list[object]] = [
+        [*key, *(_cell(found[run], found[run]["percent"]) if run in found else "-" for run in runs)]
+        for key, found in lines.items()
+    ]
+    return ["benchmark", "metric", "estimate", *runs], cells, 3
+
+
+def plain_cells(rows: Sequence[Row]) -> Cells:
+    """Table of rows with the same keys, cells as they are; "-" for what is not known."""
+    return list(rows[0]), [["-" if value is None else value for value in row.values()] for row in rows], 2
 
 
 def plot_pass_at_k(rows: Sequence[Row], stem: Path | str, title: str = "") -> list[Path]:
@@ -259,12 +267,12 @@ def pass_at_k_figure(rows: Sequence[Row], title: str = "") -> Any:
         panel = next(row for row in rows if row["benchmark"] == benchmark)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_title("" if benchmarks == ["all"] else f"{benchmark} ({panel['problems']} problems)")
+        axis.set_title("" if benchmarks == ["all"] else f"{_short(benchmark)} ({panel['problems']} problems)")
         axis.set_xlabel("k (samples per problem)")
         axis.set_ylabel("pass@k (%)")
     axes[0].legend()
     if title:
-        figure.suptitle(title)
+        figure.suptitle(_short(title, 120))
     return figure
 
 
@@ -289,7 +297,7 @@ def plot_training_curve(rows: Sequence[Row], stem: Path | str, title: str = "") 
         axis.set_ylabel(f"pass@{k} (%)")
     axes[0].legend()
     if title:
-        figure.suptitle(title)
+        figure.suptitle(_short(title, 120))
     return save_figure(figure, stem)
 
 
@@ -316,13 +324,13 @@ def plot_trade_off(rows: Sequence[Row], stem: Path | str, title: str = "") -> li
             color=(GREY, *COLOURS)[number % (1 + len(COLOURS))],
             elinewidth=0.8,
             alpha=0.9,
-            label=f" {run}" if run.startswith("_") else run,
+            label=_short(run),
         )
     axis.set_xlabel(f"pass@{ks[0]} (%)")
     axis.set_ylabel(f"pass@{ks[-1]} (%)")
     figure.legend(loc="outside right center")
     if title:
-        axis.set_title(title)
+        axis.set_title(_short(title, 120))
     return save_figure(figure, stem)
 
 
@@ -342,11 +350,16 @@ def _line_with_band(axis: Any, line: Sequence[Row], x_name: str, label: str, num
         return
     x = [row[x_name] for row in line]
     colour, marker = (GREY if number < 0 else COLOURS[number % len(COLOURS)]), MARKERS[number % len(MARKERS)]
-    label = f" {label}" if label.startswith("_") else label  # matplotlib leaves labels with an underscore out
-    axis.plot(x, [100 * row["value"] for row in line], color=colour, marker=marker, ms=4, label=label)
+    axis.plot(x, [100 * row["value"] for row in line], color=colour, marker=marker, ms=4, label=_short(label))
     if all("low" in row and "high" in row for row in line):
         low, high = ([100 * row[name] for row in line] for name in ("low", "high"))
         axis.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+
+
+def _short(name: str, longest: int = 60) -> str:
+    """A name for a legend or title: not so long that it takes the room of the axes, and matplotlib hides none of it."""
+    shown = name if len(name) <= longest else f"{name[: longest - 3]}..."
+    return f" {shown}" if shown.startswith("_") else shown  # labels that begin with "_" would be left out
 
 
 def _cell(row: Row | None, percent: bool) -> str:

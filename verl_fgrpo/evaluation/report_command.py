@@ -1,47 +1,51 @@
-"""`verl-fgrpo eval report`: tables and figure of graded runs."""
+"""`verl-fgrpo eval report`: tables, figure and page of graded runs."""
 
 from __future__ import annotations
 
 import argparse
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.tables import markdown_escape, markdown_table, write_table
-from verl_fgrpo.evaluation import report
-from verl_fgrpo.evaluation.compare import settings_rows
+from verl_fgrpo.evaluation import html, report
+from verl_fgrpo.evaluation.compare import settings_cells, settings_rows
 from verl_fgrpo.evaluation.metrics import TAUS
+from verl_fgrpo.evaluation.report import Cells
 from verl_fgrpo.evaluation.summary import RunData, load_run, verdict_rows
 
 Row = dict[str, Any]
 
 HOW = (
     "Percent, with 95% intervals from a bootstrap over problems: what other problems of the same kind would give. "
-    "pass@k is unbiased.\n"
+    "pass@k is unbiased."
 )
 BESIDE = (
-    "\n## Beside pass@k\n\nMeans over problems with 95% intervals from a bootstrap over problems. `estimate` says what "
-    "the mean is an estimate of: unbiased; unbiased for the expected number among k samples (it grows with k); or a "
-    "plug-in, biased towards the observed rate. Runs with --stop-after-correct r: AUC@K and cover@tau as ever, the "
-    "others on the first r samples of each problem.\n\n"
+    "Means over problems with 95% intervals from a bootstrap over problems. The column estimate says what the mean is "
+    "an estimate of: unbiased; unbiased for the number among k samples (it grows with k); or a plug-in, biased. Runs "
+    "with --stop-after-correct r: AUC@K and cover@tau from all samples counted, the others from the first r of each "
+    "problem."
 )
+VERDICTS = "Every sample has exactly one; all but correct count as not correct."
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("report", help="tables and figure of one or more graded runs")
+    parser = commands.add_parser("report", help="tables, figure and page of one or more graded runs")
     parser.add_argument("--runs", nargs="+", required=True, metavar="NAME=RUN")
     parser.add_argument("--out", required=True, type=Path, help="folder for report.*, problems.parquet, pass_at_k.*")
     parser.add_argument("--ks", type=int, nargs="+", help="values of k; default 1, 2, 4, ..., n")
     parser.add_argument("--taus", type=float, nargs="+", default=list(TAUS), help="success rates of cover@tau")
     parser.add_argument("--title", default="")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write one self-contained HTML file")
     parser.set_defaults(run_command=_report)
 
 
 def _report(options: argparse.Namespace) -> None:
     runs = {name: load_run(path) for name, path in named_runs(options.runs).items()}
-    for path in write_report(runs, options.out, options.ks, options.title, options.taus):
+    for path in write_report(runs, options.out, options.ks, options.title, options.taus, options.html):
         print(path)
 
 
@@ -51,11 +55,13 @@ def write_report(
     ks: Sequence[int] | None = None,
     title: str = "",
     taus: Sequence[float] = TAUS,
+    html_file: Path | None = None,
 ) -> list[Path]:
-    """Write report.md, .csv, .json, problems.parquet and pass_at_k.png, .svg; returns the paths."""
+    """Write report.md, .csv, .json, problems.parquet, pass_at_k.png, .svg and, if asked, a page; returns the paths."""
     rows = report.pass_at_k_rows({name: run.counts() for name, run in runs.items()}, ks)
     order = list(dict.fromkeys(row["benchmark"] for row in rows))
     rows.sort(key=lambda row: order.index(row["benchmark"]))  # runs below each other, to be compared
+    problems = report.problem_rows(runs)
     extra = {
         "blocks": report.block_rows(rows),
         "metrics": report.metric_rows(runs, taus),
@@ -64,45 +70,59 @@ def write_report(
         "settings": settings_rows(runs),
         "shortfall": {name: run.shortfall() for name, run in runs.items()},
     }
-    paths = write_table(rows, out / "report", _markdown(runs, rows, extra), **extra)
-    paths.append(write_parquet(report.problem_rows(runs), out / "problems.parquet"))
-    return paths + report.plot_pass_at_k(rows, out / "pass_at_k", title)
+    parts = _parts(rows, extra, runs)
+    text = [first_line(runs), "# pass@k\n"]
+    for heading, told, cells in parts:
+        text += [
+            f"\n## {heading}\n" if heading else "",
+            f"{markdown_escape(told)}\n" if told else "",
+            markdown_table(*cells),
+        ]
+    paths = write_table(rows, out / "report", "\n".join(text), **extra)
+    paths.append(write_parquet(problems, out / "problems.parquet"))
+    paths += report.plot_pass_at_k(rows, out / "pass_at_k", title)
+    if html_file is not None:
+        sections = [
+            html.section(heading or "pass@k", f"<p>{html.text(told)}</p>{html.table(*cells)}")
+            for heading, told, cells in parts
+        ]
+        sections.insert(1, html.figure(out / "pass_at_k.svg", "pass@k against k with 95% intervals"))
+        sections.insert(-1, html.problem_section(problems, list(runs)))
+        about = {name: {"sampling": run.sampling, "grading": run.grading} for name, run in runs.items()}
+        write_atomic(html_file, html.page(title or "pass@k", shortfall(runs), sections, about))
+        paths.append(html_file)
+    return paths
 
 
-def _markdown(runs: Mapping[str, RunData], rows: Sequence[Row], extra: Mapping[str, Any]) -> str:
-    text = [first_line(runs), "# pass@k\n", HOW, report.markdown_table(rows)]
+def _parts(rows: Sequence[Row], extra: Mapping[str, Any], runs: Mapping[str, RunData]) -> list[tuple[str, str, Cells]]:
+    """(heading, text, table) of every part of a report."""
+    parts = [("", HOW, report.pass_cells(rows))]
     if extra["blocks"]:
-        text += ["\n## Block averages\n", report.markdown_table(extra["blocks"])]
-    text += [BESIDE + report.metric_table(extra["metrics"])]
-    text += ["\n## Samples\n", plain_markdown([_shown(row) for row in extra["details"]])]
-    text += [
-        "\n## Verdicts\n\nEvery sample has exactly one; all but `correct` count as not correct.\n",
-        plain_markdown(extra["verdicts"]),
-        "\n## Settings\n",
-        settings_markdown(extra["settings"], list(runs)),
+        parts.append(("Block averages", "", report.pass_cells(extra["blocks"])))
+    return [
+        *parts,
+        ("Beside pass@k", BESIDE, report.metric_cells(extra["metrics"])),
+        ("Samples", "", report.plain_cells([_shown(row) for row in extra["details"]])),
+        ("Verdicts", f"{VERDICTS} {readings(runs)}", report.plain_cells(extra["verdicts"])),
+        ("Settings", "Bold: different, and not the model's.", settings_cells(extra["settings"], list(runs))),
     ]
-    return "\n".join(text)
+
+
+def readings(runs: Mapping[str, RunData]) -> str:
+    """How the answers of every run were read."""
+    return "How answers were read: " + "; ".join(f"{name}: {run.reading}" for name, run in runs.items()) + "."
 
 
 def first_line(runs: Mapping[str, RunData]) -> str:
     """What makes a run less than a finished one, to stand above everything else; empty for finished runs."""
+    told = shortfall(runs)
+    return f"> **Not finished.** {markdown_escape(told)}\n" if told else ""
+
+
+def shortfall(runs: Mapping[str, RunData]) -> str:
+    """What keeps the runs from being finished ones, as one text; empty if nothing does."""
     told = [f"{name}: {sentence}" for name, run in runs.items() for sentence in run.shortfall()]
-    return f"> **Not finished.** {markdown_escape('; '.join(told))}.\n" if told else ""
-
-
-def settings_markdown(rows: Sequence[Row], names: Sequence[str]) -> str:
-    """Settings of every run side by side; bold where they differ in more than the model."""
-    lines = []
-    for row in rows:
-        values = [row[name] if row["comparable"] else f"**{row[name]}**" for name in names]
-        lines.append([row["group"], row["setting"], *values])
-    return markdown_table(["of", "setting", *names], lines, left=2 + len(names))
-
-
-def plain_markdown(rows: Sequence[Row]) -> str:
-    """Markdown of rows with the same keys, cells as they are; "-" for what is not known."""
-    cells = [["-" if value is None else value for value in row.values()] for row in rows]
-    return markdown_table(list(rows[0]), cells, left=2)
+    return f"{'; '.join(told)}." if told else ""
 
 
 def write_parquet(rows: Sequence[Row], path: Path) -> Path:
@@ -119,16 +139,17 @@ def write_parquet(rows: Sequence[Row], path: Path) -> Path:
 
 
 def named_runs(entries: Sequence[str]) -> dict[str, Path]:
-    """NAME=FOLDER entries, split at the first "="; an entry that is a folder itself is named after it.
+    """NAME=FOLDER entries: split at the first "=" after which there is a folder; a folder alone is named after itself.
 
     Raises:
         ValueError: a name twice, no run folder, a run that is not graded.
     """
     runs: dict[str, Path] = {}
     for entry in entries:
-        name, equals, rest = entry.partition("=")
-        path = Path(entry) if not equals or Path(entry).is_dir() else Path(rest)
-        name = name if path != Path(entry) else path.name
+        splits = [(entry[: at.start()], Path(entry[at.end() :])) for at in re.finditer("=", entry)]
+        name, path = next((one for one in splits if one[1].is_dir()), splits[0] if splits else ("", Path(entry)))
+        if Path(entry).is_dir() or not splits:
+            name, path = Path(entry).name, Path(entry)
         if not name or name in runs:
             raise ValueError(
                 f"the name {name!r} is given twice" if name else f"{entry!r} has no name: give NAME=FOLDER"

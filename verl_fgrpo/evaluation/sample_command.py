@@ -9,9 +9,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.evaluation.backends import OpenAIBackend, TransformersBackend, VllmRayBackend, resolve_model
+from verl_fgrpo.evaluation.backends import TransformersBackend, VllmRayBackend, resolve_model
 from verl_fgrpo.evaluation.generation import Backend, Decoding, make_plan, sample_run
-from verl_fgrpo.evaluation.problems import load_problems
+from verl_fgrpo.evaluation.openai_backend import OpenAIBackend
+from verl_fgrpo.evaluation.problems import Problem, load_problems
 from verl_fgrpo.evaluation.prompts import PRESETS
 
 
@@ -33,40 +34,74 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--revision", help="of a hub model")
     parser.add_argument("--url", default="http://localhost:8000/v1", help="openai: the server")
     parser.add_argument("--concurrency", type=int, help="openai: requests in flight; vllm: engines")
-    parser.add_argument("--extra-body", type=json.loads, default={}, help="openai: JSON sent with every request")
+    parser.add_argument("--extra-body", type=_json_object, default={}, help="openai: JSON sent with every request")
     parser.add_argument("--tensor-parallel-size", type=int, default=1, help="vllm: GPUs per engine")
-    parser.add_argument("--engine-kwargs", type=json.loads, default={}, help="vllm: JSON, more engine arguments")
+    parser.add_argument("--engine-kwargs", type=_json_object, default={}, help="vllm: JSON, more engine arguments")
     parser.add_argument("--batch-size", type=int, help="transformers: samples at once; vllm: requests per task")
     parser.add_argument("--device", default="cpu", help="transformers")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="transformers")
     parser.add_argument("--tokens-per-second", type=float, help="for the estimate before anything was sampled")
+    parser.add_argument("--retry-refused", action="store_true", help="openai: ask again for prompts it refused before")
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="load verl shards that hold more than tensors: can run code of whoever wrote them",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.set_defaults(run_command=_sample)
 
 
 def _sample(options: argparse.Namespace) -> None:
     decoding = Decoding(options.temperature, options.top_p, options.top_k, options.max_tokens, options.seed)
-    problems = load_problems(options.problems, options.benchmarks)
-    if options.limit is not None:
-        taken: Counter[str] = Counter()
-        kept = []
-        for problem in problems:
-            taken[problem.benchmark] += 1
-            if taken[problem.benchmark] <= options.limit:
-                kept.append(problem)
-        problems = kept
+    for name in ("num_samples", "limit", "concurrency", "batch_size", "tensor_parallel_size", "tokens_per_second"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name.replace('_', '-')} {value} must be positive")
+    problems = _first_of_each(load_problems(options.problems, options.benchmarks), options.limit)
+    if not problems:
+        raise ValueError(f"{', '.join(map(str, options.problems))}: no problems to sample")
     plan = make_plan(options.run, problems, options.num_samples, decoding, options.tokens_per_second)
     print(plan.text(), flush=True)
     if options.dry_run:
         return
-    sample_run(options.run, problems, _backend(options), options.num_samples, decoding, options.preset)
+    sample_run(
+        options.run,
+        problems,
+        _backend(options),
+        options.num_samples,
+        decoding,
+        options.preset,
+        retry_refused=options.retry_refused,
+        say=print,
+    )
+
+
+def _first_of_each(problems: list[Problem], limit: int | None) -> list[Problem]:
+    """The first `limit` problems of each benchmark."""
+    taken: Counter[str] = Counter()
+    kept = []
+    for problem in problems:
+        taken[problem.benchmark] += 1
+        if limit is None or taken[problem.benchmark] <= limit:
+            kept.append(problem)
+    return kept
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a JSON object such as '{{\"top_k\": -1}}'")
+    return value
 
 
 def _backend(options: argparse.Namespace) -> Backend:
     if options.backend == "openai":
         key = os.environ.get("OPENAI_API_KEY")
         return OpenAIBackend(options.url, options.model, options.concurrency or 64, key, extra_body=options.extra_body)
-    folder = resolve_model(options.model, options.run, options.revision)
+    folder = resolve_model(options.model, options.run, options.revision, options.trust_checkpoint)
     if options.backend == "vllm":
         return VllmRayBackend(
             folder,

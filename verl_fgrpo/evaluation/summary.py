@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
 from verl_fgrpo.evaluation.counts import ProblemCounts
+from verl_fgrpo.evaluation.graders import DEFAULT_READING, reading_note
+from verl_fgrpo.evaluation.grading import Judged
 from verl_fgrpo.evaluation.problems import load_problems
-from verl_fgrpo.evaluation.samples import VERDICTS, Sample, SampleStore, Verdict, VerdictStore
+from verl_fgrpo.evaluation.samples import REFUSED, VERDICTS, Sample, SampleStore, Verdict, VerdictStore
 
 __all__ = ["ProblemSamples", "RunData", "collect", "load_run", "verdict_rows"]
 
@@ -50,6 +53,11 @@ class ProblemSamples:
     def correct(self) -> NDArray[np.bool_]:
         return np.asarray(self.verdicts == VERDICTS.index("correct"))
 
+    @property
+    def refused(self) -> bool:
+        """Whether the server refused the prompt: such a sample holds no response."""
+        return bool(np.any(self.verdicts == VERDICTS.index(REFUSED)))
+
     def first(self, count: int) -> ProblemSamples:
         """The samples with index below `count`."""
         end = int(np.searchsorted(self.indices, count))
@@ -66,6 +74,7 @@ class RunData:
         num_samples: asked for per problem; None if not known (imported samples).
         stop_after_correct: of a sequential run, in which `num_samples` is the cap.
         sampling, grading: settings of the two stores.
+        reading: one line on how answers were read, and how many verdicts depend on it.
     """
 
     problems: dict[Key, ProblemSamples]
@@ -74,13 +83,14 @@ class RunData:
     stop_after_correct: int | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     grading: Mapping[str, Any] = field(default_factory=dict)
+    reading: str = ""
 
     @property
     def benchmarks(self) -> list[str]:
         return sorted({benchmark for benchmark, _ in self.problems}, key=_benchmark_order)
 
     def keys(self, benchmark: str | None = None) -> list[Key]:
-        """Problems that are counted, in a fixed order: all with samples; of a sequential run, those at their stop."""
+        """Problems that are counted, in a fixed order: none refused, of a sequential run only those at their stop."""
         keys = sorted(self.problems, key=lambda key: (_benchmark_order(key[0]), key))
         return [key for key in keys if benchmark in (None, key[0]) and self._counted(key) is not None]
 
@@ -100,8 +110,10 @@ class RunData:
         )
 
     def _counted(self, key: Key) -> tuple[int, int] | None:
-        """(n, c); None for a problem of a sequential run that is neither stopped nor at the cap."""
+        """(n, c); None if the server refused the prompt, or a sequential run is neither stopped nor at the cap."""
         samples, r, cap = self.problems[key], self.stop_after_correct, self.num_samples
+        if samples.refused:
+            return None
         if r is None or cap is None:
             return len(samples), int(samples.correct.sum())
         samples = samples.first(cap)
@@ -113,63 +125,72 @@ class RunData:
 
     def shortfall(self) -> list[str]:
         """What keeps this from being a finished run, one sentence each; nothing for a finished run."""
-        told = []
-        if self.unsampled:
-            named = ", ".join("/".join(key) for key in self.unsampled[:5])
-            told.append(
-                f"{len(self.unsampled)} problems have no samples and are not counted ({named}{_more(self.unsampled)})"
-            )
+        refused = [key for key in sorted(self.problems) if self.problems[key].refused]
+        asked = {key: samples for key, samples in self.problems.items() if not samples.refused}
+        told = [
+            f"{len(keys)} problems {what} and are not counted ({_named(keys)})"
+            for keys, what in ((self.unsampled, "have no samples"), (refused, "were refused by the server"))
+            if keys
+        ]
         if self.stop_after_correct is not None:
-            open_ = sorted(set(self.problems) - set(self.keys()))
-            if open_:
-                named = ", ".join("/".join(key) for key in open_[:5])
-                told.append(
-                    f"{len(open_)} problems are not sampled to their stop and not counted ({named}{_more(open_)})"
-                )
+            if keys := sorted(set(asked) - set(self.keys())):
+                told.append(f"{len(keys)} problems are not sampled to their stop and are not counted ({_named(keys)})")
             return told
-        sizes = [len(samples) for samples in self.problems.values()]
-        asked = self.num_samples or max(sizes)
-        if short := [size for size in sizes if size < asked]:
-            told.append(f"{len(short)} problems have fewer than {asked} samples (the fewest: {min(short)})")
+        sizes = [len(samples) for samples in asked.values()]
+        wanted = self.num_samples or max(sizes, default=0)
+        if short := [size for size in sizes if size < wanted]:
+            told.append(f"{len(short)} problems have fewer than {wanted} samples (the fewest: {min(short)})")
         return told
 
 
-def collect(verdicts: Iterable[Verdict], samples: Iterable[Sample] = (), **about: Any) -> RunData:
-    """Gather verdicts by problem; lengths and texts from the samples, as far as given. `about`: more of `RunData`.
+def collect(
+    verdicts: Iterable[Verdict], samples: Iterable[Sample] = (), judged: Judged | None = None, **about: Any
+) -> RunData:
+    """Gather verdicts by problem; lengths and texts from the samples, as far as given.
+
+    Args:
+        verdicts, samples: of one run.
+        judged: tells whether a verdict is on the response, problem and gold answer that are there now; those of
+            earlier versions do not say what they are on, and count.
+        about: more of `RunData`.
 
     Raises:
-        ValueError: an unknown verdict, a verdict twice, a sample without verdict, a verdict on a sample that is gone.
+        ValueError: an unknown verdict, a verdict twice, a sample without verdict, a verdict on a sample that is gone
+            or has changed.
     """
     graded: dict[Key, tuple[array[int], ...]] = {}
     answers: dict[str, int] = {}
+    readings: Counter[tuple[str, str]] = Counter()  # (verdict, what the default reading says) where that is kept
     codes = {verdict: code for code, verdict in enumerate(VERDICTS)}
     for row in verdicts:
         if row.verdict not in codes:
             raise ValueError(f"verdict {row.verdict!r} must be one of {VERDICTS}")
-        found = graded.setdefault((row.benchmark, row.problem_id), (array("q"), array("q"), array("q")))
+        found = graded.setdefault((row.benchmark, row.problem_id), _columns(4))
+        readings[row.verdict, row.detail if row.detail.startswith(DEFAULT_READING) else ""] += 1
         answer = -1 if row.answer is None else answers.setdefault(row.answer, len(answers))
-        for column, value in zip(found, (row.sample_idx, codes[row.verdict], answer), strict=True):
+        for column, value in zip(found, (row.sample_idx, codes[row.verdict], answer, _digest(row.digest)), strict=True):
             column.append(value)
     drawn: dict[Key, tuple[array[int], ...]] = {}
     finish = {"length": 1, "stop": 0}
     for sample in samples:
-        found = drawn.setdefault(
-            (sample.benchmark, sample.problem_id), (array("q"), array("q"), array("q"), array("q"))
-        )
+        found = drawn.setdefault((sample.benchmark, sample.problem_id), _columns(5))
         values = (sample.sample_idx, hash(sample.response), sample.num_tokens, finish.get(sample.finish_reason, -1))
-        for column, value in zip(found, values, strict=True):
+        digest = _digest(judged.digest(sample)) if judged else 0
+        for column, value in zip(found, (*values, digest), strict=True):
             column.append(value)
     for key in drawn:
-        graded.setdefault(key, (array("q"), array("q"), array("q")))
-    return RunData({key: _joined(key, columns, drawn.get(key)) for key, columns in graded.items()}, **about)
+        graded.setdefault(key, _columns(4))
+    joined = {key: _joined(key, columns, drawn.get(key)) for key, columns in graded.items()}
+    options = about.get("grading", {}).get("options", {})
+    return RunData(joined, reading=reading_note(options, readings.elements()), **about)
 
 
 def _joined(key: Key, graded: tuple[array[int], ...], drawn: tuple[array[int], ...] | None) -> ProblemSamples:
-    indices, verdicts, answers = _by_index(graded)
+    indices, verdicts, answers, bound = _by_index(graded)
     if drawn is None:
         unknown = np.full(len(indices), -1)
         return ProblemSamples(indices, verdicts, answers, np.empty(0, np.int64), unknown, unknown)
-    their_indices, texts, tokens, cut = _by_index(drawn)
+    their_indices, texts, tokens, cut, digests = _by_index(drawn)
     if ungraded := len(np.setdiff1d(their_indices, indices)):
         raise ValueError(f"{ungraded} samples of {'/'.join(key)} are not graded yet: run `verl-fgrpo eval grade` first")
     if foreign := len(np.setdiff1d(indices, their_indices)):
@@ -179,7 +200,21 @@ def _joined(key: Key, graded: tuple[array[int], ...], drawn: tuple[array[int], .
         )
     if len(np.unique(indices)) != len(indices) or len(indices) != len(their_indices):
         raise ValueError(f"{'/'.join(key)}: a sample or verdict is stored twice")
+    if stale := int(np.sum((bound != 0) & (digests != 0) & (bound != digests))):
+        raise ValueError(
+            f"{stale} verdicts on {'/'.join(key)} are on responses or gold answers that have changed: run `verl-fgrpo "
+            "eval grade`, which grades those again"
+        )
     return ProblemSamples(indices, verdicts, answers, texts, tokens, cut)
+
+
+def _columns(count: int) -> tuple[array[int], ...]:
+    return tuple(array("q") for _ in range(count))
+
+
+def _digest(text: str) -> int:
+    """A digest of 16 hexadecimal digits as a signed number; 0 without one."""
+    return int(text or "0", 16) - (2**63 if text else 0)
 
 
 def _by_index(columns: tuple[array[int], ...]) -> list[NDArray[np.int64]]:
@@ -196,14 +231,14 @@ def load_run(run: Path | str) -> RunData:
     """
     run = Path(run)
     samples, verdicts = SampleStore(run / "samples"), VerdictStore(run / "verdicts")
-    data = collect(
-        verdicts.read(), samples.read(), sampling=samples.settings, grading=verdicts.settings, **read_plan(run)
-    )
-    listed = [problem.key for problem in load_problems([run / "problems.jsonl"])]
-    unsampled = tuple(key for key in listed if key not in data.problems)
+    problems = load_problems([run / "problems.jsonl"])
+    settings = {"sampling": samples.settings, "grading": verdicts.settings}
+    judged = Judged(problems, verdicts.settings)
+    data = collect(verdicts.read(), samples.read(), judged, **settings, **read_plan(run))
+    unsampled = tuple(problem.key for problem in problems if problem.key not in data.problems)
     if not data.problems:
         raise ValueError(f"{run} has no samples: run `verl-fgrpo eval sample` first")
-    return RunData(**{**data.__dict__, "unsampled": unsampled})
+    return replace(data, unsampled=unsampled)
 
 
 def read_plan(run: Path) -> dict[str, Any]:
@@ -223,8 +258,8 @@ def verdict_rows(runs: Mapping[str, RunData]) -> list[Row]:
     return rows
 
 
-def _more(keys: object) -> str:
-    return ", ..." if len(keys) > 5 else ""  # type: ignore[arg-type]
+def _named(keys: Sequence[Key]) -> str:
+    return ", ".join("/".join(key) for key in keys[:5]) + (", ..." if len(keys) > 5 else "")
 
 
 def _benchmark_order(name: str) -> tuple[int, str]:

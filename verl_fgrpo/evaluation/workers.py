@@ -3,45 +3,47 @@
 A regular expression or an integer power inside sympy cannot be interrupted from Python, so a limit that holds needs a
 process of its own. The parent sends a chunk of items to a worker, which replies every 20 ms and notes in shared memory
 which item it is at since when; when that one is overdue, the parent kills the worker (SIGKILL), gives the item the
-verdict "timeout", starts a new worker and sends it the rest. A worker that dies by itself (out of memory, segmentation
-fault) gives its current item the verdict "error". Items graded since its last reply are graded again.
+verdict "timeout" and sends the rest to a new process. A worker that dies by itself (out of memory, segmentation fault)
+gives its current item the verdict "error". Items graded since its last reply are graded again.
+
+A worker whose parent is gone is ended by the kernel, whatever it computes; a CPU limit on every item ends it too where
+the parent is there but stopped.
+
+Why not pebble: its limit is the wall-clock time of a whole chunk, so a busy machine makes time-outs and a killed chunk
+loses the items that were done; CPU and memory limits, the parent's death and the clean fork would still be ours.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
+import logging
+import math
 import multiprocessing
 import os
+import queue
 import resource
+import select
 import signal
 import sys
+import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
 from typing import Any
 
 from verl_fgrpo.evaluation.graders import Graded, grader_of
 from verl_fgrpo.evaluation.problems import Problem
 
-__all__ = [
-    "PRELOAD",
-    "Limits",
-    "Task",
-    "Worker",
-    "grade_one",
-    "grade_tasks",
-    "has_grown",
-    "kill_worker",
-    "start_worker",
-]
+__all__ = ["GradingPool", "Limits", "Task", "Worker", "grade_tasks"]
 
 START_SECONDS = 120.0
 REPLY_SECONDS = 0.02
 #: Modules of the fork server: loaded once, so that a new worker starts in milliseconds.
-PRELOAD = ("verl_fgrpo.evaluation.workers", "verl_fgrpo.evaluation.warm")
+PRELOAD = ("verl_fgrpo.evaluation.workers", "verl_fgrpo.evaluation.preload")
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,12 @@ class Limits:
     memory_mib: int = 2048
 
     def __post_init__(self) -> None:
-        if not self.seconds > 0:
-            raise ValueError(f"seconds={self.seconds} must be positive")
-        if self.memory_mib < 64:
-            raise ValueError(f"memory_mib={self.memory_mib} must be at least 64: sympy itself needs some")
+        if not 0 < self.seconds <= 86_400:
+            raise ValueError(f"seconds={self.seconds} must be positive, and at most a day")
+        if not 64 <= self.memory_mib <= 2**24:
+            raise ValueError(
+                f"memory_mib={self.memory_mib} must be at least 64, as sympy itself needs some, at most 2**24"
+            )
 
 
 @dataclass
@@ -73,266 +77,285 @@ class Task:
     tokens: list[Any]
 
 
-@dataclass
+Replies = list[tuple[Any, Graded]]
+
+
+class WorkerClosed(Exception):
+    """The worker was closed while it graded."""
+
+
 class Worker:
-    """A grading process, the pipe to it, and what it is doing.
+    """One grading process after another: started when needed, replaced when it was killed or has grown.
+
+    Args:
+        limits: of one response.
+        options: of the graders, see `graders.grader_of`.
 
     Attributes:
+        process: the present one; None before the first task.
         progress: shared with the process: index of its item in the task, its CPU time and the clock when it began it,
             and its address space in bytes when it was ready.
-        done: items of the task that it has replied to.
-        deadline: when to look whether the item is overdue.
     """
 
-    process: Any
-    pipe: Connection
-    progress: Any
-    task: Task | None = None
-    done: int = 0
-    deadline: float = 0.0
-    ready: bool = False
-    started: float = field(default_factory=time.monotonic)
+    def __init__(self, limits: Limits, options: str = "{}") -> None:
+        self.limits = limits
+        self.options = options
+        self.process: Any = None
+        self.progress: Any = None
+        self._pipe: Connection | None = None
+        self._lifeline: Connection | None = None
+        self._deadline = 0.0
+        self._closed = False
+
+    def run(self, task: Task) -> Iterator[Replies]:
+        """Grade every response of a task: lists of (token, (verdict, answer, detail)) as they come.
+
+        Raises:
+            RuntimeError: the process cannot start (a library is missing, say); its message is passed on.
+        """
+        todo = list(range(len(task.responses)))
+        while todo:
+            if self._closed:
+                raise WorkerClosed
+            if self.process is not None and (not self.process.is_alive() or self.has_grown()):
+                self.kill()
+            if self.process is None:
+                self._start()
+            todo = yield from self._attempt(task, todo)
+
+    def _attempt(self, task: Task, todo: list[int]) -> Generator[Replies, None, list[int]]:
+        """Send the responses `todo` to the process; returns those that are left if it had to be killed or died."""
+        assert self._pipe is not None
+        done, failure = 0, ("", "")
+        try:
+            self._start_clock()
+            self._pipe.send((task.problem, [task.responses[index] for index in todo]))
+            while done < len(todo) and not failure[0]:
+                if self._pipe.poll(max(0.0, self._deadline - time.monotonic())):
+                    replies = self._pipe.recv()
+                    yield [(task.tokens[index], graded) for index, graded in zip(todo[done:], replies, strict=False)]
+                    done += len(replies)
+                    self._deadline = time.monotonic() + self.limits.seconds
+                elif not self._has_time_left():
+                    failure = "timeout", self._too_slow()
+        except (EOFError, OSError):  # it died, or reading did not fit into its memory
+            failure = self._death()
+        if not failure[0]:
+            return []
+        if self._closed:
+            raise WorkerClosed
+        self.process.kill()
+        with contextlib.suppress(EOFError, OSError):
+            while self._pipe.poll():  # what it sent before it ended
+                replies = self._pipe.recv()
+                yield [(task.tokens[index], graded) for index, graded in zip(todo[done:], replies, strict=False)]
+                done += len(replies)
+        at = max(done, min(int(self.progress[0]), len(todo) - 1))
+        self.kill()
+        if done < len(todo):
+            yield [(task.tokens[todo[at]], (failure[0], None, failure[1]))]
+        return [index for position, index in enumerate(todo) if position >= done and position != at]
+
+    def _start(self) -> None:
+        """Start a process and wait until it is ready."""
+        # Fork from a clean server: a new worker inherits neither the parent's threads nor its open files.
+        context = multiprocessing.get_context("forkserver")
+        preload = list(PRELOAD)
+        if "ray" in sys.modules:  # a worker imports its parent's main module again, in verl that of Ray
+            preload.append("ray._private.workers.default_worker")
+        context.set_forkserver_preload(preload)
+        self._pipe, child = context.Pipe()
+        hangs_up, self._lifeline = context.Pipe(duplex=False)
+        self.progress = context.RawArray("d", 4)
+        arguments = (child, hangs_up, self.progress, self.limits, self.options)
+        process = context.Process(target=_serve, args=arguments, daemon=True)
+        with _starting:
+            process.start()
+        self.process = process
+        child.close()
+        hangs_up.close()
+        try:
+            message = self._pipe.recv() if self._pipe.poll(START_SECONDS) else f"no answer in {START_SECONDS:.0f} s"
+        except (EOFError, OSError):
+            process.join(5)
+            message = f"it died, exit code {process.exitcode}"
+        if self._closed:
+            raise WorkerClosed
+        if message is not None:
+            self.kill()
+            raise RuntimeError(f"a grading worker cannot start: {message}")
+
+    def kill(self) -> None:
+        """End the process at once, whatever it is doing; the next task starts another one."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.join()
+        for end in (self._pipe, self._lifeline):
+            if end is not None:
+                end.close()
+
+    def close(self) -> None:
+        """End the process for good, from whatever thread; a `run` in progress raises `WorkerClosed`."""
+        self._closed = True
+        process = self.process
+        if process is not None:
+            process.kill()
+
+    def has_grown(self) -> bool:
+        """Whether what the libraries remember takes half of the memory that a response may need."""
+        try:
+            pages = int(open(f"/proc/{self.process.pid}/statm").read().split()[0])  # noqa: SIM115
+        except (OSError, IndexError):
+            return False
+        grown = pages * os.sysconf("SC_PAGE_SIZE") - self.progress[3]
+        return bool(grown > self.limits.memory_mib * 2**20 / 2)
+
+    def _start_clock(self) -> None:
+        self.progress[0], self.progress[2] = 0, time.monotonic()
+        self._deadline = self.progress[2] + self.limits.seconds
+
+    def _has_time_left(self) -> bool:
+        """Whether the item has used less CPU time than it may; if so, the deadline moves on."""
+        _, cpu_at_start, started, _ = self.progress[:]
+        try:
+            stat = open(f"/proc/{self.process.pid}/stat").read().rpartition(")")[2].split()  # noqa: SIM115
+            used = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK") - cpu_at_start
+        except (OSError, IndexError):
+            return False  # no /proc: wall-clock time decides
+        left = self.limits.seconds - used
+        if left <= 0 or time.monotonic() - started > 10 * self.limits.seconds:
+            return False
+        self._deadline = time.monotonic() + max(0.05, left)
+        return True
+
+    def _too_slow(self) -> str:
+        return f"no verdict within {self.limits.seconds:g} s of CPU time"
+
+    def _death(self) -> tuple[str, str]:
+        self.process.join(5)
+        code = self.process.exitcode
+        if code == -signal.SIGXCPU:
+            return "timeout", self._too_slow()
+        return "error", f"the worker died, exit code {code} (memory limit or a crash in a library)"
+
+
+_starting = threading.Lock()  # multiprocessing counts its children in one set
+
+
+class GradingPool:
+    """A fixed number of grading processes, for `grade` (`grade_tasks`) and for the reward (`grade`, from any thread).
+
+    Args:
+        limits: of one response.
+        size: processes, started when first needed.
+        options: of the graders, see `graders.grader_of`.
+    """
+
+    def __init__(self, limits: Limits | None = None, size: int = 1, options: str = "{}") -> None:
+        if size < 1:
+            raise ValueError(f"{size} grading workers: at least 1 is needed")
+        self.limits = limits or Limits()
+        self.workers = [Worker(self.limits, options) for _ in range(size)]
+        self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
+        for worker in self.workers:
+            self._idle.put(worker)
+
+    def grade(self, problem: Problem, response: str) -> Graded:
+        """(verdict, extracted answer, detail) of one response, within the limits once a process is free.
+
+        Raises:
+            RuntimeError: a process cannot start.
+        """
+        worker = self._idle.get()
+        try:
+            [(_, graded)] = [item for replies in worker.run(Task(problem, [response], [0])) for item in replies]
+            return graded
+        finally:
+            self._idle.put(worker)
+
+    def grade_tasks(self, tasks: Iterable[Task]) -> Iterator[tuple[Any, Graded]]:
+        """Yield (token, (verdict, answer, detail)) for every response of every task, in order of completion.
+
+        `tasks` is read in this thread, at most two a worker ahead, which bounds what is held. Left early, by an
+        exception or otherwise, the pool is closed.
+
+        Raises:
+            RuntimeError: a process cannot start (a library is missing, say); its message is passed on.
+        """
+        source = iter(tasks)
+        given: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        results: queue.SimpleQueue[Replies | BaseException | None] = queue.SimpleQueue()
+        for worker in self.workers:
+            threading.Thread(target=_drive, args=(worker, given, results), daemon=True).start()
+        in_hand, exhausted = 0, False
+        try:
+            while True:
+                while not exhausted and in_hand < 2 * len(self.workers):
+                    task = next(source, None)
+                    exhausted = task is None
+                    if task is not None:
+                        given.put(task)
+                        in_hand += 1
+                if not in_hand:
+                    break
+                answer = results.get()
+                if isinstance(answer, BaseException):
+                    raise answer
+                if answer is None:
+                    in_hand -= 1
+                else:
+                    yield from answer
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            for _ in self.workers:
+                given.put(None)
+
+    def close(self) -> None:
+        """End all processes, at once and for good."""
+        for worker in self.workers:
+            worker.close()
+
+    def __enter__(self) -> GradingPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def grade_tasks(
     tasks: Iterable[Task], limits: Limits | None = None, num_workers: int = 1, options: str = "{}"
 ) -> Iterator[tuple[Any, Graded]]:
-    """Yield (token, (verdict, answer, detail)) for every response of every task, in order of completion.
+    """`GradingPool.grade_tasks` in a pool of its own."""
+    with GradingPool(limits, num_workers, options) as pool:
+        yield from pool.grade_tasks(tasks)
 
-    Args:
-        tasks: read lazily, one per idle worker.
-        limits: of one response.
-        num_workers: processes.
-        options: of the graders, see `graders.grader_of`.
 
-    Raises:
-        RuntimeError: a worker cannot start (a library is missing, say); its message is passed on.
-    """
-    limits = limits or Limits()
-    if num_workers < 1:
-        raise ValueError(f"num_workers={num_workers} must be at least 1")
-    # Fork from a clean server: a new worker inherits neither the parent's threads nor its open files.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOAD))
-    source = iter(tasks)
-    waiting: deque[Task] = deque()
-    workers: list[Worker] = []
-
-    def more() -> bool:
-        if not waiting and (task := next(source, None)) is not None:
-            waiting.append(task)
-        return bool(waiting)
-
+def _drive(worker: Worker, given: Any, results: Any) -> None:
+    """A thread: hand tasks to one worker until there are no more."""
     try:
-        while True:
-            for worker in [worker for worker in workers if worker.ready and worker.task is None]:
-                if has_grown(worker, limits):
-                    kill_worker(worker)
-                    workers.remove(worker)
-                elif more():
-                    _send(worker, waiting.popleft(), limits)
-            if more() and len(workers) < num_workers:
-                workers.append(start_worker(context, limits, options))
-            if not waiting and all(worker.task is None for worker in workers):
-                return
-            busy = [worker for worker in workers if worker.task is not None or not worker.ready]
-            timeout = max(0.0, min(map(_deadline, busy)) - time.monotonic())
-            readable = set(wait([worker.pipe for worker in busy], timeout))
-            for worker in busy:
-                if worker.pipe in readable:
-                    yield from _receive(worker, workers, waiting, limits)
-                elif time.monotonic() > _deadline(worker):
-                    if worker.task is None:
-                        raise RuntimeError(f"a grading worker did not start within {START_SECONDS:.0f} s")
-                    if _has_time_left(worker, limits):
-                        continue
-                    detail = f"no verdict within {limits.seconds:g} s of CPU time"
-                    yield from _abandon(worker, workers, waiting, limits, "timeout", detail)
-    finally:
-        for worker in workers:
-            kill_worker(worker)
+        while (task := given.get()) is not None:
+            for replies in worker.run(task):
+                results.put(replies)
+            results.put(None)
+    except BaseException as error:
+        results.put(error)
 
 
-def _deadline(worker: Worker) -> float:
-    return worker.deadline if worker.ready else worker.started + START_SECONDS
-
-
-def _start_clock(worker: Worker, limits: Limits) -> None:
-    worker.progress[0], worker.progress[2] = 0, time.monotonic()
-    worker.deadline = worker.progress[2] + limits.seconds
-
-
-def _has_time_left(worker: Worker, limits: Limits) -> bool:
-    """Whether the item has used less CPU time than it may; if so, the deadline moves on."""
-    _, cpu_at_start, started, _ = worker.progress[:]
-    try:
-        fields = open(f"/proc/{worker.process.pid}/stat").read().rpartition(")")[2].split()  # noqa: SIM115
-        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") - cpu_at_start
-    except (OSError, IndexError):
-        return False  # no /proc: wall-clock time decides
-    left = limits.seconds - used
-    if left <= 0 or time.monotonic() - started > 10 * limits.seconds:
-        return False
-    worker.deadline = time.monotonic() + max(0.05, left)
-    return True
-
-
-def has_grown(worker: Worker, limits: Limits) -> bool:
-    """Whether what the libraries remember takes half of the memory that a response may need: time for a new worker.
-
-    Args:
-        worker: idle, after its first response.
-        limits: those the worker was started with.
-    """
-    try:
-        pages = int(open(f"/proc/{worker.process.pid}/statm").read().split()[0])  # noqa: SIM115
-    except (OSError, IndexError):
-        return False
-    grown = pages * os.sysconf("SC_PAGE_SIZE") - worker.progress[3]
-    return bool(grown > limits.memory_mib * 2**20 / 2)
-
-
-def grade_one(worker: Worker, problem: Problem, response: str, limits: Limits) -> Graded:
-    """Grade one response in a worker that has nothing else to do; one that is over its limits is killed.
-
-    Args:
-        worker: of `start_worker`; after the verdicts "timeout" and "error" it may be dead.
-        problem: with the gold answers.
-        response: text.
-        limits: those the worker was started with.
-
-    Returns:
-        (verdict, answer, detail).
-
-    Raises:
-        RuntimeError: the worker could not start; its message is passed on.
-    """
-    try:
-        if not worker.ready:
-            message = worker.pipe.recv() if worker.pipe.poll(START_SECONDS) else "it did not answer"
-            if message is not None:
-                kill_worker(worker)
-                raise RuntimeError(f"a grading worker cannot start: {message}")
-            worker.ready = True
-        _start_clock(worker, limits)
-        worker.pipe.send((problem, [response]))
-        while not worker.pipe.poll(max(0.0, worker.deadline - time.monotonic())):
-            if not _has_time_left(worker, limits):
-                kill_worker(worker)
-                return "timeout", None, f"no verdict within {limits.seconds:g} s of CPU time"
-        graded: Graded
-        [graded] = worker.pipe.recv()
-        return graded
-    except (EOFError, OSError):
-        kill_worker(worker)
-        if not worker.ready:
-            code = worker.process.exitcode
-            raise RuntimeError(f"a grading worker died at its start, exit code {code}") from None
-        return "error", None, _death(worker)
-
-
-def _death(worker: Worker) -> str:
-    return f"the worker died, exit code {worker.process.exitcode} (memory limit or a crash in a library)"
-
-
-def start_worker(context: Any, limits: Limits, options: str = "{}") -> Worker:
-    """Start a process that grades; `grade_tasks` or `grade_one` waits until it is ready."""
-    parent, child = context.Pipe()
-    progress = context.RawArray("d", 4)
-    process = context.Process(target=_serve, args=(child, progress, limits.memory_mib, options), daemon=True)
-    process.start()
-    child.close()
-    return Worker(process, parent, progress)
-
-
-def _send(worker: Worker, task: Task, limits: Limits) -> None:
-    worker.task, worker.done = task, 0
-    _start_clock(worker, limits)
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died reading: `_receive` will see the end
-        worker.pipe.send((task.problem, task.responses))
-
-
-def _receive(
-    worker: Worker, workers: list[Worker], waiting: deque[Task], limits: Limits
-) -> Iterator[tuple[Any, Graded]]:
-    """Handle all replies that have arrived, or the death of the worker."""
-    try:
-        while worker.pipe.poll():
-            message = worker.pipe.recv()
-            if worker.ready:
-                yield from _accept(worker, message, limits)
-            elif message is not None:
-                raise RuntimeError(f"a grading worker cannot start: {message}")
-            else:
-                worker.ready = True
-    except (EOFError, OSError):
-        worker.process.join(5)
-        if not worker.ready:
-            raise RuntimeError(f"a grading worker died at its start, exit code {worker.process.exitcode}") from None
-        yield from _abandon(worker, workers, waiting, limits, "error", _death(worker))
-
-
-def _accept(worker: Worker, replies: list[Graded], limits: Limits) -> Iterator[tuple[Any, Graded]]:
-    task = worker.task
-    assert task is not None
-    tokens = task.tokens[worker.done : worker.done + len(replies)]
-    worker.done += len(replies)
-    worker.deadline = time.monotonic() + limits.seconds
-    if worker.done == len(task.responses):
-        worker.task = None
-    yield from zip(tokens, replies, strict=True)
-
-
-def _abandon(
-    worker: Worker, workers: list[Worker], waiting: deque[Task], limits: Limits, verdict: str, detail: str
-) -> Iterator[tuple[Any, Graded]]:
-    """End this worker, give its current item its verdict, and keep the rest of the task for another worker."""
-    worker.process.kill()
-    worker.process.join()
-    workers.remove(worker)
-    with contextlib.suppress(EOFError, OSError):
-        while worker.task is not None and worker.pipe.poll():  # what it sent before it ended
-            yield from _accept(worker, worker.pipe.recv(), limits)
-    worker.pipe.close()
-    task, done = worker.task, worker.done
-    if task is not None:
-        at = max(done, int(worker.progress[0]))
-        rest = [index for index in range(done, len(task.responses)) if index != at]
-        if rest:
-            responses, tokens = [task.responses[index] for index in rest], [task.tokens[index] for index in rest]
-            waiting.appendleft(Task(task.problem, responses, tokens))
-        yield task.tokens[at], (verdict, None, detail)
-
-
-def kill_worker(worker: Worker) -> None:
-    """End a worker at once, whatever it is doing."""
-    worker.process.kill()
-    worker.process.join()
-    worker.pipe.close()
-
-
-def _serve(pipe: Connection, progress: Any, memory_mib: int, options: str) -> None:
+def _serve(pipe: Connection, lifeline: Connection, progress: Any, limits: Limits, options: str) -> None:
     """A worker: receive (problem, responses), reply lists of (verdict, answer, detail), in order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends its workers
     try:
-        # Nothing a response makes the libraries print may reach the user's terminal.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno() if _has_fileno(sys.stdout) else 1)
-        import logging
-
-        logging.disable(logging.CRITICAL)
-        used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")  # noqa: SIM115
-        limit = used + memory_mib * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        progress[3] = _confine(lifeline, limits)
     except Exception as error:
         pipe.send(f"{type(error).__name__}: {error}")
         return
     # What the libraries loaded stays; looking through it for garbage again and again takes a tenth of the time.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    _note(progress, 0)
-    progress[3] = used
     pipe.send(None)
     graders: dict[str, Any] = {}
     while True:
@@ -346,16 +369,38 @@ def _serve(pipe: Connection, progress: Any, memory_mib: int, options: str) -> No
             if replies and time.monotonic() - replied > REPLY_SECONDS:
                 pipe.send(replies)
                 replies, replied = [], time.monotonic()
-            _note(progress, index)
+            _note(progress, index, limits)
             replies.append(_grade(graders, problem, response, options))
-        _note(progress, len(responses) - 1)
+        _note(progress, len(responses) - 1, limits)
         pipe.send(replies)
 
 
-def _note(progress: Any, index: int) -> None:
+def _confine(lifeline: Connection, limits: Limits) -> int:
+    """Set the limits of this process; returns its address space in bytes, to which they add."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends its workers
+    # The parent holds the other end. When it is gone, however it went, the kernel sends SIGIO, whose default is to end
+    # the process; a thread that watches would not run while a library computes.
+    fcntl.fcntl(lifeline.fileno(), fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline.fileno(), fcntl.F_SETFL, fcntl.fcntl(lifeline.fileno(), fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([lifeline], [], [], 0)[0]:
+        os._exit(1)  # it was gone before
+    # Nothing a response makes the libraries print may reach the user's terminal.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno() if _has_fileno(sys.stdout) else 1)
+    logging.disable(logging.CRITICAL)
+    used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")  # noqa: SIM115
+    limit = used + limits.memory_mib * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return used
+
+
+def _note(progress: Any, index: int, limits: Limits) -> None:
+    """Tell the parent which item begins now, and the kernel when to end it (the parent is meant to be faster)."""
     progress[1] = time.process_time()
     progress[2] = time.monotonic()
     progress[0] = index
+    soft, hard = math.ceil(progress[1] + limits.seconds) + 2, resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def _grade(graders: dict[str, Any], problem: Problem, response: str, options: str) -> Graded:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from verl_fgrpo.host import val_metrics
 from verl_fgrpo.host.seams import install_seams
 from verl_fgrpo.host.state import registration
 from verl_fgrpo.host.trainer_modes import install_trainer_modes
@@ -74,7 +75,7 @@ def register() -> None:
     """
     registration.loaded = True
     parts = (register_estimators, register_policy_losses, register_presets, install_seams, install_trainer_modes)
-    for part in parts:
+    for part in (*parts, val_metrics.install):
         try:
             part()
         except Exception:

@@ -5,36 +5,9 @@ import torch
 from numpy.typing import ArrayLike
 
 from verl_fgrpo.core.passk import pass_at_k, powers_of_two
+from verl_fgrpo.core.tail_miss import RARE_SHARE, tail_miss_estimate
 
-#: Share of a prompt's correct probability that `focal/tail_miss_risk` calls rare: a mode of one in ten correct answers.
-RARE_SHARE = 0.1
 QUANTILES = (10, 25, 50, 75, 90)
-
-
-def tail_miss_estimate(num_correct: ArrayLike, group_size: ArrayLike, rare_share: float = RARE_SHARE) -> np.ndarray:
-    """Unbiased estimate, from one group, of its probability to be active and yet show no rare correct solution.
-
-        1[0 < X < N] * (1 - rho)^X
-
-    Source: derived from Lemma 3.1 of arXiv 2602.06717. Each correct rollout is rare with probability rho = tau / mu, so
-    the expectation over X ~ Binomial(N, mu) is (1 - tau)^N - (mu - tau)^N - (1 - mu)^N: the lemma's probability, for
-    any mu. Putting the observed X / N into the lemma instead would be biased for small groups.
-
-    Args:
-        num_correct: X, whole numbers, one per group.
-        group_size: N, broadcast against X.
-        rare_share: rho, the share of the correct probability that is rare, 0 <= rho <= 1.
-
-    Returns:
-        float64 array, one estimate per group.
-
-    Raises:
-        ValueError: rare_share outside [0, 1].
-    """
-    if not 0 <= rare_share <= 1:
-        raise ValueError(f"rare_share is {rare_share}, but it is a share of the correct probability: 0 to 1")
-    x, n = np.asarray(num_correct, dtype=np.float64), np.asarray(group_size, dtype=np.float64)
-    return np.asarray(np.where((x > 0) & (x < n), (1.0 - rare_share) ** x, 0.0))
 
 
 def group_metrics(num_correct: ArrayLike, group_size: ArrayLike, rare_share: float = RARE_SHARE) -> dict[str, float]:

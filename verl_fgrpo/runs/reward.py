@@ -4,28 +4,23 @@
 
 verl calls a reward function in executor threads of its reward workers. math-verify's time limits are signals, which
 work in a main thread alone, and a limit set by a thread cannot interrupt a regular expression or an integer power. So
-each response is graded in a process of its own (`evaluation.workers`, the same code that grades the evaluation), which
-is killed when it is overdue.
+responses are graded in processes of their own (`evaluation.workers.GradingPool`, as in the evaluation), which are
+killed when they are overdue. math-verify runs there as it is installed: nothing of it is replaced.
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import queue
-import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from verl_fgrpo.evaluation import workers
-from verl_fgrpo.evaluation.graders import Graded
 from verl_fgrpo.evaluation.problems import Problem, gold_answers
-from verl_fgrpo.evaluation.workers import Limits
+from verl_fgrpo.evaluation.workers import GradingPool, Limits
 
-__all__ = ["GraderPool", "Tally", "compute_score"]
+__all__ = ["Tally", "compute_score"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,54 +68,6 @@ def compute_score(
     return {"score": correct, "acc": correct, **{failure: float(verdict == failure) for failure in FAILURES}}
 
 
-class GraderPool:
-    """A fixed number of grading processes shared by any number of threads.
-
-    Args:
-        limits: time and memory of one response.
-        size: processes, started when first needed; replaced when they had to be killed or have grown too large.
-    """
-
-    def __init__(self, limits: Limits, size: int) -> None:
-        if size < 1:
-            raise ValueError(f"graders={size} must be at least 1")
-        self.limits = limits
-        self._context = multiprocessing.get_context("forkserver")
-        # Forked from a server that has loaded the libraries once, so a new worker starts in milliseconds. A worker
-        # re-imports its parent's main module, in verl Ray's: preloaded too.
-        preload = list(workers.PRELOAD)
-        if "ray" in sys.modules:
-            preload.append("ray._private.workers.default_worker")
-        self._context.set_forkserver_preload(preload)
-        self._idle: queue.LifoQueue[workers.Worker | None] = queue.LifoQueue()
-        for _ in range(size):
-            self._idle.put(None)
-
-    def grade(self, problem: Problem, response: str) -> Graded:
-        """(verdict, extracted answer, detail), within the time limit once a process is free.
-
-        Raises:
-            RuntimeError: a process cannot start.
-        """
-        worker = self._idle.get()
-        try:
-            if worker is not None and worker.process.is_alive() and workers.has_grown(worker, self.limits):
-                workers.kill_worker(worker)
-            if worker is None or not worker.process.is_alive():
-                worker = workers.start_worker(self._context, self.limits)
-            return workers.grade_one(worker, problem, response, self.limits)
-        finally:
-            self._idle.put(worker if worker is not None and worker.process.is_alive() else None)
-
-    def close(self) -> None:
-        """End the idle processes; they are started again when needed."""
-        for _ in range(self._idle.qsize()):
-            worker = self._idle.get_nowait()
-            if worker is not None:
-                workers.kill_worker(worker)
-            self._idle.put(None)
-
-
 class Tally:
     """Counts verdicts of one process; logs the first failure of each kind, then at every doubling of their number."""
 
@@ -147,11 +94,11 @@ _tally = Tally()
 _pool_lock = threading.Lock()
 
 
-def _pool(seconds: float, memory_mib: int, graders: int) -> GraderPool:
+def _pool(seconds: float, memory_mib: int, graders: int) -> GradingPool:
     with _pool_lock:
         return _cached_pool(seconds, memory_mib, graders)
 
 
 @lru_cache(maxsize=4)
-def _cached_pool(seconds: float, memory_mib: int, graders: int) -> GraderPool:
-    return GraderPool(Limits(seconds=seconds, memory_mib=memory_mib), graders)
+def _cached_pool(seconds: float, memory_mib: int, graders: int) -> GradingPool:
+    return GradingPool(Limits(seconds=seconds, memory_mib=memory_mib), graders)

@@ -15,7 +15,7 @@ from latex2sympy2_extended.gen.antlr4_9_3.PSParser import PSParser
 from latex2sympy2_extended.latex2sympy2 import CommonTokenStream, InputStream, _Latex2Sympy
 
 from verl_fgrpo.evaluation.fast_grading import antlr_memory
-from verl_fgrpo.evaluation.warm import EXPRESSIONS
+from verl_fgrpo.evaluation.preload import EXPRESSIONS
 
 # Those that the prediction without context gets wrong: the memory is for them.
 FULL_CONTEXT = [

@@ -14,7 +14,7 @@ from latex2sympy2_extended.latex2sympy2 import CommonTokenStream, InputStream, _
 
 from verl_fgrpo.evaluation.fast_grading import math_verify_cache
 from verl_fgrpo.evaluation.fast_grading.math_verify_cache import Search, first_anchor, first_boxed_environment
-from verl_fgrpo.evaluation.warm import EXPRESSIONS
+from verl_fgrpo.evaluation.preload import EXPRESSIONS
 
 PIECES = [
     "$",

@@ -15,7 +15,7 @@ from math_verify import parse
 from sympy import Float, Integer, Rational, Symbol, pi, sqrt
 
 from verl_fgrpo.evaluation.fast_grading.sympy_values import differ_at_a_point, value_at_a_point
-from verl_fgrpo.evaluation.warm import EXPRESSIONS
+from verl_fgrpo.evaluation.preload import EXPRESSIONS
 
 X, Y = Symbol("x", real=True), Symbol("y", real=True)
 T = Symbol("t", real=True)

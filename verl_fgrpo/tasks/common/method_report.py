@@ -15,7 +15,7 @@ from verl_fgrpo.tasks.common.experiment import START
 
 DIFFERENCE = ("difference", "difference_low", "difference_high", "difference_seeds_low", "difference_seeds_high")
 
-__all__ = ["method_rows", "write_methods_report"]
+__all__ = ["method_rows", "over_seeds", "write_methods_report"]
 
 
 def method_rows(
@@ -45,17 +45,17 @@ def method_rows(
     for method in next(iter(names)):
         for k in ks:
             scores = [_scores(of_seed[method], k) for of_seed in counts.values()]
-            row: Row = {"run": method, "k": k, **_over_seeds(scores)}
+            row: Row = {"run": method, "k": k, **over_seeds(scores)}
             if method in (reference, START):
                 rows.append(row | dict.fromkeys(DIFFERENCE))
                 continue
             references = [_scores(of_seed[reference], k) for of_seed in counts.values()]
-            difference = _over_seeds(scores, references)
+            difference = over_seeds(scores, references)
             rows.append(row | dict(zip(DIFFERENCE, difference.values(), strict=True)))
     return rows
 
 
-def _over_seeds(
+def over_seeds(
     scores: Sequence[NDArray[np.float64]], references: Sequence[NDArray[np.float64]] | None = None
 ) -> dict[str, float]:
     """Mean over problems of all seeds (or its difference to references), bootstrap interval, extremes over seeds."""

@@ -1,14 +1,12 @@
 """Imported once in the server that grading workers are forked from: loads math-verify and fills its parser's tables.
 
 ANTLR builds its decision tables while it parses, which makes the first expressions of every kind 10 to 100 times
-slower than later ones. Workers are forked with the tables filled. Nothing here changes a verdict.
+slower than later ones. Workers are forked with the tables filled. Nothing here replaces anything or changes a verdict.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-
-from verl_fgrpo.evaluation.fast_grading import math_verify_cache
 
 EXPRESSIONS = (
     r"\frac{1}{2}",
@@ -50,11 +48,10 @@ EXPRESSIONS = (
 )
 
 
-def warm() -> None:
+def fill_tables() -> None:
     """Parse every expression and compare neighbours, in the ways responses are parsed and compared."""
     from math_verify import parse, verify
 
-    math_verify_cache.install()
     parsed = []
     for text in EXPRESSIONS:
         for form in (f"the answer is $\\boxed{{{text}}}$.", f"Answer: ${text}$", f"\\boxed{{{text}}}", text):
@@ -63,4 +60,4 @@ def warm() -> None:
         verify(one, other)
 
 
-warm()
+fill_tables()

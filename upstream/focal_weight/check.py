@@ -1,4 +1,4 @@
-"""Is patched verl the unpatched one at gamma 0, and the plugin otherwise? For verify.sh and tests/test_upstream.py.
+"""Is patched verl the unpatched one at gamma 0, and the plugin otherwise? For verify.py and tests/test_upstream.py.
 
 record FILE    with verl as installed: write what it computes
 compare FILE   with the patched copy on PYTHONPATH: against the record, and against the plugin
@@ -25,7 +25,7 @@ from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl_fgrpo.methods.estimators import BASE_ESTIMATORS
 
 SEEDS = range(5)
-NO_PADDING = {"grpo_passk", "opo"}  # verl refuses one padding row there, or returns NaN for padding rows
+NO_PADDING = {"grpo_passk", "opo", "gpg"}  # verl refuses padding rows there, returns NaN for them, or counts them
 
 #: verl's scripts/generate_trainer_config.sh: generated file -> Hydra override
 GENERATED = {
@@ -79,7 +79,7 @@ def plugin_result(name: str, seed: int, **algorithm: Any) -> tuple[bytes, bytes]
 
 def record(path: Path) -> None:
     """Write what verl as installed computes for every estimator and seed."""
-    assert not hasattr(AlgoConfig(), "focal_gamma"), f"{verl.__file__} is patched already"
+    assert not hasattr(AlgoConfig(), "f_grpo_gamma"), f"{verl.__file__} is patched already"
     torch.save({(name, seed): verl_result(name, seed) for name in BASE_ESTIMATORS for seed in SEEDS}, path)
     print(f"recorded {len(BASE_ESTIMATORS)} estimators x {len(SEEDS)} batches of verl {verl.__version__}")
 
@@ -90,14 +90,14 @@ def compare(path: Path) -> None:
     Raises:
         AssertionError: any byte differs.
     """
-    assert getattr(AlgoConfig(), "focal_gamma", None) == 0.0, f"{verl.__file__} is not patched"
+    assert getattr(AlgoConfig(), "f_grpo_gamma", None) == 0.0, f"{verl.__file__} is not patched"
     unpatched = torch.load(path)
     weighted = Counter()
     for (name, seed), expected in unpatched.items():
         assert verl_result(name, seed) == expected, f"{name}: without the key, patched verl differs from verl"
-        assert verl_result(name, seed, focal_gamma=0.0) == expected, f"{name}: gamma 0 differs from verl"
+        assert verl_result(name, seed, f_grpo_gamma=0.0) == expected, f"{name}: gamma 0 differs from verl"
         for gamma in (0.5, 1.0, 2.0):
-            patched = verl_result(name, seed, focal_gamma=gamma)
+            patched = verl_result(name, seed, f_grpo_gamma=gamma)
             assert patched == plugin_result(name, seed, focal_gamma=gamma), f"{name}, gamma {gamma}: f_{name} differs"
             weighted[name] += patched != expected
     assert all(weighted[name] > len(SEEDS) for name in BASE_ESTIMATORS), f"the batches show too little: {weighted}"
@@ -110,10 +110,10 @@ def compare(path: Path) -> None:
 def refuses_double_weight() -> None:
     """A run that names an f_ estimator in a patched verl must not be weighted twice."""
     try:
-        compute_advantage(batch("grpo", 0), adv_estimator="f_grpo", config=OmegaConf.create({"focal_gamma": 0.5}))
+        compute_advantage(batch("grpo", 0), adv_estimator="f_grpo", config=OmegaConf.create({"f_grpo_gamma": 0.5}))
     except ValueError as error:
         assert "adv_estimator is f_grpo" in str(error)
-        print("adv_estimator=f_grpo with verl's own focal_gamma is refused")
+        print("adv_estimator=f_grpo with verl's own f_grpo_gamma is refused")
     else:
         raise AssertionError("f_grpo was weighted twice")
 
@@ -143,7 +143,7 @@ def cost(prompts: int = 256, group_size: int = 8, tokens: int = 4096, repeats: i
         for gamma, times in seconds.items():
             data = DataProto.from_dict(tensors=tensors, non_tensors={"uid": uid})
             start = time.perf_counter()
-            compute_advantage(data, adv_estimator="grpo", config=OmegaConf.create({"focal_gamma": gamma}))
+            compute_advantage(data, adv_estimator="grpo", config=OmegaConf.create({"f_grpo_gamma": gamma}))
             times.append(time.perf_counter() - start)
     off, on = (float(np.median(times[1:])) for times in seconds.values())
     print(f"grpo, {rows} rollouts of {tokens} tokens: {on / off:.2f} times the time without ({off * 1e3:.0f} ms)")

@@ -2,11 +2,7 @@
 
 import asyncio
 
-import pytest
-
-pytest.importorskip("transfer_queue")
-
-from verl_fgrpo.cpu.agent_loop import Gatherer  # noqa: E402
+from verl_fgrpo.core.gather import Gatherer
 
 
 def test_concurrent_items_go_in_one_call_and_later_ones_in_the_next() -> None:

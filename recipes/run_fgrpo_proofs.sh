@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Does RL forget rare proofs? Propositional theorems with many proofs each, checked by a real Lean 4 kernel, on a CPU.
+#   bash recipes/run_fgrpo_proofs.sh          METHODS="grpo f_grpo unlikeliness f_unlikeliness" SEEDS="1 2" bash recipes/run_fgrpo_proofs.sh
+#   SMOKE=1 bash recipes/run_fgrpo_proofs.sh  everything in miniature, too short to show an effect
+# Makes theorems and a start model, trains METHODS x SEEDS with verl's own trainer, samples held-out theorems, reports.
+# Killed at any point and started again, it continues where it was.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/setup_env.sh
+source recipes/shared/maze.sh
+source recipes/shared/methods.sh
+
+# ---- user-adjustable ----
+SMOKE=${SMOKE:-0}                             # 1: everything in miniature
+if [ "$SMOKE" = 1 ]; then
+    STEPS=${STEPS:-2} PROMPTS_PER_STEP=${PROMPTS_PER_STEP:-8} SAVE_FREQ=${SAVE_FREQ:-2} SFT_STEPS=${SFT_STEPS:-120}
+    SUPERVISED=${SUPERVISED:-200} TRAIN=${TRAIN:-64} HELDOUT=${HELDOUT:-16} NUM_SAMPLES=${NUM_SAMPLES:-16} LARGE_K=${LARGE_K:-8}
+    SUFFIX=-smoke
+fi
+METHODS=${METHODS:-grpo f_grpo}               # grpo unlikeliness ds_grpo maxrl w_reinforce nsr passk_training, or f_ and one of these
+SEEDS=${SEEDS:-1}                             # each with theorems, start model and training of its own
+FOCAL_GAMMA=${FOCAL_GAMMA:-1.0}               # of the f_ methods
+PASSK_K=${PASSK_K:-4}                         # ours: k of passk_training, half a group
+GROUP_SIZE=${GROUP_SIZE:-8}                   # ours: arXiv 2506.02355 has 32
+STEPS=${STEPS:-60}                            # all sizes are ours: what a CPU does in minutes
+PROMPTS_PER_STEP=${PROMPTS_PER_STEP:-32}
+LEARNING_RATE=${LEARNING_RATE:-2e-4}
+SUPERVISED=${SUPERVISED:-3000}                # theorems that the start model learns from
+TRAIN=${TRAIN:-1000}                          # other theorems, for reinforcement learning
+HELDOUT=${HELDOUT:-160}                       # and others still, for the report
+SFT_STEPS=${SFT_STEPS:-1500}
+NUM_SAMPLES=${NUM_SAMPLES:-64}                # samples per held-out theorem, at least 32 for the uplift by rank
+LARGE_K=${LARGE_K:-32}                        # the k of pass@k beside 1
+SAVE_FREQ=${SAVE_FREQ:-20}                    # steps between checkpoints
+SIDE_BY_SIDE=${SIDE_BY_SIDE:-2}               # runs trained at the same time, one core each
+DEVICE=${DEVICE:-cpu}                         # cpu | cuda
+OUT=${OUT:-outputs/proofs/n$GROUP_SIZE-gamma$FOCAL_GAMMA-steps$STEPS${SUFFIX:-}}
+DATA_PREFIX=${DATA_PREFIX:-outputs/proofs/data${SUFFIX:-}-seed}
+# -------------------------
+
+[[ " $METHODS " == *" grpo "* ]] || die "METHODS is '$METHODS', but grpo, the reference of the report, must be among them"
+[[ $FOCAL_GAMMA =~ ^[0-9]*\.?[0-9]+$ ]] || die "FOCAL_GAMMA is '$FOCAL_GAMMA', but it must be a number of at least 0, e.g. 0.5"
+for name in PASSK_K GROUP_SIZE STEPS PROMPTS_PER_STEP SUPERVISED TRAIN HELDOUT SFT_STEPS NUM_SAMPLES LARGE_K SAVE_FREQ SIDE_BY_SIDE; do
+    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "$name is '${!name}', but it must be a whole number of at least 1"
+done
+[ "$GROUP_SIZE" -ge 2 ] || die "GROUP_SIZE is '$GROUP_SIZE', but a group needs at least 2 rollouts to compare"
+[ "$LARGE_K" -ge 2 ] && [ "$LARGE_K" -le "$NUM_SAMPLES" ] || die "LARGE_K is '$LARGE_K', but it must be 2 to NUM_SAMPLES=$NUM_SAMPLES"
+[ "$PROMPTS_PER_STEP" -le "$TRAIN" ] || die "PROMPTS_PER_STEP is '$PROMPTS_PER_STEP', but it must be at most TRAIN=$TRAIN"
+for SEED in $SEEDS; do [[ $SEED =~ ^[0-9]+$ ]] || die "SEEDS has '$SEED', but seeds are whole numbers of at least 0"; done
+case $DEVICE in cpu | cuda) ;; *) die "DEVICE is '$DEVICE', but it must be cpu or cuda" ;; esac
+
+# What a run is trained with; maze.sh's settings come before these, and the last one wins.
+arm() {
+    method_arm "$1"
+    OVERRIDES+=(
+        reward.custom_reward_function.path=pkg://verl_fgrpo.tasks.proofs.rewards
+        trainer.project_name=proofs
+        trainer.rollout_data_dir="$OUT/seed$SEED/$1/rollouts"
+    )
+}
+for method in $METHODS; do method_arm "$method"; done
+setup_env
+"$PYTHON" -m verl_fgrpo.cli proofs check >&2 # a kernel, before time is spent
+set_maze_environment
+export RAY_ADDRESS=${RAY_ADDRESS:-local} # a Ray of its own, also where another cluster runs on the machine
+EXTRA=("$@")
+MAZE_SIZE=none # noted by maze.sh with every run
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+
+for SEED in $SEEDS; do
+    DATA=$DATA_PREFIX$SEED
+    say "seed $SEED: theorems and start model: $DATA"
+    "$PYTHON" -m verl_fgrpo.cli proofs prepare --out "$DATA" --supervised "$SUPERVISED" --train "$TRAIN" --heldout "$HELDOUT" \
+        --sft-steps "$SFT_STEPS" --seed "$SEED" --device "$DEVICE"
+    DATA=$(cd "$DATA" && pwd)
+    read_lengths
+    say "seed $SEED: training $STEPS steps of $PROMPTS_PER_STEP theorems x $GROUP_SIZE rollouts: $METHODS"
+    RUNS=()
+    for method in $METHODS; do RUNS+=("$OUT/seed$SEED/$method"); done
+    train_all "${RUNS[@]}"
+done
+
+say "sampling $HELDOUT held-out theorems a seed, $NUM_SAMPLES samples each, and report"
+# shellcheck disable=SC2086  # lists of words
+"$PYTHON" -m verl_fgrpo.cli proofs report --out "$OUT" --data "$DATA_PREFIX" --seeds $SEEDS --methods $METHODS --step "$STEPS" \
+    --num-samples "$NUM_SAMPLES" --theorems "$HELDOUT" --k "$LARGE_K" --jobs "$SIDE_BY_SIDE"

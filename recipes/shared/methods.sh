@@ -1,0 +1,19 @@
+# The methods that can be compared, by name. Sourced by recipes that set FOCAL_GAMMA and PASSK_K.
+
+# method_arm NAME sets PRESET, GAMMA and OVERRIDES. The plain method is the f_ estimator at gamma 0, bit for bit.
+method_arm() {
+    PRESET=grpo GAMMA=0 OVERRIDES=()
+    local method=$1
+    if [[ $method == f_* ]]; then method=${method#f_} GAMMA=$FOCAL_GAMMA; fi
+    case $method in
+        grpo) ;;
+        nsr) PRESET=w_reinforce OVERRIDES=(algorithm.w_reinforce_lambda=0) ;;
+        passk_training) PRESET=passk_training OVERRIDES=(algorithm.passk_k="$PASSK_K") ;;
+        # ours: the preset's KL loss off, no other method has one and it holds on to diversity by itself; 2 PPO epochs stay
+        unlikeliness) PRESET=unlikeliness OVERRIDES=(actor_rollout_ref.actor.use_kl_loss=false) ;;
+        # ours: log-probabilities of these short answers are around -1, so 0.1 moves advantages (around 1) by a tenth
+        ds_grpo) PRESET=ds_grpo OVERRIDES=(algorithm.ds_gp=0.1 algorithm.ds_gn=0.1) ;;
+        maxrl | w_reinforce) PRESET=$method ;;
+        *) die "METHODS has '$1', but it knows grpo, unlikeliness, ds_grpo, maxrl, w_reinforce, nsr, passk_training, and f_ with each" ;;
+    esac
+}

@@ -1,0 +1,88 @@
+"""A metric of a verl run by step, from what verl's loggers wrote: file (JSON lines), console, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from verl_fgrpo.core.dumps import dump_files
+
+__all__ = ["logged_values"]
+
+
+def logged_values(run: Path, metric: str, log: Path | None = None) -> tuple[dict[int, float], str]:
+    """Values of `metric` by step; of a step logged twice (a resumed run) the later counts.
+
+    Args:
+        run: folder of a run, or of dumps within it.
+        metric: name in verl's log.
+        log: the file to read; else the first kind that holds the metric, of RUN/*.jsonl and RUN/logs/*.jsonl (full
+            precision), console logs (*.log, *.txt) there, and TensorBoard events under RUN.
+
+    Returns:
+        Values by step, and where they are from (or, without any, why there are none).
+
+    Raises:
+        FileNotFoundError: `log` does not exist.
+    """
+    if log is not None:
+        read = _file_logger if log.suffix == ".jsonl" else _console
+        values = dict(read(log, metric))
+        return values, str(log) if values else f"{log} holds no {metric}"
+    places = [place for root in ([run.parent] if dump_files(run) else [run]) for place in (root, root / "logs")]
+    for suffixes, read in (((".jsonl",), _file_logger), ((".log", ".txt"), _console)):
+        files = [path for place in places if place.is_dir() for path in place.iterdir() if path.suffix in suffixes]
+        values = {}
+        used = []
+        for path in sorted(files, key=lambda path: path.stat().st_mtime):
+            if found := dict(read(path, metric)):
+                values |= found
+                used.append(str(path))
+        if values:
+            return values, ", ".join(used)
+    if values := _tensorboard(places[0], metric):
+        return values, f"the TensorBoard events under {places[0]}"
+    return {}, f"no log under {places[0]} holds {metric} (trainer.logger=[console,file] writes one; name it with --log)"
+
+
+def _file_logger(path: Path, metric: str) -> Iterator[tuple[int, float]]:
+    """verl's file logger: {"step": 1, "data": {"critic/score/mean": 0.5, ...}} a line; other lines are passed over."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if metric not in line:
+                continue
+            try:
+                row: Any = json.loads(line)
+                yield int(row["step"]), float(row["data"][metric])
+            except (ValueError, KeyError, TypeError):  # the line being written when the run was killed
+                continue
+
+
+def _console(path: Path, metric: str) -> Iterator[tuple[int, float]]:
+    """verl's console logger: step:1 - critic/score/mean:0.5 - ...; numpy numbers as np.float64(0.5)."""
+    pattern = re.compile(rf"\bstep:(\d+) - (?:.* - )?{re.escape(metric)}:(?:np\.float\d+\()?([-+.\w]+)")
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if found := pattern.search(line):
+                yield int(found[1]), float(found[2])
+
+
+def _tensorboard(folder: Path, metric: str) -> dict[int, float]:
+    """The scalar in any run under `folder`, in single precision; nothing without the package tensorboard."""
+    folders = {path.parent for path in folder.rglob("events.out.tfevents.*")}
+    if not folders:
+        return {}
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError:
+        return {}
+    values: dict[int, float] = {}
+    for place in sorted(folders):
+        events = EventAccumulator(str(place))
+        events.Reload()
+        if metric in events.Tags()["scalars"]:
+            values |= {event.step: event.value for event in events.Scalars(metric)}
+    return values

@@ -1,0 +1,282 @@
+"""The report of the proofs experiment: pass@k, distinct proofs, uplift by rank, proofs before and after.
+
+OUT/report/report.md, methods.{md,csv,json,png,svg}, distinct.{md,csv,json}, uplift.{md,csv,json,png,svg},
+unique.{csv,...,png,svg}, examples.{md,csv,json}
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verl_fgrpo.core.figures import COLOURS, figure_style, new_figure, save_figure
+from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.tables import markdown_table, write_table
+from verl_fgrpo.evaluation.compare import changed_problems
+from verl_fgrpo.evaluation.report import ProblemCounts
+from verl_fgrpo.tasks.common.experiment import START, Checkpoint
+from verl_fgrpo.tasks.common.method_report import method_rows, over_seeds, write_methods_report
+from verl_fgrpo.tasks.common.model import load_model
+from verl_fgrpo.tasks.common.sampling import score_answers
+from verl_fgrpo.tasks.proofs.diversity import (
+    RANKED_SAMPLES,
+    Found,
+    distinct_counts,
+    enumerated_share,
+    moving_average,
+    pick_examples,
+    rank_correct,
+    read_found,
+    unique_proofs_per_step,
+    uplift_by_rank,
+)
+from verl_fgrpo.tasks.proofs.language import to_lean
+from verl_fgrpo.tasks.proofs.task import TOKENIZER, as_problem, prompt_of
+from verl_fgrpo.tasks.proofs.theorems import Theorem
+
+BINS = ((1, 4), (5, 8), (9, 16), (17, 24), (25, 32))
+REFERENCE = "grpo"
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """One seed: its held-out theorems, checkpoints by method (`START` among them), sample folders and counts."""
+
+    theorems: Sequence[Theorem]
+    checkpoints: Mapping[str, Checkpoint]
+    samples: Path
+    counts: Mapping[str, ProblemCounts]
+
+    @property
+    def problem_ids(self) -> list[str]:
+        return [as_problem(theorem).problem_id for theorem in self.theorems]
+
+    def found(self, method: str) -> Found:
+        return read_found(self.samples / self.checkpoints[method].name)
+
+
+def write_report(results: Mapping[int, SeedResult], out: Path, k: int, settings: Mapping[str, str]) -> str:
+    """Write all tables and figures of OUT/report; returns report.md.
+
+    Args:
+        results: by seed; every seed has the same methods, grpo among them.
+        out: folder with seed<S>/<method>/rollouts, for unique proofs per step.
+        k: of pass@k beside 1.
+        settings: noted with the tables.
+    """
+    report = out / "report"
+    methods = [method for method in next(iter(results.values())).counts if method != START]
+    counts = {seed: result.counts for seed, result in results.items()}
+    title = "Proofs: same start models and training budget"
+    passk = write_methods_report(method_rows(counts, [1, k]), report / "methods", settings, title)
+    distinct = _write_distinct(results, report / "distinct")
+    scored = {seed: _score_ranked(result) for seed, result in results.items()}
+    uplift = _write_uplift(scored, methods, report / "uplift")
+    unique = _write_unique(out, list(results), methods, report / "unique")
+    parts = [
+        f"# Proofs checked by Lean: {', '.join(methods)}",
+        f"Seeds {', '.join(map(str, results))}; {len(next(iter(results.values())).theorems)} held-out theorems a seed. "
+        "Intervals: bootstrap over the theorems of each seed, 95%; they do not cover the randomness of training.",
+        "## pass@k in percent",
+        passk,
+        "![pass@1 against pass@k](methods.png)",
+        "## Distinct proofs per theorem, and share of the enumerated ones that was found",
+        distinct,
+        "## Uplift by rank",
+        "Share of the start model's correct samples whose log-probability rose in training, by their rank among "
+        f"{RANKED_SAMPLES} samples of a theorem (1 is the likeliest). Rank bias: it falls with the rank.",
+        uplift,
+        "![uplift by rank](uplift.png)",
+        "## Unique proofs per training step",
+        "![unique proofs](unique.png)" if unique else "The runs wrote no rollouts.",
+        "## Theorems gained and lost",
+        _gained_and_lost(counts, methods),
+        "## Some proofs, before and after training",
+        _write_examples(results, scored, methods, report / "examples"),
+    ]
+    text = "\n\n".join(part.strip() for part in parts) + "\n"
+    write_atomic(report / "report.md", text)
+    return text
+
+
+def _write_distinct(results: Mapping[int, SeedResult], stem: Path) -> str:
+    found = {seed: {m: result.found(m) for m in result.counts} for seed, result in results.items()}
+    rows: list[dict[str, Any]] = []
+    for method in next(iter(found.values())):
+        row: dict[str, Any] = {"run": method}
+        counted = [distinct_counts(found[seed][method], r.problem_ids) for seed, r in results.items()]
+        reference = [distinct_counts(found[seed][REFERENCE], r.problem_ids) for seed, r in results.items()]
+        shares = [enumerated_share(found[seed][method], r.problem_ids, r.theorems) for seed, r in results.items()]
+        row |= {f"distinct_{name}": value for name, value in over_seeds(counted).items()}
+        row |= {f"difference_{name}": value for name, value in over_seeds(counted, reference).items()}
+        row |= {f"enumerated_{name}": value for name, value in over_seeds(shares).items()}
+        rows.append(row)
+    lines = [
+        [
+            row["run"],
+            f"{row['distinct_value']:.2f} [{row['distinct_low']:.2f}, {row['distinct_high']:.2f}]",
+            None
+            if row["run"] in (REFERENCE, START)
+            else f"{row['difference_value']:+.2f} [{row['difference_low']:+.2f}, {row['difference_high']:+.2f}]",
+            f"{100 * row['enumerated_value']:.1f} %",
+        ]
+        for row in rows
+    ]
+    header = ["run", "distinct proofs per theorem", f"minus {REFERENCE}", "enumerated ones found"]
+    table = markdown_table(header, lines)
+    write_table(rows, stem, table)
+    return table
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """The start model's correct ranked samples of a seed: (problem id, text), rank, log-probability by model."""
+
+    keys: list[tuple[str, str]]
+    ranks: list[int]
+    log_probs: dict[str, list[float]]
+
+
+def _score_ranked(result: SeedResult) -> _Ranked:
+    """Score the first samples of the start model under the start model, and the correct ones under every method."""
+    from verl_fgrpo.evaluation.samples import SampleStore
+
+    start = result.checkpoints[START]
+    texts: dict[str, dict[int, str]] = {problem_id: {} for problem_id in result.problem_ids}
+    for sample in SampleStore(result.samples / start.name / "samples").read():
+        if sample.sample_idx < RANKED_SAMPLES and sample.finish_reason == "stop" and sample.problem_id in texts:
+            texts[sample.problem_id][sample.sample_idx] = sample.response
+    statements = dict(zip(result.problem_ids, (theorem.statement for theorem in result.theorems), strict=True))
+    flat = [(problem_id, index, text) for problem_id, group in texts.items() for index, text in sorted(group.items())]
+    model = load_model(start.model)
+    scores = score_answers(model, TOKENIZER, [(prompt_of(statements[p]), text) for p, _, text in flat])
+    correct = result.found(START).correct
+    keys, ranks, own = [], [], []
+    for problem_id in result.problem_ids:
+        place = [i for i, (p, _, _) in enumerate(flat) if p == problem_id]
+        right = [j for j, i in enumerate(place) if flat[i][1] in correct.get(problem_id, {})]
+        for j, rank in rank_correct([scores[i] for i in place], right).items():
+            keys.append((problem_id, flat[place[j]][2]))
+            ranks.append(rank)
+            own.append(scores[place[j]])
+    log_probs = {START: own}
+    pairs = [(prompt_of(statements[problem_id]), text) for problem_id, text in keys]
+    for method, checkpoint in result.checkpoints.items():
+        if method != START:
+            log_probs[method] = score_answers(load_model(checkpoint.model), TOKENIZER, pairs)
+    return _Ranked(keys, ranks, log_probs)
+
+
+def _write_uplift(scored: Mapping[int, _Ranked], methods: Sequence[str], stem: Path) -> str:
+    rows: list[dict[str, Any]] = []
+    for method in methods:
+        rises = [
+            (rank, after > before)
+            for ranked in scored.values()
+            for rank, before, after in zip(ranked.ranks, ranked.log_probs[START], ranked.log_probs[method], strict=True)
+        ]
+        for (low, high), (count, share) in zip(BINS, uplift_by_rank(rises, BINS), strict=True):
+            rows.append({"run": method, "first_rank": low, "last_rank": high, "samples": count, "share": share})
+    lines = []
+    for method in methods:
+        own = [row for row in rows if row["run"] == method]
+        lines.append([method, *("" if math.isnan(row["share"]) else f"{100 * row['share']:.1f}" for row in own)])
+    table = markdown_table(["run", *(f"ranks {low} to {high}" for low, high in BINS)], lines)
+    finite = [row | {"share": None if math.isnan(row["share"]) else row["share"]} for row in rows]
+    write_table(finite, stem, table)
+    save_figure(_uplift_figure(rows, methods), stem)
+    return table
+
+
+@figure_style()
+def _uplift_figure(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Any:
+    figure, (axis,) = new_figure(6.0, 3.6)
+    for method, colour in zip(methods, COLOURS, strict=False):
+        own = [row for row in rows if row["run"] == method]
+        # binomial standard error of the share: samples of one theorem are not independent, so it is a lower bound
+        errors = [100 * math.sqrt(r["share"] * (1 - r["share"]) / r["samples"]) if r["samples"] else 0 for r in own]
+        x = [(row["first_rank"] + row["last_rank"]) / 2 for row in own]
+        shares = [100 * row["share"] for row in own]
+        axis.errorbar(x, shares, yerr=errors, marker="o", markersize=4, color=colour, label=method, capsize=2)
+    axis.set_xlabel("rank of the sample under the start model (1 is the likeliest)")
+    axis.set_ylabel("became likelier (%)")
+    axis.set_title("Uplift by rank of the start model's correct proofs")
+    axis.legend(fontsize=8)
+    return figure
+
+
+def _write_unique(out: Path, seeds: Sequence[int], methods: Sequence[str], stem: Path) -> bool:
+    rows = [
+        {"run": method, "seed": seed, "step": step, "unique_proofs": count}
+        for method in methods
+        for seed in seeds
+        for step, count in unique_proofs_per_step(out / f"seed{seed}" / method / "rollouts").items()
+    ]
+    if not rows:
+        return False
+    write_table(rows, stem, "Distinct (theorem, proof) pairs among the correct rollouts of a step; see the CSV.\n")
+    save_figure(_unique_figure(rows, methods), stem)
+    return True
+
+
+@figure_style()
+def _unique_figure(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Any:
+    figure, (axis,) = new_figure(6.0, 3.6)
+    for method, colour in zip(methods, COLOURS, strict=False):
+        own = [row for row in rows if row["run"] == method]
+        steps = sorted({row["step"] for row in own})
+        means = [float(np.mean([row["unique_proofs"] for row in own if row["step"] == step])) for step in steps]
+        axis.plot(steps, moving_average(means), color=colour, label=method)
+    axis.set_xlabel("training step")
+    axis.set_ylabel("unique proofs a step")
+    axis.set_title("Unique proofs per step, moving average with weight 0.05, mean over seeds")
+    axis.legend(fontsize=8)
+    return figure
+
+
+def _gained_and_lost(counts: Mapping[int, Mapping[str, ProblemCounts]], methods: Sequence[str]) -> str:
+    """Theorems proved at least once by one run and never by the other."""
+    lines = []
+    for method in methods:
+        cells: list[object] = [method]
+        for other in (START, REFERENCE):
+            changes = Counter(
+                row["change"]
+                for of_seed in counts.values()
+                for row in changed_problems(of_seed[other], of_seed[method])
+            )
+            cells += [None, None] if method == other else [changes["gained"], changes["lost"]]
+        lines.append(cells)
+    header = ["run", "gained over the start model", "lost", f"gained over {REFERENCE}", "lost"]
+    return markdown_table(header, lines)
+
+
+def _write_examples(
+    results: Mapping[int, SeedResult], scored: Mapping[int, _Ranked], methods: Sequence[str], stem: Path
+) -> str:
+    """Proofs of the first seed that the reference moved most, with their probability under every model."""
+    seed = next(iter(results))
+    ranked = scored[seed]
+    if not ranked.keys:
+        return "The start model proved nothing."
+    by_model = {name: dict(zip(ranked.keys, values, strict=True)) for name, values in ranked.log_probs.items()}
+    statements = dict(
+        zip(results[seed].problem_ids, (theorem.statement for theorem in results[seed].theorems), strict=True)
+    )
+    rows = []
+    for key in pick_examples(by_model[START], by_model[REFERENCE]):
+        row: dict[str, Any] = {"theorem": to_lean(statements[key[0]]), "proof": to_lean(key[1])}
+        rows.append(row | {f"p_{name}": math.exp(values[key]) for name, values in by_model.items()})
+    table = markdown_table(
+        ["theorem", "proof", START, *methods],
+        [[row["theorem"], row["proof"], *(f"{row[f'p_{name}']:.2g}" for name in (START, *methods))] for row in rows],
+        left=2,
+    )
+    write_table(rows, stem, table, seed=seed)
+    return table
