@@ -180,7 +180,8 @@ def test_tool_compares_a_run(run, tmp_path, capsys):
     figure = tmp_path / "rates.png"
     main(["tail-miss", "--run", str(run), "--compare-steps", "2", "--figure", str(figure)])
     lines = capsys.readouterr().out.splitlines()
-    table = {line[:22].strip(): line[22:].split() for line in lines if line[:1] != "*"}
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    table = {label: values for label, *values in cells}
     # first 2 steps: easy 3/8, hard 0/8; last 2: easy 8/8, hard 2/8, new 4/8; starred: only easy and hard
     assert table["prompts"] == ["2", "3", "2", "2"]
     assert table["mean success rate"] == ["0.188", "0.583", "0.188", "0.625"]

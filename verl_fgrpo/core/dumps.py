@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -86,8 +86,8 @@ class DumpRow:
         content = json.dumps([self.input, self.gts], sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def is_correct(self, threshold: float = 0.5, by_source: Mapping[str, float] | None = None) -> bool:
-        """`is_success` by the threshold of the row's data source, else by `threshold`.
+    def is_correct(self, threshold: float = 0.5) -> bool:
+        """`is_success` of the row.
 
         Raises:
             ValueError: the score decides and is NaN.
@@ -97,7 +97,7 @@ class DumpRow:
                 f"{self.path}, line {self.line}: score is NaN, which is neither right nor wrong; find out why the "
                 "reward function returned it, or delete the line"
             )
-        return is_success(self.acc, self.score, (by_source or {}).get(self.data_source or "", threshold))
+        return is_success(self.acc, self.score, threshold)
 
 
 def is_success(acc: float | None, score: float, threshold: float) -> bool:
@@ -151,22 +151,28 @@ def find_dumps(run: Path, kind: Literal["rollout", "validation"]) -> dict[int, P
     """The dumps of a run by step: `run` is a folder of dumps, or the run's folder.
 
     In a run's folder they are sought in `rollouts` or `validation`, as the recipes name them, then where config.yaml or
-    Hydra's .hydra/config.yaml has `trainer.rollout_data_dir` or `trainer.validation_data_dir`.
+    Hydra's .hydra/config.yaml has `trainer.rollout_data_dir` or `trainer.validation_data_dir`, then in the one folder
+    below it that holds dumps and is (not) called something with "val".
 
     Raises:
-        ValueError: none there; the message says how verl makes them.
+        ValueError: none there, or several; the message says how verl makes them.
     """
     key = f"trainer.{kind}_data_dir"
-    places = [run, run / ("rollouts" if kind == "rollout" else "validation")]
+    name = "rollouts" if kind == "rollout" else "validation"
+    places = [run, run / name]
     if configured := run_setting(run, key):
         places.append(Path(str(configured)))
     for place in places:
         if found := dump_files(place):
             return found
-    looked = ", ".join(str(place) for place in places)
-    raise ValueError(
-        f"no {kind} dumps (STEP.jsonl) in {looked}; name their folder, or train with {key}=RUN/{places[1].name}"
-    )
+    below = sorted(path for path in run.iterdir() if path.is_dir()) if run.is_dir() else []
+    others = [path for path in below if ("val" in path.name) == (kind == "validation") and dump_files(path)]
+    if len(others) == 1:
+        return dump_files(others[0])
+    told = f"no {kind} dumps (STEP.jsonl) in {', '.join(map(str, places))}; name their folder"
+    if others:
+        told = f"several folders in {run} hold dumps ({', '.join(path.name for path in others)}); name one"
+    raise ValueError(f"{told}, or train with {key}=RUN/{name}")
 
 
 def run_setting(run: Path, key: str) -> Any:
@@ -231,12 +237,12 @@ def final_rows(path: Path) -> Iterator[DumpRow]:
             yield replace(row, input=prompts[row.group][1]) if row.index else row
 
 
-def read_groups(path: Path, threshold: float = 0.5, by_source: Mapping[str, float] | None = None) -> list[Group]:
+def read_groups(path: Path, threshold: float | Callable[[DumpRow], float] = 0.5) -> list[Group]:
     """The groups of one dump, in order of first appearance.
 
     Args:
         path: STEP.jsonl.
-        threshold, by_source: see `DumpRow.is_correct`.
+        threshold: a score above it is correct where no `acc` decides; one for all, or of a row (its data source, say).
 
     Raises:
         CutDumpError, ValueError: as `read_rows`, or a NaN score that decides.
@@ -248,7 +254,7 @@ def read_groups(path: Path, threshold: float = 0.5, by_source: Mapping[str, floa
         uid = row.group or row.problem_id
         first.setdefault(uid, row)
         scores[uid].append(row.score)
-        correct[uid] += row.is_correct(threshold, by_source)
+        correct[uid] += row.is_correct(threshold(row) if callable(threshold) else threshold)
     return [
         Group(row.step, uid, row.problem_id, row.data_source, tuple(scores[uid]), correct[uid])
         for uid, row in first.items()

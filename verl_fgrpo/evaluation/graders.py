@@ -44,6 +44,7 @@ Grader = Callable[[Problem, str], Graded]
 TASK_GRADERS: dict[str, str] = {
     "maze": "verl_fgrpo.tasks.maze.rewards:grade_maze",
     "proofs": "verl_fgrpo.tasks.proofs.rewards:grade_proof",
+    "mathlib": "verl_fgrpo.tasks.proofs.mathlib:grade_mathlib",
 }
 
 #: how mathematical answers are read: name on the command line -> name with version, which is stored
