@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from verl_fgrpo.core.dumps import CutDumpError, dump_files, final_rows, read_groups, read_rows
+from verl_fgrpo.core.dumps import CutDumpError, dump_files, final_rows, find_dumps, read_groups, read_rows
 
 PAD = "pad0123456789abcdef0123456789abcdef"
 
@@ -150,6 +150,28 @@ def test_dump_files_are_numbers_in_order(tmp_path):
         (tmp_path / name).write_text("")
     assert list(dump_files(tmp_path)) == [0, 9, 10]
     assert dump_files(tmp_path / "nowhere") == {}
+
+
+def test_the_dumps_of_a_run_are_found(tmp_path):
+    def steps(kind):
+        return list(find_dumps(tmp_path, kind))
+
+    with pytest.raises(ValueError, match=r"no rollout dumps .* or train with trainer\.rollout_data_dir=RUN/rollouts"):
+        steps("rollout")
+    write(tmp_path / "val_dumps", [], "5.jsonl")
+    write(tmp_path / "train_dumps", [], "1.jsonl")
+    assert (steps("rollout"), steps("validation")) == ([1], [5])
+    write(tmp_path / "more", [], "2.jsonl")
+    with pytest.raises(ValueError, match=r"several folders .* \(more, train_dumps\); name one"):
+        steps("rollout")
+    write(tmp_path / "elsewhere", [], "3.jsonl")
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text(f"trainer:\n  rollout_data_dir: {tmp_path}/elsewhere\n")
+    assert steps("rollout") == [3]
+    write(tmp_path / "rollouts", [], "4.jsonl")
+    assert steps("rollout") == [4]
+    write(tmp_path, [], "6.jsonl")
+    assert steps("rollout") == [6]
 
 
 @pytest.mark.parametrize(

@@ -151,22 +151,28 @@ def find_dumps(run: Path, kind: Literal["rollout", "validation"]) -> dict[int, P
     """The dumps of a run by step: `run` is a folder of dumps, or the run's folder.
 
     In a run's folder they are sought in `rollouts` or `validation`, as the recipes name them, then where config.yaml or
-    Hydra's .hydra/config.yaml has `trainer.rollout_data_dir` or `trainer.validation_data_dir`.
+    Hydra's .hydra/config.yaml has `trainer.rollout_data_dir` or `trainer.validation_data_dir`, then in the one folder
+    below it that holds dumps and is (not) called something with "val".
 
     Raises:
-        ValueError: none there; the message says how verl makes them.
+        ValueError: none there, or several; the message says how verl makes them.
     """
     key = f"trainer.{kind}_data_dir"
-    places = [run, run / ("rollouts" if kind == "rollout" else "validation")]
+    name = "rollouts" if kind == "rollout" else "validation"
+    places = [run, run / name]
     if configured := run_setting(run, key):
         places.append(Path(str(configured)))
     for place in places:
         if found := dump_files(place):
             return found
-    looked = ", ".join(str(place) for place in places)
-    raise ValueError(
-        f"no {kind} dumps (STEP.jsonl) in {looked}; name their folder, or train with {key}=RUN/{places[1].name}"
-    )
+    below = sorted(path for path in run.iterdir() if path.is_dir()) if run.is_dir() else []
+    others = [path for path in below if ("val" in path.name) == (kind == "validation") and dump_files(path)]
+    if len(others) == 1:
+        return dump_files(others[0])
+    told = f"no {kind} dumps (STEP.jsonl) in {', '.join(map(str, places))}; name their folder"
+    if others:
+        told = f"several folders in {run} hold dumps ({', '.join(path.name for path in others)}); name one"
+    raise ValueError(f"{told}, or train with {key}=RUN/{name}")
 
 
 def run_setting(run: Path, key: str) -> Any:
