@@ -50,7 +50,7 @@ arm() {
     case $1 in "$BASE") GAMMA=0 ;; "$FOCAL") GAMMA=$FOCAL_GAMMA ;; esac
 }
 
-setup_env
+choose_python
 set_maze_environment
 check_configuration "$FOCAL"
 mkdir -p "$OUT"

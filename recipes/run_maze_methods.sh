@@ -41,7 +41,7 @@ for method in $METHODS; do arm "$method"; done
 [[ $SEEDS =~ [0-9] ]] || fault "SEEDS is '$SEEDS', but it must name at least one seed, e.g. '1 2 3'"
 for SEED in $SEEDS; do check_maze_settings; done
 end_checks
-setup_env
+choose_python
 set_maze_environment
 EXTRA=("$@")
 DATA=$DATA_PREFIX$SEED

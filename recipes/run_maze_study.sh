@@ -39,7 +39,7 @@ check_switch PLAN
 check_whole 1 ROLLOUTS_PER_STEP
 check_maze_settings
 end_checks
-setup_env
+choose_python
 set_maze_environment
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)

@@ -26,8 +26,15 @@ OUT=${OUT:-outputs/prover/$CONDITION-gamma$FOCAL_GAMMA-seed$SEED}
 PYTHON=${PYTHON:-python3}
 # -------------------------
 
-die() { printf 'error: %s\n' "$*" >&2; exit 1; }
-absolute() { case $1 in /* | *://*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac; }
+source "$(dirname "${BASH_SOURCE[0]}")/shared/checks.sh"
+check_names "${BASH_SOURCE[0]}"
+check_number 'x >= 0' 0.5 FOCAL_GAMMA
+check_number 'x > 0 && x < 1' 1e-6 LEARNING_RATE
+check_whole 0 SEED
+check_whole 1 PROBLEMS_PER_STEP MINI_BATCH EPOCHS MAX_PROMPT_LENGTH MAX_RESPONSE_LENGTH GPUS
+check_whole 2 GROUP_SIZE # a group needs two rollouts to compare
+end_checks
+export RAY_ADDRESS=${RAY_ADDRESS:-local} # a Ray of its own, also where another cluster runs on the machine
 PRESET=grpo PPO_EPOCHS=1 KL=0.02 BETA=()
 case $CONDITION in # paper: PPO epochs, KL coefficient, beta
     default) ;;
@@ -37,10 +44,6 @@ case $CONDITION in # paper: PPO epochs, KL coefficient, beta
     unlikeliness2) PRESET=unlikeliness PPO_EPOCHS=2 KL=0.10 BETA=(algorithm.unlikeliness_beta=0.25) ;;
     *) die "CONDITION is '$CONDITION', but it must be default, high_kl, epochs2, unlikeliness1 or unlikeliness2" ;;
 esac
-[[ $FOCAL_GAMMA =~ ^([0-9]+\.?[0-9]*|\.[0-9]+)$ ]] || die "FOCAL_GAMMA is '$FOCAL_GAMMA', but it must be a number of at least 0, e.g. 0.5"
-for name in GROUP_SIZE PROBLEMS_PER_STEP MINI_BATCH EPOCHS MAX_PROMPT_LENGTH MAX_RESPONSE_LENGTH GPUS; do
-    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "$name is '${!name}', but it must be a whole number of at least 1"
-done
 [ $((PROBLEMS_PER_STEP % MINI_BATCH)) -eq 0 ] || die "MINI_BATCH is '$MINI_BATCH', but it must divide PROBLEMS_PER_STEP=$PROBLEMS_PER_STEP"
 OUT=$(absolute "$OUT") TRAIN_FILE=$(absolute "$TRAIN_FILE") VAL_FILE=$(absolute "$VAL_FILE")
 

@@ -2,6 +2,9 @@
 
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
+# Ray workers have working directories of their own, so files are named by absolute paths.
+absolute() { case $1 in /* | *://*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac; }
+
 # every fault is told, then end_checks ends the recipe
 FAULTS=0
 fault() { printf 'error: %s\n' "$*" >&2; FAULTS=$((FAULTS + 1)); }

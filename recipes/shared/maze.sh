@@ -16,6 +16,9 @@ check_maze_settings() {
     [ "$SUBSAMPLE" -le "$NUM_SAMPLES" ] || fault "SUBSAMPLE is '$SUBSAMPLE', but it must be at most NUM_SAMPLES=$NUM_SAMPLES"
 }
 
+# On a GPU the environment is the user's (scripts/setup_gpu.sh): nothing is installed into it.
+choose_python() { if [ "$DEVICE" = cuda ]; then export PYTHON=${PYTHON:-python3}; else setup_env; fi; }
+
 # Quiet libraries, one thread per process (the arms share the cores), and verl's platform.
 set_maze_environment() {
     export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg PYTHONUNBUFFERED=1

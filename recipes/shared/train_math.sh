@@ -43,8 +43,6 @@ PRINT_ARGUMENTS=${PRINT_ARGUMENTS:-0}         # 1: the arguments for verl, one a
 
 { set +x; } 2>/dev/null   # quiet, so that an error message is seen; the command itself is printed again
 source "$(dirname "${BASH_SOURCE[0]}")/checks.sh"
-# Ray workers have working directories of their own, so files are named by absolute paths.
-absolute() { case $1 in /* | *://*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac; }
 
 check_names "${BASH_SOURCE[@]}" "$(dirname "${BASH_SOURCE[0]}")"/model_*.sh
 check_switch VAL_BEFORE_TRAIN FILTER_GROUPS OVERLONG STOP_AT_TURN_END DUMP_ROLLOUTS OFFLOAD DRY_RUN PREFLIGHT_ONLY PRINT_ARGUMENTS
@@ -92,6 +90,7 @@ if [ "$DEVICE" = cuda ]; then
     [ "$NNODES" = 1 ] || [ -n "${RAY_ADDRESS:-}" ] || [ "$DRY_RUN$PRINT_ARGUMENTS" != 00 ] ||
         fault "NNODES is '$NNODES', but RAY_ADDRESS names no cluster; start Ray on every node and set it (docs/gpu.md, More than one machine)"
 else
+    GPUS_PER_NODE=1
     [ "$FILTER_GROUPS" = 0 ] || fault "FILTER_GROUPS is '1', but DEVICE=cpu uses a sampler without group filtering; use DEVICE=cuda"
 fi
 [ "$STOP_AT_TURN_END" = 0 ] || [[ $MODEL_NAME == qwen* && $ROLLOUT == vllm ]] ||
@@ -213,8 +212,11 @@ else
 fi
 [ "$DUMP_ROLLOUTS" = 0 ] || TRAINER+=(trainer.rollout_data_dir="$OUT/rollouts")
 if [ "$DEVICE" = cpu ]; then
-    PLATFORM=(+platform=cpu)
+    PLATFORM=(+platform=cpu trainer.nnodes="$NNODES" +ray_kwargs.ray_init.runtime_env.env_vars.VERL_PLATFORM=cpu)
     export VERL_PLATFORM=cpu
+    if [ "$RAY_ADDRESS" != local ]; then   # a cluster has resources of its own
+        PLATFORM+=(ray_kwargs.ray_init.{num_cpus,num_gpus,object_store_memory,_system_config}=null)
+    fi
 else
     PLATFORM=(
         trainer.nnodes="$NNODES"
@@ -256,7 +258,9 @@ if [ "$PRINT_ARGUMENTS" = 1 ]; then
     printf '%s\n' "${ARGUMENTS[@]}"
     exit
 fi
-preflight() { "$PYTHON" -m verl_fgrpo.cli preflight --billions "$MODEL_BILLIONS" "$1" "${ARGUMENTS[@]}"; }
+preflight() {
+    "$PYTHON" -m verl_fgrpo.cli preflight --billions "$MODEL_BILLIONS" --samples "${EVAL_SAMPLES:-1024}" "$1" "${ARGUMENTS[@]}"
+}
 if [ "$DRY_RUN" = 1 ]; then preflight dry-run; exit; fi
 if [ "$PREFLIGHT_ONLY" = 1 ]; then preflight check; exit; fi
 preflight start

@@ -1,6 +1,7 @@
 """Is this machine fit for a run? GPUs and driver, installed packages, host memory, disks, limits, compiler, Ray.
 
 Each check returns sentences with a remedy, none if nothing was found. What could hang or crash runs in a subprocess.
+`python -m verl_fgrpo.runs.machine PACKAGE ...` imports each in a process of its own (scripts/setup_gpu.sh).
 """
 
 from __future__ import annotations
@@ -238,3 +239,14 @@ def cluster(config: DictConfig) -> list[str]:
     except OSError as error:
         return [f"RAY_ADDRESS {address} does not answer ({error}); start Ray there, or unset it for a Ray of this run"]
     return []
+
+
+def main(names: Sequence[str]) -> int:
+    """Import each package; 0 if all do."""
+    problems = packages(dict.fromkeys(names, "install it again (bash scripts/setup_gpu.sh)"))
+    print("\n".join(problems) or f"{', '.join(names)}: all import", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
