@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from verl_fgrpo.core.dumps import dump_files, read_groups
 from verl_fgrpo.core.files import read_log
-from verl_fgrpo.core.rows import read_jsonl
+from verl_fgrpo.core.rows import iter_rows
 from verl_fgrpo.core.tail_miss import tail_miss_probability
 
 Row = Mapping[str, Any]
