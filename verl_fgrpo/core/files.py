@@ -28,6 +28,7 @@ __all__ = [
     "new_folder",
     "read_json",
     "read_log",
+    "read_members",
     "refuse_other_settings",
     "write_atomic",
     "write_json",
@@ -224,7 +225,18 @@ class LogWriter:
 
 
 def read_log(path: Path, unique: bool = False) -> Iterator[dict[str, Any]]:
-    """Rows of all complete members of a log; an incomplete last member (or a tail of zero bytes) is left out.
+    """Rows of all complete members of a log, see `read_members`.
+
+    Raises:
+        CorruptLogError: damage that an interrupted write cannot leave (a bad checksum, foreign bytes).
+    """
+    for offset, member in read_members(path, unique):
+        for line in member.splitlines():
+            yield log_row(path, offset, line)
+
+
+def read_members(path: Path, unique: bool = False) -> Iterator[tuple[int, bytes]]:
+    """(place in the file, JSON lines) of all complete members; an incomplete last one (or zero bytes) is left out.
 
     Memory: two members at a time.
 
@@ -244,13 +256,13 @@ def read_log(path: Path, unique: bool = False) -> Iterator[dict[str, Any]]:
             if member is None:
                 return
             if not (unique and member == last):
-                for line in member.splitlines():
-                    yield _row(path, offset, line)
+                yield offset, member
             offset += consumed
             last = member
 
 
-def _row(path: Path, offset: int, line: bytes) -> dict[str, Any]:
+def log_row(path: Path, offset: int, line: bytes) -> dict[str, Any]:
+    """One line of a member as a row; CorruptLogError if it is no JSON object."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

@@ -161,27 +161,30 @@ def collect(
             or has changed.
     """
     graded: dict[Key, tuple[array[int], ...]] = {}
-    answers: dict[str, int] = {}
+    answers: dict[str | None, int] = {None: -1}
     readings: Counter[tuple[str, str]] = Counter()  # (verdict, what the default reading says) where that is kept
     codes = {verdict: code for code, verdict in enumerate(VERDICTS)}
     for row in verdicts:
         if row.verdict not in codes:
             raise ValueError(f"verdict {row.verdict!r} must be one of {VERDICTS}")
-        found = graded.setdefault((row.benchmark, row.problem_id), _columns(4))
+        if (found := graded.get((row.benchmark, row.problem_id))) is None:
+            found = graded[row.benchmark, row.problem_id] = _columns(4)
         readings[row.verdict, row.detail if row.detail.startswith(DEFAULT_READING) else ""] += 1
-        answer = -1 if row.answer is None else answers.setdefault(row.answer, len(answers))
-        for column, value in zip(found, (row.sample_idx, codes[row.verdict], answer, _digest(row.digest)), strict=True):
-            column.append(value)
+        found[0].append(row.sample_idx)
+        found[1].append(codes[row.verdict])
+        found[2].append(answers.setdefault(row.answer, len(answers)))
+        found[3].append(_digest(row.digest))
     drawn: dict[Key, tuple[array[int], ...]] = {}
     finish = {"length": 1, "stop": 0}
     for sample in samples:
-        found = drawn.setdefault((sample.benchmark, sample.problem_id), _columns(5))
-        values = (sample.sample_idx, hash(sample.response), sample.num_tokens, finish.get(sample.finish_reason, -1))
-        digest = _digest(judged.digest(sample)) if judged else 0
-        for column, value in zip(found, (*values, digest), strict=True):
-            column.append(value)
-    for key in drawn:
-        graded.setdefault(key, _columns(4))
+        if (found := drawn.get((sample.benchmark, sample.problem_id))) is None:
+            found = drawn[sample.benchmark, sample.problem_id] = _columns(5)
+            graded.setdefault((sample.benchmark, sample.problem_id), _columns(4))
+        found[0].append(sample.sample_idx)
+        found[1].append(hash(sample.response))
+        found[2].append(sample.num_tokens)
+        found[3].append(finish.get(sample.finish_reason, -1))
+        found[4].append(_digest(judged.digest(sample)) if judged else 0)
     joined = {key: _joined(key, columns, drawn.get(key)) for key, columns in graded.items()}
     options = about.get("grading", {}).get("options", {})
     return RunData(joined, reading=reading_note(options, readings.elements()), **about)
