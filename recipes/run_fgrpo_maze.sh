@@ -10,6 +10,7 @@ source recipes/shared/maze.sh
 
 # ---- user-adjustable ----
 SMOKE=${SMOKE:-0}                             # 1: everything in miniature, too short to show an effect
+check_switch SMOKE
 if [ "$SMOKE" = 1 ]; then
     STEPS=${STEPS:-2} PROMPTS_PER_STEP=${PROMPTS_PER_STEP:-8} SAVE_FREQ=${SAVE_FREQ:-1}
     SFT_STEPS=${SFT_STEPS:-200} TRAIN_MAZES=${TRAIN_MAZES:-1500} HELDOUT_MAZES=${HELDOUT_MAZES:-16}
@@ -35,12 +36,10 @@ OUT=${OUT:-outputs/maze/$METHOD-size$MAZE_SIZE-n$GROUP_SIZE-gamma$FOCAL_GAMMA-se
 DATA=${DATA:-outputs/maze/data-size$MAZE_SIZE-seed$SEED${SUFFIX:-}}
 # -------------------------
 
-case $METHOD in grpo | dapo | cispo) ;; *) die "METHOD is '$METHOD', but it must be grpo, dapo or cispo" ;; esac
+check_names "${BASH_SOURCE[0]}" scripts/setup_env.sh
+check_choice METHOD grpo dapo cispo
 check_maze_settings
-setup_env
-set_maze_environment
-mkdir -p "$OUT"
-OUT=$(cd "$OUT" && pwd)
+end_checks
 BASE=$METHOD
 FOCAL=f_$METHOD
 EXTRA=("$@")
@@ -50,6 +49,12 @@ arm() {
     PRESET=$METHOD OVERRIDES=()
     case $1 in "$BASE") GAMMA=0 ;; "$FOCAL") GAMMA=$FOCAL_GAMMA ;; esac
 }
+
+choose_python
+set_maze_environment
+check_configuration "$FOCAL"
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
 
 say "1/4 mazes and start model: $DATA"
 prepare_mazes

@@ -31,14 +31,21 @@ OUT=${OUT:-outputs/maze/methods-size$MAZE_SIZE-n$GROUP_SIZE-gamma$FOCAL_GAMMA-st
 DATA_PREFIX=${DATA_PREFIX:-outputs/maze/data-size$MAZE_SIZE-seed}
 # -------------------------
 
+check_names "${BASH_SOURCE[0]}" scripts/setup_env.sh
+check_whole 2 PASSK_K
 [[ " $METHODS " == *" grpo "* ]] || die "METHODS is '$METHODS', but grpo, the reference of the table, must be among them"
 
 arm() { method_arm "$1"; }
 for method in $METHODS; do arm "$method"; done
+[ "$PASSK_K" -le "$GROUP_SIZE" ] 2>/dev/null || fault "PASSK_K is '$PASSK_K', but it must be at most GROUP_SIZE=$GROUP_SIZE"
+[[ $SEEDS =~ [0-9] ]] || fault "SEEDS is '$SEEDS', but it must name at least one seed, e.g. '1 2 3'"
 for SEED in $SEEDS; do check_maze_settings; done
-setup_env
+end_checks
+choose_python
 set_maze_environment
 EXTRA=("$@")
+DATA=$DATA_PREFIX$SEED
+check_configuration grpo
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 

@@ -32,9 +32,14 @@ RESULTS=${RESULTS:-docs/results/maze_study}   # committed; one file a finished r
 PLAN=${PLAN:-0}                               # 1: say what is left and what it costs, train nothing
 # -------------------------
 
-GROUP_SIZE=8 PROMPTS_PER_STEP=32 FOCAL_GAMMA=1 SEED=1
+GROUP_SIZE=8 PROMPTS_PER_STEP=32 FOCAL_GAMMA=1 SEED=1 LEARNING_RATE=$BASE_LEARNING_RATE
 EXTRA=("$@")
-setup_env
+check_names "${BASH_SOURCE[0]}" scripts/setup_env.sh
+check_switch PLAN
+check_whole 1 ROLLOUTS_PER_STEP
+check_maze_settings
+end_checks
+choose_python
 set_maze_environment
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)

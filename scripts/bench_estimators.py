@@ -1,6 +1,6 @@
 """Time every f_ estimator against verl's own, interleaved in one process, best of seven.
 
-python scripts/bench_estimators.py [--repeats 7] [--only grpo_vectorized ...] [--small]
+python scripts/bench_estimators.py [--repeats 7] [--only grpo_vectorized ...] [--small] [--device cuda]
 
 Prints per estimator and shape the best time of verl's X and of f_X and their ratio, then how the focal part alone grows
 with the number of rollouts. Groups of eight, 0/1 rewards at the last token, ragged lengths, uids as verl makes them.
@@ -50,6 +50,8 @@ def best_times(functions: Sequence[Callable[[], object]], repeats: int) -> list[
         for i, function in enumerate(functions):
             start = time.perf_counter()
             function()
+            if torch.cuda.is_available():  # kernels are queued
+                torch.cuda.synchronize()
             if round_number:  # the first round warms up
                 best[i] = min(best[i], time.perf_counter() - start)
     return best
@@ -61,13 +63,19 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--only", nargs="*", choices=BASE_ESTIMATORS, default=list(BASE_ESTIMATORS))
     parser.add_argument("--small", action="store_true", help="small shapes, to see that it runs")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     given = parser.parse_args(args)
 
+    def batch_of(rollouts: int, tokens: int) -> dict[str, Any]:
+        batch = make_batch(rollouts, tokens, seed=0)
+        return {key: value.to(given.device) if torch.is_tensor(value) else value for key, value in batch.items()}
+
     config = OmegaConf.create({"focal_gamma": 0.5, "norm_adv_by_std_in_grpo": True})
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), best of {given.repeats}, interleaved")
+    threads = torch.get_num_threads()
+    print(f"torch {torch.__version__}, {given.device}, {threads} thread(s), best of {given.repeats}, interleaved")
     print(f"{'estimator':<30} {'rollouts x tokens':>18} {'verl (s)':>9} {'f_ (s)':>9} {'ratio':>6}")
     for rollouts, tokens in SMALL_SHAPES if given.small else SHAPES:
-        batch = make_batch(rollouts, tokens, seed=0)
+        batch = batch_of(rollouts, tokens)
         for name in given.only:
             host, focal = get_adv_estimator_fn(name), get_adv_estimator_fn(f"f_{name}")
             calls = [partial(function, **batch, config=config) for function in (host, focal)]
@@ -79,7 +87,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
     print("\nfocal part alone (group codes, success rates, weights):")
     for rollouts in (8_192, 16_384, 32_768, 65_536, 131_072):
-        batch = make_batch(rollouts, 1, seed=0)
+        batch = batch_of(rollouts, 1)
         scores = batch["token_level_rewards"].sum(-1)
 
         def focal_part(index: Any = batch["index"], scores: torch.Tensor = scores) -> torch.Tensor:

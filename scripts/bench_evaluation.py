@@ -7,11 +7,16 @@ python scripts/bench_evaluation.py grading --benchmark math500=FILE --benchmark 
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.samples import Key, Sample, key_of
 
 
 def bench_subsample(
@@ -44,37 +49,62 @@ def bench_subsample(
     )
 
 
-def bench_grading(
-    files: dict[str, str],
-    num_problems: int,
-    num_samples: int,
-    workers: int,
-    compared: int | None = None,
-    same_text: bool = False,
-    skewed: bool = False,
-) -> None:
-    """Samples per second against math-verify called one by one, and every verdict that differs.
+@dataclass
+class Graded:
+    """Verdicts of one way of grading, by sample key, and what they took."""
 
-    The reasoning of a problem's responses is a solution from the files, its sentences in random order; the answers are
-    `evaluation.answer_mix`, 5% of `num_samples` distinct ones. math-verify grades the same samples, of the first
-    `compared` problems if that is given, in this process, unchanged, each gold answer parsed once; the ratio is that of
-    samples per second. A few problems take it most of the time, so a small `compared` measures little.
+    verdicts: dict[Key, str]
+    seconds: float
+    cpu_seconds: float
+
+    def __str__(self) -> str:
+        count = len(self.verdicts)
+        return (
+            f"{count:,} samples, {self.seconds:.1f} s, {count / self.seconds:.0f} samples/s, "
+            f"{1e6 * self.cpu_seconds / count:.0f} us of CPU time a sample"
+        )
+
+
+def bench_grading(options: argparse.Namespace) -> int:
+    """Unchanged math-verify one by one, `grade`, and `grade --fast`, in one run; returns how many verdicts differ.
+
+    math-verify grades the samples of the first `--compared` problems in this process, as it is installed, each gold
+    answer parsed once; `grade` and `grade --fast` grade all of them with `--workers` processes, their start included.
+    A few problems take math-verify most of the time, so a small `--compared` measures little.
     """
-    import math_verify.parser
-    from math_verify import parse, verify
-    from tqdm import tqdm
+    problems, samples = make_samples(options)
+    some = samples[: (options.compared or len(problems)) * options.num_samples]
+    default = grade_all(samples, problems, options.workers, "{}")
+    print(f"grade, {options.workers} workers: {default}", flush=True)
+    fast = grade_all(samples, problems, options.workers, '{"fast": true}')
+    print(f"grade --fast, {options.workers} workers: {fast}", flush=True)
+    plain = one_by_one(some, problems)
+    print(f"math-verify one by one: {plain}")
+    print("verdicts:", dict(Counter(default.verdicts.values())))
+    speed = plain.cpu_seconds / len(plain.verdicts)
+    for name, ours in (("grade", default), ("grade --fast", fast)):
+        rate = (len(ours.verdicts) / ours.seconds) / (len(plain.verdicts) / plain.seconds)
+        print(
+            f"{name}: {rate:.1f} times the samples per second, {speed * len(samples) / ours.cpu_seconds:.1f} times "
+            "per second of CPU time"
+        )
+    return compare("grade", default, plain) + compare("grade --fast", fast, plain) + compare_ways(default, fast)
 
-    from verl_fgrpo.evaluation.answer_mix import answer_variants, sample_responses
+
+def make_samples(options: argparse.Namespace) -> tuple[dict[tuple[str, str], Problem], list[Sample]]:
+    """Samples of real problems: a solution from the files, its sentences in random order, and an answer.
+
+    The answers are those of `answer_mix`, 5% of `num_samples` distinct ones a problem.
+    """
     from verl_fgrpo.evaluation.benchmarks import load_benchmark, read_rows
-    from verl_fgrpo.evaluation.grading import grade_samples
-    from verl_fgrpo.evaluation.problems import Problem
-    from verl_fgrpo.evaluation.samples import Sample
-    from verl_fgrpo.evaluation.workers import Limits
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "evaluation"))
+    from answer_mix import answer_variants, sample_responses  # type: ignore[import-not-found, unused-ignore]
 
     rng = np.random.default_rng(0)
     pool: list[Problem] = []
     solutions = []
-    for name, path in files.items():
+    for name, path in (entry.split("=", 1) for entry in options.benchmark):
         pool += load_benchmark(name, path, check_size=False)
         for row in read_rows(path):
             solution = row.get("solution") or ""
@@ -82,57 +112,73 @@ def bench_grading(
             solutions.append(text.replace("\\boxed", ""))
     solutions = [text for text in solutions if text] or [problem.prompt for problem in pool]
     golds = [problem.answers[0] for problem in pool]
-    chosen = [pool[index] for index in rng.choice(len(pool), size=min(num_problems, len(pool)), replace=False)]
+    number, distinct = min(options.problems, len(pool)), max(5, options.num_samples // 20)
+    chosen = [pool[index] for index in rng.choice(len(pool), size=number, replace=False)]
     samples = []
     for problem in chosen:
         others = [golds[index] for index in rng.choice(len(golds), size=20)]
-        variants = answer_variants(problem.answers[0], others, rng, max(5, num_samples // 20))
+        variants = answer_variants(problem.answers[0], others, rng, distinct)
         text = solutions[rng.integers(len(solutions))]
-        for index, response in enumerate(sample_responses(text, variants, num_samples, rng, same_text, skewed)):
+        responses = sample_responses(text, variants, options.num_samples, rng, options.same_text, options.skewed)
+        for index, response in enumerate(responses):
             samples.append(Sample(problem.benchmark, problem.problem_id, index, 0, response, 0, "stop"))
-    by_key = {problem.key: problem for problem in chosen}
     print(
-        f"{len(chosen)} problems x {num_samples} samples, {max(5, num_samples // 20)} distinct answers a problem, "
-        f"{'frequency 1/rank' if skewed else 'equally frequent'}; {np.mean([len(s.response) for s in samples]):.0f} "
-        f"characters a response, {len({(s.problem_id, s.response) for s in samples})} distinct texts"
+        f"{len(chosen)} problems x {options.num_samples} samples, {distinct} distinct answers a problem, "
+        f"{'frequency 1/rank' if options.skewed else 'equally frequent'}; "
+        f"{np.mean([len(s.response) for s in samples]):.0f} characters a response, "
+        f"{len({(s.problem_id, s.response) for s in samples})} distinct texts"
     )
+    return {problem.key: problem for problem in chosen}, samples
 
+
+def grade_all(samples: list[Sample], problems: dict[tuple[str, str], Problem], workers: int, options: str) -> Graded:
+    """By this package."""
+    from verl_fgrpo.evaluation.grading import FastCheck, grade_samples
+    from verl_fgrpo.evaluation.workers import Limits
+
+    started, cpu, check = time.perf_counter(), _cpu_seconds(), FastCheck()
+    verdicts = {key_of(row): row.verdict for row in grade_samples(samples, problems, Limits(), workers, options, check)}
+    if check.compared:
+        print(f"  of which compared with unchanged math-verify: {check.compared}, different {len(check.different)}")
+    return Graded(verdicts, time.perf_counter() - started, _cpu_seconds() - cpu)
+
+
+def one_by_one(samples: list[Sample], problems: dict[tuple[str, str], Problem]) -> Graded:
+    """By math-verify in this process, in which nothing of it is replaced."""
+    import math_verify.parser
+    from math_verify import parse, verify
+    from tqdm import tqdm
+
+    assert math_verify.parser.extract_match.__module__ == "math_verify.parser"
+    gold = {key: [parse(f"\\boxed{{{answer}}}") for answer in problem.answers] for key, problem in problems.items()}
     started, cpu = time.perf_counter(), _cpu_seconds()
-    ours = {}
-    for verdict in grade_samples(samples, by_key, Limits(), workers):
-        ours[verdict.benchmark, verdict.problem_id, verdict.sample_idx] = verdict
-    rate = len(samples) / (seconds := time.perf_counter() - started)
-    cpu = (_cpu_seconds() - cpu) / len(samples)
-    print(
-        f"this package, {workers} workers, their start included: {seconds:.1f} s, {rate:.0f} samples/s, "
-        f"{1e6 * cpu:.0f} us of CPU time a sample"
-    )
-    print("verdicts:", dict(Counter(verdict.verdict for verdict in ours.values())))
-
-    assert math_verify.parser.extract_match.__module__ == "math_verify.parser"  # unchanged in this process
-    gold = {key: [parse(f"\\boxed{{{answer}}}") for answer in problem.answers] for key, problem in by_key.items()}
-    samples = samples[: (compared or len(chosen)) * num_samples]
-    started, their_cpu = time.perf_counter(), _cpu_seconds()
-    theirs = {}
+    verdicts = {}
     for sample in tqdm(samples, desc="math-verify one by one", unit="sample"):
         parsed = parse(sample.response)
-        golds_ = gold[sample.benchmark, sample.problem_id]
-        theirs[sample.benchmark, sample.problem_id, sample.sample_idx] = any(verify(one, parsed) for one in golds_)
-    their_rate = len(samples) / (one_by_one := time.perf_counter() - started)
-    their_cpu = (_cpu_seconds() - their_cpu) / len(samples)
+        correct = any(verify(one, parsed) for one in gold[sample.benchmark, sample.problem_id])
+        verdicts[key_of(sample)] = "correct" if correct else "wrong"
+    return Graded(verdicts, time.perf_counter() - started, _cpu_seconds() - cpu)
+
+
+def compare(name: str, ours: Graded, plain: Graded) -> int:
+    """Print and count the samples that are correct for one and not for the other, time-outs aside."""
+    different = [
+        key for key, verdict in plain.verdicts.items() if (ours.verdicts[key] == "correct") != (verdict == "correct")
+    ]
+    timeouts = sum(ours.verdicts[key] == "timeout" for key in different)
     print(
-        f"math-verify one by one, {len(samples) // num_samples} of the problems: {one_by_one:.1f} s, "
-        f"{their_rate:.0f} samples/s, {1e6 * their_cpu:.0f} us of CPU time a sample"
+        f"{name}: {len(plain.verdicts):,} verdicts compared, {len(different)} different, of which {timeouts} time-outs"
     )
-    different = [key for key, correct in theirs.items() if (ours[key].verdict == "correct") != correct]
-    timeouts = [key for key in different if ours[key].verdict == "timeout"]
-    print(
-        f"ratio {rate / their_rate:.1f} (of CPU time {their_cpu / cpu:.1f}); verdicts compared {len(theirs)}, "
-        f"different {len(different)}, of which time-outs {len(timeouts)}"
-    )
-    by_text = {(s.benchmark, s.problem_id, s.sample_idx): s.response for s in samples}
     for key in different[:20]:
-        print(json.dumps([by_key[key[:2]].answers, by_text[key][-200:], ours[key].verdict, theirs[key]]))
+        print(f"  {key}: {ours.verdicts[key]}, math-verify one by one {plain.verdicts[key]}")
+    return len(different) - timeouts
+
+
+def compare_ways(default: Graded, fast: Graded) -> int:
+    """Print and count the samples with different labels in the two ways of grading."""
+    different = [key for key, verdict in default.verdicts.items() if fast.verdicts[key] != verdict]
+    print(f"grade against grade --fast: {len(default.verdicts):,} verdicts compared, {len(different)} different")
+    return len(different)
 
 
 def _cpu_seconds() -> float:
@@ -147,7 +193,7 @@ def _cpu_seconds() -> float:
     return total
 
 
-def main(args: list[str] | None = None) -> None:
+def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("subsample", "grading"))
     parser.add_argument("--benchmark", action="append", default=[], metavar="NAME=FILE")
@@ -160,20 +206,11 @@ def main(args: list[str] | None = None) -> None:
     options = parser.parse_args(args)
     if options.what == "subsample":
         bench_subsample()
-    elif not options.benchmark:
+        return 0
+    if not options.benchmark:
         parser.error("grading needs at least one --benchmark NAME=FILE")
-    else:
-        files = dict(entry.split("=", 1) for entry in options.benchmark)
-        bench_grading(
-            files,
-            options.problems,
-            options.num_samples,
-            options.workers,
-            options.compared,
-            options.same_text,
-            options.skewed,
-        )
+    return int(bench_grading(options) > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

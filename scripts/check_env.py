@@ -1,6 +1,7 @@
-"""Does this interpreter have what the checkout needs? `python scripts/check_env.py CHECKOUT`; exit 1 and a list if not.
+"""Does this interpreter have what the checkout needs? `python scripts/check_env.py CHECKOUT [REQUIREMENTS]`
 
-Compares installed versions with requirements/cpu.txt, and checks that verl_fgrpo is this checkout.
+Exit 1 and a list if not. Compares installed versions with REQUIREMENTS (default CHECKOUT/requirements/cpu.txt), and
+checks that verl_fgrpo is this checkout.
 """
 
 import importlib.metadata
@@ -8,10 +9,10 @@ import sys
 from pathlib import Path
 
 
-def missing(checkout: Path) -> list[str]:
+def missing(checkout: Path, requirements: Path) -> list[str]:
     """Sentences on what is absent or has another version; empty when complete."""
     problems = []
-    for line in (checkout / "requirements" / "cpu.txt").read_text().splitlines():
+    for line in requirements.read_text().splitlines():
         requirement = line.split("#")[0].strip()
         if not requirement:
             continue
@@ -37,7 +38,8 @@ def missing(checkout: Path) -> list[str]:
 
 def main(args: list[str]) -> int:
     """Print what is missing; 0 if nothing is."""
-    problems = missing(Path(args[0]))
+    checkout = Path(args[0])
+    problems = missing(checkout, Path(args[1]) if len(args) > 1 else checkout / "requirements" / "cpu.txt")
     print("\n".join(problems) or "complete")
     return 1 if problems else 0
 

@@ -39,8 +39,9 @@ import verl, verl_fgrpo
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 from verl_fgrpo.methods.estimators import BASE_ESTIMATORS
 from verl_fgrpo.methods.losses import BASE_LOSSES
-from verl_fgrpo.methods.sibling_estimators import SIBLINGS
-print({f"f_{name}" for name in (*BASE_ESTIMATORS, *SIBLINGS)} <= set(ADV_ESTIMATOR_REGISTRY), end=" ")
+from verl_fgrpo.methods.estimators import METHODS
+names = (*BASE_ESTIMATORS, *(method.name for method in METHODS))
+print({f"f_{name}" for name in names} <= set(ADV_ESTIMATOR_REGISTRY), end=" ")
 print({f"f_{name}" for name in BASE_LOSSES} <= set(POLICY_LOSS_REGISTRY))
 """
 PRESETS = """

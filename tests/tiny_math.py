@@ -89,3 +89,10 @@ def write_data(folder: Path, model: Path, count: int = 64, held_out: int = 4, ma
     )
     prepare(folder, str(model), "qwen2.5", source, [validation], max_tokens, progress=False)
     return folder
+
+
+if __name__ == "__main__":  # SMOKE=1 of recipes/run_fgrpo_qwen1_5b.sh: python tests/tiny_math.py MODEL DATA
+    import sys
+
+    model_folder, data_folder = map(Path, sys.argv[1:])
+    write_data(data_folder, write_model(model_folder))

@@ -7,7 +7,4 @@ Installing the package is enough: verl loads `verl_fgrpo.host.register` through 
 
 __version__ = "0.2.0"
 
-#: Traceback of a failed registration with verl, None when it worked, "not loaded" before verl was imported.
-registration_error: str | None = "not loaded"
-
-__all__ = ["__version__", "registration_error"]
+__all__ = ["__version__"]

@@ -23,6 +23,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "doctor": Command("verl_fgrpo.host.doctor:main", "does the plugin work with the installed verl?", ""),
+    "explain": Command("verl_fgrpo.host.explain:main", "what would this command line of verl train?", "+focal=grpo"),
     "data": Command(
         "verl_fgrpo.runs.data:main", "benchmarks and training files", "benchmarks --out data --only aime24"
     ),

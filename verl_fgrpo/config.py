@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import verl  # noqa: F401
 from verl.workers.config import PolicyLossConfig
 
-from verl_fgrpo.methods.settings import DEFAULT_GAMMA, check_gamma
+from verl_fgrpo.core.focal import check_gamma
+from verl_fgrpo.methods.settings import DEFAULT_GAMMA
 
 __all__ = ["FocalPolicyLossConfig"]
 
@@ -17,7 +18,7 @@ __all__ = ["FocalPolicyLossConfig"]
 class FocalPolicyLossConfig(PolicyLossConfig):  # type: ignore[misc]
     """verl's policy-loss settings plus the focal ones, for the f_ policy losses.
 
-    Switched on by `actor_rollout_ref.actor.policy_loss._target_=verl_fgrpo.methods.settings.FocalPolicyLossConfig`.
+    Switched on by `actor_rollout_ref.actor.policy_loss._target_=verl_fgrpo.config.FocalPolicyLossConfig`.
 
     Args:
         focal_gamma: focal exponent, at least 0.

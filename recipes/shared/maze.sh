@@ -1,22 +1,29 @@
 # What the maze recipes share: mazes and start model, one verl run per arm, several side by side. Sourced after the
 # adjustable block and setup_env; the recipe defines arm RUN, which sets PRESET, GAMMA and OVERRIDES of a run.
 
+source "$(dirname "${BASH_SOURCE[0]}")/checks.sh"
+
 check_maze_settings() {
-    local name
-    [[ $FOCAL_GAMMA =~ ^[0-9]*\.?[0-9]+$ ]] || die "FOCAL_GAMMA is '$FOCAL_GAMMA', but it must be a number of at least 0, e.g. 0.5"
-    for name in GROUP_SIZE MAZE_SIZE STEPS PROMPTS_PER_STEP SFT_STEPS TRAIN_MAZES HELDOUT_MAZES NUM_SAMPLES SUBSAMPLE SAVE_FREQ SIDE_BY_SIDE; do
-        [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "$name is '${!name}', but it must be a whole number of at least 1"
-    done
-    [ "$GROUP_SIZE" -ge 2 ] || die "GROUP_SIZE is '$GROUP_SIZE', but a group needs at least 2 rollouts to compare; the paper uses 8"
-    [ "$SUBSAMPLE" -le "$NUM_SAMPLES" ] || die "SUBSAMPLE is '$SUBSAMPLE', but it must be at most NUM_SAMPLES=$NUM_SAMPLES"
-    [[ $SEED =~ ^[0-9]+$ ]] || die "SEED is '$SEED', but it must be a whole number of at least 0"
-    case $DEVICE in cpu | cuda) ;; *) die "DEVICE is '$DEVICE', but it must be cpu or cuda" ;; esac
+    check_number 'x >= 0' 0.5 FOCAL_GAMMA
+    check_number 'x > 0 && x < 1' 1e-4 LEARNING_RATE
+    check_whole 0 SEED
+    check_whole 1 STEPS PROMPTS_PER_STEP SFT_STEPS TRAIN_MAZES HELDOUT_MAZES NUM_SAMPLES SUBSAMPLE SAVE_FREQ SIDE_BY_SIDE
+    check_whole 2 GROUP_SIZE # a group needs two rollouts to compare
+    check_whole 3 MAZE_SIZE
+    check_choice DEVICE cpu cuda
+    end_checks
+    [ $((MAZE_SIZE % 2)) = 1 ] && [ "$MAZE_SIZE" -le 101 ] || fault "MAZE_SIZE is '$MAZE_SIZE', but it must be odd and at most 101, for cells and walls alternate; the paper has 17"
+    [ "$SUBSAMPLE" -le "$NUM_SAMPLES" ] || fault "SUBSAMPLE is '$SUBSAMPLE', but it must be at most NUM_SAMPLES=$NUM_SAMPLES"
 }
+
+# On a GPU the environment is the user's (scripts/setup_gpu.sh): nothing is installed into it.
+choose_python() { if [ "$DEVICE" = cuda ]; then export PYTHON=${PYTHON:-python3}; else setup_env; fi; }
 
 # Quiet libraries, one thread per process (the arms share the cores), and verl's platform.
 set_maze_environment() {
     export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg PYTHONUNBUFFERED=1
     export RAY_DEDUP_LOGS=0 RAY_USAGE_STATS_ENABLED=0 HF_HUB_DISABLE_PROGRESS_BARS=1
+    export RAY_ADDRESS=${RAY_ADDRESS:-local} # a Ray of its own, also where another cluster runs on the machine
     if [ "$DEVICE" = cpu ]; then
         export VERL_PLATFORM=cpu
         PLATFORM=(+platform=cpu)
@@ -38,35 +45,50 @@ read_lengths() {
     RESPONSE_TOKENS=$("$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))["response_limit"])' "$DATA/manifest.json")
 }
 
-# One arm: verl's own trainer. Further arguments of the recipe come last and win.
+# ARGUMENTS of an arm for verl's own trainer. Further arguments of the recipe come last and win.
+set_arguments() {
+    local run=$1
+    ARGUMENTS=(
+        +focal="$PRESET" "${PLATFORM[@]}"
+        algorithm.focal_gamma="$GAMMA"
+        data.train_files="$DATA/train.parquet" data.val_files="$DATA/val.parquet"
+        data.train_batch_size="$PROMPTS_PER_STEP" data.seed="$SEED"
+        data.max_prompt_length="$PROMPT_TOKENS" data.max_response_length="$RESPONSE_TOKENS"
+        actor_rollout_ref.model.path="$DATA/start_model"
+        actor_rollout_ref.actor.optim.lr="$LEARNING_RATE"
+        actor_rollout_ref.actor.ppo_mini_batch_size="$PROMPTS_PER_STEP"
+        actor_rollout_ref.actor.data_loader_seed="$SEED" actor_rollout_ref.actor.fsdp_config.seed="$SEED"
+        "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]"
+        actor_rollout_ref.rollout.n="$GROUP_SIZE" actor_rollout_ref.rollout.seed="$SEED"
+        actor_rollout_ref.rollout.temperature=1.0 actor_rollout_ref.rollout.top_p=1.0 actor_rollout_ref.rollout.top_k=-1
+        reward.custom_reward_function.path=pkg://verl_fgrpo.tasks.maze.rewards
+        reward.custom_reward_function.name=compute_score
+        trainer.total_training_steps="$STEPS" trainer.total_epochs=1000
+        trainer.save_freq="$SAVE_FREQ" trainer.test_freq=-1 trainer.val_before_train=False
+        trainer.resume_mode=auto "trainer.default_local_dir=$run"
+        trainer.project_name=maze trainer.experiment_name="$(basename "$run")"
+        "trainer.logger=[console,file]"
+        ${OVERRIDES[@]+"${OVERRIDES[@]}"} ${EXTRA[@]+"${EXTRA[@]}"}
+    )
+}
+
+# What verl's configuration refuses, or what cannot be meant, before mazes are made: check_configuration RUN
+check_configuration() {
+    local PROMPT_TOKENS=1 RESPONSE_TOKENS=1 # of mazes that are not made yet
+    arm "$(basename "$1")"
+    set_arguments "$1"
+    "$PYTHON" -m verl_fgrpo.cli preflight compose "${ARGUMENTS[@]}"
+}
+
 train() {
     local run=$1
     local log
     log=$run/logs/$(date +%Y%m%d-%H%M%S)
     export VERL_FILE_LOGGER_PATH=$log.jsonl
     exec >"$log.log" 2>&1
+    set_arguments "$run"
     set -x # the log begins with the exact command
-    exec "$PYTHON" -m verl.trainer.main_ppo \
-        +focal="$PRESET" "${PLATFORM[@]}" \
-        algorithm.focal_gamma="$GAMMA" \
-        data.train_files="$DATA/train.parquet" data.val_files="$DATA/val.parquet" \
-        data.train_batch_size="$PROMPTS_PER_STEP" data.seed="$SEED" \
-        data.max_prompt_length="$PROMPT_TOKENS" data.max_response_length="$RESPONSE_TOKENS" \
-        actor_rollout_ref.model.path="$DATA/start_model" \
-        actor_rollout_ref.actor.optim.lr="$LEARNING_RATE" \
-        actor_rollout_ref.actor.ppo_mini_batch_size="$PROMPTS_PER_STEP" \
-        actor_rollout_ref.actor.data_loader_seed="$SEED" \
-        "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]" \
-        actor_rollout_ref.rollout.n="$GROUP_SIZE" \
-        actor_rollout_ref.rollout.temperature=1.0 actor_rollout_ref.rollout.top_p=1.0 actor_rollout_ref.rollout.top_k=-1 \
-        reward.custom_reward_function.path=pkg://verl_fgrpo.tasks.maze.rewards \
-        reward.custom_reward_function.name=compute_score \
-        trainer.total_training_steps="$STEPS" trainer.total_epochs=1000 \
-        trainer.save_freq="$SAVE_FREQ" trainer.test_freq=-1 trainer.val_before_train=False \
-        trainer.resume_mode=auto "trainer.default_local_dir=$run" \
-        trainer.project_name=maze trainer.experiment_name="$(basename "$run")" \
-        "trainer.logger=[console,file]" \
-        ${OVERRIDES[@]+"${OVERRIDES[@]}"} ${EXTRA[@]+"${EXTRA[@]}"}
+    exec "$PYTHON" -m verl.trainer.main_ppo "${ARGUMENTS[@]}"
 }
 
 PIDS=()

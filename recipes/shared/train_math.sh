@@ -4,73 +4,99 @@
 # ---- user-adjustable ----
 CONTROL=${CONTROL:-none}                      # none | low_lr | entropy | kl: the paper's control runs of the base method
 GROUP_SIZE=${GROUP_SIZE:-8}                   # paper Table 5: N; its sweep: 2 4 8 16 32
-SEED=${SEED:-1}                               # ours: the paper names none; order of the prompts
+SEED=${SEED:-1}                               # ours: the paper names none; order of the prompts, sampling
 LEARNING_RATE=${LEARNING_RATE:-1e-6}          # paper Table 5
 TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-256}     # paper Table 5: prompts per step
 MINI_BATCH_SIZE=${MINI_BATCH_SIZE:-64}        # paper Table 5: prompts per optimiser step
 EPOCHS=${EPOCHS:-10}                          # paper Table 5
 TOTAL_STEPS=${TOTAL_STEPS:-}                  # ours: empty for all EPOCHS, else stop after so many steps
 MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-1024}  # paper Table 5: tokens
-SAVE_FREQ=${SAVE_FREQ:-epoch}                 # paper L.3: a checkpoint per epoch; a number: every so many steps
-KEEP_CHECKPOINTS=${KEEP_CHECKPOINTS:-null}    # paper L.3: all of them, the best is chosen afterwards
+SAVE_FREQ=${SAVE_FREQ:-auto}                  # ours: steps between full states, of which the newest is kept; auto: 17, a ninth of an epoch
+WEIGHTS_FREQ=${WEIGHTS_FREQ:-auto}            # paper L.3: steps between weights that are kept; auto: an epoch, or SAVE_FREQ if that is set
+KEEP_CHECKPOINTS=${KEEP_CHECKPOINTS:-newest}  # ours: newest, and the weights above; null: every full state; a number: the newest so many, no weights
 TEST_FREQ=${TEST_FREQ:-epoch}                 # paper L.3: checkpoints are compared by average math pass@1; -1: never
-VAL_BEFORE_TRAIN=${VAL_BEFORE_TRAIN:-True}    # ours: the model before training is the reference point
+VAL_BEFORE_TRAIN=${VAL_BEFORE_TRAIN:-1}       # ours: the model before training is the reference point
 VAL_N=${VAL_N:-4}                             # ours: samples per problem at a validation, so pass@k for k up to it; the paper's n=1024 is for the end
 FILTER_GROUPS=${FILTER_GROUPS:-0}             # paper: none; 1: verl's filter_groups on acc
 OVERLONG=${OVERLONG:-0}                       # paper: none; 1: verl's penalty in the last part of the limit
+STOP_AT_TURN_END=${STOP_AT_TURN_END:-0}       # paper: not said; 1: Qwen base models also stop at <|im_end|> (a deviation)
 DUMP_ROLLOUTS=${DUMP_ROLLOUTS:-0}             # ours: 1 writes every rollout to OUT/rollouts (about 20 GB a run of Qwen2.5-7B)
-ROLLOUT=${ROLLOUT:-vllm}                      # ours: vllm | sglang (paper L.1: sglang)
-NNODES=${NNODES:-1}                           # ours: paper L.1 uses 16 GPUs, NNODES=2
+ROLLOUT=${ROLLOUT:-vllm}                      # ours: vllm | sglang (paper L.1: sglang; docs/gpu.md says what it needs)
+NNODES=${NNODES:-1}                           # ours: paper L.1 uses 16 GPUs, NNODES=2 (docs/gpu.md)
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}             # ours: the usual node
 ROLLOUT_TP=${ROLLOUT_TP:-1}                   # ours: weights of up to 8B in bf16 (16 GB) fit on one 80 GB card
-ROLLOUT_MEMORY=${ROLLOUT_MEMORY:-0.6}         # ours: 48 of 80 GB for weights and cache, beside 12 GB of state (README.md)
-OFFLOAD=${OFFLOAD:-False}                     # ours: True moves parameters and optimiser to the host between phases
+ROLLOUT_MEMORY=${ROLLOUT_MEMORY:-0.6}         # ours: 48 of 80 GB for weights and cache, beside 12 GB of state (docs/gpu.md)
+ROLLOUT_SEQS=${ROLLOUT_SEQS:-256}             # ours: verl's default; sequences that an engine generates at a time
+TOKENS_PER_GPU=${TOKENS_PER_GPU:-auto}        # ours: tokens of a micro-batch; auto: two full rollouts
+REWARD_WORKERS=${REWARD_WORKERS:-16}          # ours: verl has 8, but long responses end together and cost up to a second each
+OFFLOAD=${OFFLOAD:-0}                         # ours: 1 moves parameters and optimiser to the host between phases
 DEVICE=${DEVICE:-cuda}                        # cuda | cpu: cpu only for tiny models and tests
 LOGGER=${LOGGER:-[console,tensorboard,file]}  # ours: nothing leaves the machine; [console,wandb] works too
 DATA_DIR=${DATA_DIR:-data/deepscaler-$PROMPT_PRESET}
 TRAIN_FILE=${TRAIN_FILE:-$DATA_DIR/train.parquet}
 VAL_FILE=${VAL_FILE:-$DATA_DIR/val.parquet}
 PYTHON=${PYTHON:-python3}
+DRY_RUN=${DRY_RUN:-0}                         # 1: the resolved configuration and what it would cost; starts nothing
+PREFLIGHT_ONLY=${PREFLIGHT_ONLY:-0}           # 1: everything that would stop the run; starts nothing
+PRINT_ARGUMENTS=${PRINT_ARGUMENTS:-0}         # 1: the arguments for verl, one a line
 # -------------------------
 
 { set +x; } 2>/dev/null   # quiet, so that an error message is seen; the command itself is printed again
-die() { printf 'error: %s\n' "$*" >&2; exit 1; }
-# Ray workers have working directories of their own, so files are named by absolute paths.
-absolute() { case $1 in /* | *://*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac; }
+source "$(dirname "${BASH_SOURCE[0]}")/checks.sh"
 
-case $METHOD in grpo | dapo | cispo) ;; *) die "METHOD is '$METHOD', but it must be grpo, dapo or cispo" ;; esac
-case $CONTROL in none | low_lr | entropy | kl) ;; *) die "CONTROL is '$CONTROL', but it must be none, low_lr, entropy or kl" ;; esac
+check_names "${BASH_SOURCE[@]}" "$(dirname "${BASH_SOURCE[0]}")"/model_*.sh
+check_switch VAL_BEFORE_TRAIN FILTER_GROUPS OVERLONG STOP_AT_TURN_END DUMP_ROLLOUTS OFFLOAD DRY_RUN PREFLIGHT_ONLY PRINT_ARGUMENTS
+check_choice METHOD grpo dapo cispo
+check_choice CONTROL none low_lr entropy kl
+check_choice ROLLOUT vllm sglang
+check_choice DEVICE cuda cpu
 if [ "$CONTROL" != none ]; then
     [ -z "${FOCAL_GAMMA:-}" ] || [[ $FOCAL_GAMMA =~ ^0*\.?0*$ ]] ||
-        die "FOCAL_GAMMA is '$FOCAL_GAMMA' and CONTROL is '$CONTROL', but a control is a run of the base method: unset one of them"
+        fault "FOCAL_GAMMA is '$FOCAL_GAMMA' and CONTROL is '$CONTROL', but a control is a run of the base method: unset one of them"
     FOCAL_GAMMA=0
 fi
 FOCAL_GAMMA=${FOCAL_GAMMA:-$PAPER_GAMMA}
-[[ $FOCAL_GAMMA =~ ^([0-9]+\.?[0-9]*|\.[0-9]+)$ ]] || die "FOCAL_GAMMA is '$FOCAL_GAMMA', but it must be a number of at least 0, e.g. 0.5; 0 is the baseline"
-for name in GROUP_SIZE TRAIN_BATCH_SIZE MINI_BATCH_SIZE EPOCHS MAX_PROMPT_LENGTH MAX_RESPONSE_LENGTH VAL_N NNODES GPUS_PER_NODE ROLLOUT_TP; do
-    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "$name is '${!name}', but it must be a whole number of at least 1"
-done
-[[ $TOTAL_STEPS =~ ^([1-9][0-9]*)?$ ]] || die "TOTAL_STEPS is '$TOTAL_STEPS', but it must be empty or a whole number of at least 1"
-[ "$SAVE_FREQ" != epoch ] || SAVE_FREQ=$((39202 / TRAIN_BATCH_SIZE > 0 ? 39202 / TRAIN_BATCH_SIZE : 1))   # paper L.1: 39,202 problems, so 153 steps of 256
-[ "$TEST_FREQ" != epoch ] || TEST_FREQ=$((39202 / TRAIN_BATCH_SIZE > 0 ? 39202 / TRAIN_BATCH_SIZE : 1))
-[[ $SAVE_FREQ =~ ^[1-9][0-9]*$ ]] || die "SAVE_FREQ is '$SAVE_FREQ', but it must be epoch or a whole number of at least 1"
-[[ $TEST_FREQ =~ ^(-1|[1-9][0-9]*)$ ]] || die "TEST_FREQ is '$TEST_FREQ', but it must be epoch, -1 (never) or a whole number of at least 1"
-[[ $KEEP_CHECKPOINTS =~ ^(null|[1-9][0-9]*)$ ]] || die "KEEP_CHECKPOINTS is '$KEEP_CHECKPOINTS', but it must be null (all) or a whole number of at least 1"
-[[ $SEED =~ ^[0-9]+$ ]] || die "SEED is '$SEED', but it must be a whole number of at least 0"
-[[ $LEARNING_RATE =~ ^[0-9]*\.?[0-9]+([eE]-?[0-9]+)?$ ]] || die "LEARNING_RATE is '$LEARNING_RATE', but it must be a positive number, e.g. 1e-6"
-[[ $ROLLOUT_MEMORY =~ ^0?\.[0-9]+$ ]] || die "ROLLOUT_MEMORY is '$ROLLOUT_MEMORY', but it must be a share of the GPU's memory between 0 and 1, e.g. 0.6"
-[ "$GROUP_SIZE" -ge 2 ] || die "GROUP_SIZE is '$GROUP_SIZE', but a group needs at least 2 rollouts to compare; the paper uses 8"
-[ $((TRAIN_BATCH_SIZE % MINI_BATCH_SIZE)) -eq 0 ] || die "TRAIN_BATCH_SIZE=$TRAIN_BATCH_SIZE must be a multiple of MINI_BATCH_SIZE=$MINI_BATCH_SIZE; the paper uses 256 and 64"
-[ $((GPUS_PER_NODE * NNODES % ROLLOUT_TP)) -eq 0 ] || die "NNODES * GPUS_PER_NODE = $((GPUS_PER_NODE * NNODES)) must be a multiple of ROLLOUT_TP=$ROLLOUT_TP"
-for name in FILTER_GROUPS OVERLONG DUMP_ROLLOUTS; do
-    case ${!name} in 0 | 1) ;; *) die "$name is '${!name}', but it must be 0 or 1" ;; esac
-done
-for name in OFFLOAD VAL_BEFORE_TRAIN; do
-    case ${!name} in True | False) ;; *) die "$name is '${!name}', but it must be True or False" ;; esac
-done
-case $ROLLOUT in vllm | sglang) ;; *) die "ROLLOUT is '$ROLLOUT', but it must be vllm or sglang" ;; esac
-case $DEVICE in cuda | cpu) ;; *) die "DEVICE is '$DEVICE', but it must be cuda or cpu" ;; esac
-[ "$DEVICE" = cuda ] || [ "$FILTER_GROUPS" = 0 ] || die "FILTER_GROUPS is '1', but DEVICE=cpu uses a sampler without group filtering; use DEVICE=cuda"
+check_number 'x >= 0' '0.5; 0 is the baseline' FOCAL_GAMMA
+check_number 'x > 0 && x < 1' 1e-6 LEARNING_RATE
+check_number 'x > 0 && x < 1' 0.6 ROLLOUT_MEMORY
+check_whole 0 SEED
+check_whole 1 TRAIN_BATCH_SIZE MINI_BATCH_SIZE EPOCHS MAX_PROMPT_LENGTH MAX_RESPONSE_LENGTH VAL_N NNODES GPUS_PER_NODE ROLLOUT_TP ROLLOUT_SEQS
+check_whole 0 REWARD_WORKERS
+check_whole 2 GROUP_SIZE   # a group needs two rollouts to compare
+[ -z "$TOTAL_STEPS" ] || check_whole 1 TOTAL_STEPS
+[ "$TEST_FREQ" = epoch ] || [ "$TEST_FREQ" = -1 ] || check_whole 1 TEST_FREQ
+for name in SAVE_FREQ WEIGHTS_FREQ TOKENS_PER_GPU; do [ "${!name}" = auto ] || check_whole 1 "$name"; done
+case $KEEP_CHECKPOINTS in newest | null) ;; *) check_whole 1 KEEP_CHECKPOINTS ;; esac
+end_checks
+
+WORLD_SIZE=$((NNODES * GPUS_PER_NODE))
+[ "$SAVE_FREQ" = auto ] || [ "$WEIGHTS_FREQ" != auto ] || WEIGHTS_FREQ=$SAVE_FREQ
+EPOCH_STEPS=$((39202 / TRAIN_BATCH_SIZE > 0 ? 39202 / TRAIN_BATCH_SIZE : 1))   # paper L.1: 39,202 problems, so 153 steps of 256
+if [ "$SAVE_FREQ" = auto ]; then
+    for parts in 9 10 8 7 6 5 4 3 2 1; do [ $((EPOCH_STEPS % parts)) -ne 0 ] || break; done
+    SAVE_FREQ=$((EPOCH_STEPS / parts))
+fi
+[ "$WEIGHTS_FREQ" != auto ] || WEIGHTS_FREQ=$EPOCH_STEPS
+[ "$TEST_FREQ" != epoch ] || TEST_FREQ=$EPOCH_STEPS
+[ "$TOKENS_PER_GPU" != auto ] || TOKENS_PER_GPU=$((2 * (MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH)))
+[ $((WEIGHTS_FREQ % SAVE_FREQ)) -eq 0 ] || fault "WEIGHTS_FREQ=$WEIGHTS_FREQ must be a multiple of SAVE_FREQ=$SAVE_FREQ, for weights are those of a checkpoint"
+[ $((TRAIN_BATCH_SIZE % MINI_BATCH_SIZE)) -eq 0 ] || fault "TRAIN_BATCH_SIZE=$TRAIN_BATCH_SIZE must be a multiple of MINI_BATCH_SIZE=$MINI_BATCH_SIZE; the paper uses 256 and 64"
+[ $((WORLD_SIZE % ROLLOUT_TP)) -eq 0 ] || fault "NNODES * GPUS_PER_NODE = $WORLD_SIZE must be a multiple of ROLLOUT_TP=$ROLLOUT_TP"
+if [ "$DEVICE" = cuda ]; then
+    [ $((MINI_BATCH_SIZE * GROUP_SIZE % WORLD_SIZE)) -eq 0 ] ||
+        fault "MINI_BATCH_SIZE * GROUP_SIZE = $((MINI_BATCH_SIZE * GROUP_SIZE)) rollouts must be a multiple of NNODES * GPUS_PER_NODE = $WORLD_SIZE; change one of the four"
+    [ "$TOKENS_PER_GPU" -ge $((MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH)) ] ||
+        fault "TOKENS_PER_GPU is '$TOKENS_PER_GPU', but a micro-batch must hold a full rollout of MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH = $((MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH)) tokens"
+    [ "$NNODES" = 1 ] || [ -n "${RAY_ADDRESS:-}" ] || [ "$DRY_RUN$PRINT_ARGUMENTS" != 00 ] ||
+        fault "NNODES is '$NNODES', but RAY_ADDRESS names no cluster; start Ray on every node and set it (docs/gpu.md, More than one machine)"
+else
+    GPUS_PER_NODE=1
+    [ "$FILTER_GROUPS" = 0 ] || fault "FILTER_GROUPS is '1', but DEVICE=cpu uses a sampler without group filtering; use DEVICE=cuda"
+fi
+[ "$STOP_AT_TURN_END" = 0 ] || [[ $MODEL_NAME == qwen* && $ROLLOUT == vllm ]] ||
+    fault "STOP_AT_TURN_END is '1', but it is made for Qwen models and ROLLOUT=vllm; unset it"
+end_checks
+export RAY_ADDRESS=${RAY_ADDRESS:-local}      # a Ray of its own, also where another cluster runs on the machine
 
 RUN_NAME=$MODEL_NAME-$METHOD-n$GROUP_SIZE-gamma$FOCAL_GAMMA-$CONTROL-seed$SEED
 OUT=$(absolute "${OUT:-outputs/math/$RUN_NAME}")
@@ -97,7 +123,6 @@ DATA=(
     data.max_prompt_length="$MAX_PROMPT_LENGTH"                   # paper Table 5
     data.max_response_length="$MAX_RESPONSE_LENGTH"               # paper Table 5
     data.filter_overlong_prompts=False                            # ours: scripts/prepare_data.py has done it once
-    data.truncation=error                                         # ours: a prompt over the limit is a mistake in the data
     data.shuffle=True                                             # ours: the paper does not say
     data.seed="$SEED"
     ${CHAT_TEMPLATE[@]+"${CHAT_TEMPLATE[@]}"}                     # paper Table 9
@@ -117,6 +142,8 @@ ACTOR=(
     actor_rollout_ref.actor.ppo_mini_batch_size="$MINI_BATCH_SIZE"   # paper Table 5
     actor_rollout_ref.actor.data_loader_seed="$SEED"
     actor_rollout_ref.actor.entropy_coeff="$ENTROPY_COEFF"        # paper App. B
+    actor_rollout_ref.actor.fsdp_config.seed="$SEED"
+    actor_rollout_ref.actor.entropy_from_logits_with_chunking=True   # ours: else the entropy's copies of the logits are the peak of memory
     actor_rollout_ref.actor.use_kl_loss="$KL_LOSS"                # paper App. B
     actor_rollout_ref.actor.use_dynamic_bsz=True                  # ours: micro-batches by tokens, no padding
     actor_rollout_ref.actor.checkpoint.save_contents='[model,optimizer,extra,hf_model]'   # ours: hf_model is what the evaluation loads
@@ -129,6 +156,7 @@ if [ "$CONTROL" = kl ]; then
 fi
 ROLLOUTS=(
     actor_rollout_ref.rollout.n="$GROUP_SIZE"                     # paper Table 5
+    actor_rollout_ref.rollout.seed=$((1000 * SEED))               # ours: each engine adds its rank
     actor_rollout_ref.rollout.temperature=1.0                     # paper Table 5
     actor_rollout_ref.rollout.top_p=1.0                           # paper Table 5
     actor_rollout_ref.rollout.top_k=-1                            # paper Table 5
@@ -163,10 +191,9 @@ fi
 TRAINER=(
     trainer.total_epochs="$EPOCHS"                                # paper Table 5
     trainer.total_training_steps="${TOTAL_STEPS:-null}"
-    trainer.save_freq="$SAVE_FREQ"                                # paper L.3
+    trainer.save_freq="$SAVE_FREQ"
     trainer.test_freq="$TEST_FREQ"                                # paper L.3
-    trainer.val_before_train="$VAL_BEFORE_TRAIN"
-    trainer.max_actor_ckpt_to_keep="$KEEP_CHECKPOINTS"
+    trainer.val_before_train="$(python_bool "$VAL_BEFORE_TRAIN")"
     trainer.resume_mode=auto
     trainer.default_local_dir="$OUT"
     trainer.validation_data_dir="$OUT/validation"
@@ -174,45 +201,77 @@ TRAINER=(
     trainer.experiment_name="$RUN_NAME"
     trainer.logger="$LOGGER"
 )
+if [ "$KEEP_CHECKPOINTS" = newest ]; then
+    TRAINER+=(
+        trainer.checkpoint_callback_class=verl_fgrpo.runs.checkpoints.KeepNewestState
+        +trainer.keep_weights_every="$WEIGHTS_FREQ"               # paper L.3: a checkpoint per epoch, the best is chosen afterwards
+        trainer.max_actor_ckpt_to_keep=null
+    )
+else
+    TRAINER+=(trainer.max_actor_ckpt_to_keep="$KEEP_CHECKPOINTS")
+fi
 [ "$DUMP_ROLLOUTS" = 0 ] || TRAINER+=(trainer.rollout_data_dir="$OUT/rollouts")
 if [ "$DEVICE" = cpu ]; then
-    PLATFORM=(+platform=cpu)
+    PLATFORM=(+platform=cpu trainer.nnodes="$NNODES" +ray_kwargs.ray_init.runtime_env.env_vars.VERL_PLATFORM=cpu)
     export VERL_PLATFORM=cpu
+    if [ "$RAY_ADDRESS" != local ]; then   # a cluster has resources of its own
+        PLATFORM+=(ray_kwargs.ray_init.{num_cpus,num_gpus,object_store_memory,_system_config}=null)
+    fi
 else
-    TOKENS_PER_GPU=$((2 * (MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH)))   # ours: two full rollouts a micro-batch
     PLATFORM=(
         trainer.nnodes="$NNODES"
         trainer.n_gpus_per_node="$GPUS_PER_NODE"
         actor_rollout_ref.model.use_remove_padding=True
         actor_rollout_ref.model.enable_gradient_checkpointing=True          # ours: activations of 18k tokens would not fit
         actor_rollout_ref.actor.ppo_max_token_len_per_gpu="$TOKENS_PER_GPU"
-        actor_rollout_ref.actor.fsdp_config.param_offload="$OFFLOAD"
-        actor_rollout_ref.actor.fsdp_config.optimizer_offload="$OFFLOAD"
+        actor_rollout_ref.actor.fsdp_config.param_offload="$(python_bool "$OFFLOAD")"
+        actor_rollout_ref.actor.fsdp_config.optimizer_offload="$(python_bool "$OFFLOAD")"
         actor_rollout_ref.ref.fsdp_config.param_offload=True                # ours: only the KL control has a reference model
         actor_rollout_ref.rollout.name="$ROLLOUT"
         actor_rollout_ref.rollout.tensor_model_parallel_size="$ROLLOUT_TP"
         actor_rollout_ref.rollout.gpu_memory_utilization="$ROLLOUT_MEMORY"
+        actor_rollout_ref.rollout.max_model_len=$((MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH))   # ours: else the model's 131,072, one sequence of which the cache must hold
+        actor_rollout_ref.rollout.max_num_seqs="$ROLLOUT_SEQS"
+        actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=4096      # ours: fp32 embeddings of 152,064 x 3,584 exceed verl's 2,048
+        reward.num_workers="$REWARD_WORKERS"
         actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=$((2 * TOKENS_PER_GPU))   # ours: no gradients, twice the tokens
     )
 fi
+if [ "$STOP_AT_TURN_END" = 1 ]; then
+    # vLLM stops at the ids of the generation_config.json that it is given: <|endoftext|> and <|im_end|>
+    PLATFORM+=(+actor_rollout_ref.rollout.engine_kwargs.vllm.generation_config="$OUT/stop")
+fi
+# Ray's workers log where the user looks, also those of a cluster that was started elsewhere
+LOG=$OUT/logs/$(date +%Y%m%d-%H%M%S)
+TENSORBOARD_DIR=${TENSORBOARD_DIR:-$OUT/tensorboard}
+WORKERS=(
+    +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH="$LOG.jsonl"
+    +ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR="$TENSORBOARD_DIR"
+)
 # later arguments win, so those of the command line come last
-ARGUMENTS=("${ALGORITHM[@]}" "${DATA[@]}" "${MODEL[@]}" "${ACTOR[@]}" "${ROLLOUTS[@]}" "${REWARD[@]}" "${TRAINER[@]}" "${PLATFORM[@]}" "$@")
+ARGUMENTS=(
+    "${ALGORITHM[@]}" "${DATA[@]}" "${MODEL[@]}" "${ACTOR[@]}" "${ROLLOUTS[@]}" "${REWARD[@]}" "${TRAINER[@]}" "${PLATFORM[@]}"
+    "${WORKERS[@]}" "$@"
+)
 
-if [ "${PRINT_ARGUMENTS:-0}" = 1 ]; then
+if [ "$PRINT_ARGUMENTS" = 1 ]; then
     printf '%s\n' "${ARGUMENTS[@]}"
     exit
 fi
-if [ "${DRY_RUN:-0}" = 1 ]; then
-    exec "$PYTHON" -m verl_fgrpo.cli preflight --billions "$MODEL_BILLIONS" dry-run "${ARGUMENTS[@]}"
-fi
-"$PYTHON" -m verl_fgrpo.cli preflight --billions "$MODEL_BILLIONS" start "${ARGUMENTS[@]}"
-LOG=$OUT/logs/$(date +%Y%m%d-%H%M%S)
+preflight() {
+    "$PYTHON" -m verl_fgrpo.cli preflight --billions "$MODEL_BILLIONS" --samples "${EVAL_SAMPLES:-1024}" "$1" "${ARGUMENTS[@]}"
+}
+if [ "$DRY_RUN" = 1 ]; then preflight dry-run; exit; fi
+if [ "$PREFLIGHT_ONLY" = 1 ]; then preflight check; exit; fi
+preflight start
 mkdir -p "$OUT/logs"
-export VERL_FILE_LOGGER_PATH=$LOG.jsonl
-export TENSORBOARD_DIR=${TENSORBOARD_DIR:-$OUT/tensorboard}
+if [ "$STOP_AT_TURN_END" = 1 ]; then
+    mkdir -p "$OUT/stop"
+    printf '{"eos_token_id": [151643, 151645]}\n' >"$OUT/stop/generation_config.json"
+fi
 export PYTHONUNBUFFERED=1
 { set -x; "$PYTHON" -m verl.trainer.main_ppo "${ARGUMENTS[@]}"; } 2>&1 | tee "$LOG.log"
-if [ "$TEST_FREQ" != -1 ] || [ "$VAL_BEFORE_TRAIN" = True ]; then
+if [ "$TEST_FREQ" != -1 ] || [ "$VAL_BEFORE_TRAIN" = 1 ]; then
     # with intervals, to OUT/passk.csv; while it trains, verl's own log has val-passk/BENCHMARK/pass@K
     "$PYTHON" -m verl_fgrpo.cli val-passk "$OUT" 2>&1 | tee -a "$LOG.log" || true
 fi

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from verl_fgrpo.core.dumps import CutDumpError, dump_files, final_rows, read_groups, read_rows
+from verl_fgrpo.core.dumps import dump_files, final_rows, find_dumps, read_groups, read_rows
+from verl_fgrpo.core.rows import CutLineError
 
 PAD = "pad0123456789abcdef0123456789abcdef"
 
@@ -72,7 +73,7 @@ def test_a_gold_answer_of_any_json_type_names_the_problem(tmp_path, gts):
     assert first.problem_id == next(read_rows(write(tmp_path, [row("x_0_0", 0.0, gts=gts)], "9.jsonl"))).problem_id
 
 
-def test_acc_decides_where_there_is_one_and_thresholds_go_by_source(tmp_path):
+def test_acc_decides_where_there_is_one_and_else_the_threshold(tmp_path):
     rows = [
         row("u_0_0", -0.4, acc=1.0),  # right, with an overlong penalty
         row("u_1_0", 0.9, acc=False),
@@ -83,7 +84,7 @@ def test_acc_decides_where_there_is_one_and_thresholds_go_by_source(tmp_path):
         row("u_6_0", "1.0", acc="False"),  # numpy values as the legacy trainer writes them
     ]
     path = write(tmp_path, rows)
-    assert [line.is_correct(0.5, {"code": 0.99}) for line in read_rows(path)] == [
+    assert [line.is_correct({"code": 0.99}.get(line.data_source, 0.5)) for line in read_rows(path)] == [
         True, False, True, True, False, True, False,
     ]  # fmt: skip
     assert [line.data_source for line in read_rows(path)][-3:] == ["code", "math", None]
@@ -93,11 +94,11 @@ def test_acc_decides_where_there_is_one_and_thresholds_go_by_source(tmp_path):
     ("change", "message"),
     [
         ({"score": "high"}, "line 2: score is 'high', but it must be a number"),
-        ({"score": None}, "line 2: score is 'None', but it must be a number"),
-        ({"score": float("inf")}, "line 2: score is 'inf'"),
+        ({"score": None}, "line 2: score is None, but it must be a number"),
+        ({"score": float("inf")}, "line 2: score is inf"),
         ({"acc": "yes"}, "line 2: acc is 'yes', but it must be a number"),
-        ({"acc": float("nan")}, "line 2: acc is 'nan'"),
-        ({"input": [{"role": "user"}]}, "line 2: input must be text"),
+        ({"acc": float("nan")}, "line 2: acc is nan"),
+        ({"input": [{"role": "user"}]}, r"line 2: input is .*, but it must be text"),
         ({"score": float("nan")}, "line 2: score is NaN, which is neither right nor wrong"),
     ],
 )
@@ -113,18 +114,25 @@ def test_a_nan_score_does_not_matter_where_acc_decides(tmp_path):
     assert group.num_correct == 1
 
 
-@pytest.mark.parametrize("line", ['"text"', "[1]", '{"output": "x", "score": 1}'])
-def test_what_is_no_dump_is_refused(tmp_path, line):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"output": "x", "score": 1}', r"line 1 is no row of a verl dump.*trainer\.rollout_data_dir"),
+        ('"text"', "line 1 must be a JSON object"),
+        ("[" * 200_000, "line 1 is no JSON"),
+    ],
+)
+def test_what_is_no_dump_is_refused(tmp_path, line, message):
     path = tmp_path / "1.jsonl"
     path.write_text(line + "\n")
-    with pytest.raises(ValueError, match=r"line 1 is no row of a verl dump.*trainer\.rollout_data_dir"):
+    with pytest.raises(ValueError, match=message):
         list(read_rows(path))
 
 
 def test_a_mark_and_windows_line_ends_and_odd_separators_are_tolerated(tmp_path):
     lines = [json.dumps(row("u_0_0", 1.0, "a\u2028b\x85c"), ensure_ascii=False), "", json.dumps(row("u_1_0", 0.0))]
     (tmp_path / "1.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, ""]).encode())
-    assert [line.line for line in read_rows(tmp_path / "1.jsonl")] == [1, 3]
+    assert [line.where[-6:] for line in read_rows(tmp_path / "1.jsonl")] == ["line 1", "line 3"]
     assert next(read_rows(tmp_path / "1.jsonl")).input == "a\u2028b\x85c"
 
 
@@ -135,14 +143,17 @@ def test_every_way_to_cut_the_last_line_is_told_and_no_row_comes_before(tmp_path
     assert len(read_groups(path)) == 1
     for length in range(whole.index(b"\n") + 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(CutDumpError, match="ends within line 2: the run was killed"):
+        with pytest.raises(
+            CutLineError,
+            match=r"line 2 is no JSON .*: the file ends within it, so a process still writes the file, or was killed",
+        ):
             next(final_rows(path))
     path.write_bytes(whole[:-1])  # an editor took the last line end away
     assert len(list(read_rows(path))) == 2
     path.write_bytes(whole.replace(b'"score"', b'"sc', 1))
     with pytest.raises(ValueError, match="line 1 is no JSON") as error:
         list(read_rows(path))
-    assert not isinstance(error.value, CutDumpError)
+    assert not isinstance(error.value, CutLineError)
 
 
 def test_dump_files_are_numbers_in_order(tmp_path):
@@ -150,6 +161,28 @@ def test_dump_files_are_numbers_in_order(tmp_path):
         (tmp_path / name).write_text("")
     assert list(dump_files(tmp_path)) == [0, 9, 10]
     assert dump_files(tmp_path / "nowhere") == {}
+
+
+def test_the_dumps_of_a_run_are_found(tmp_path):
+    def steps(kind):
+        return list(find_dumps(tmp_path, kind))
+
+    with pytest.raises(ValueError, match=r"no rollout dumps .* or train with trainer\.rollout_data_dir=RUN/rollouts"):
+        steps("rollout")
+    write(tmp_path / "val_dumps", [], "5.jsonl")
+    write(tmp_path / "train_dumps", [], "1.jsonl")
+    assert (steps("rollout"), steps("validation")) == ([1], [5])
+    write(tmp_path / "more", [], "2.jsonl")
+    with pytest.raises(ValueError, match=r"several folders .* \(more, train_dumps\); name one"):
+        steps("rollout")
+    write(tmp_path / "elsewhere", [], "3.jsonl")
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text(f"trainer:\n  rollout_data_dir: {tmp_path}/elsewhere\n")
+    assert steps("rollout") == [3]
+    write(tmp_path / "rollouts", [], "4.jsonl")
+    assert steps("rollout") == [4]
+    write(tmp_path, [], "6.jsonl")
+    assert steps("rollout") == [6]
 
 
 @pytest.mark.parametrize(

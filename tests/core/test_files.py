@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -13,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from faulty_os import FAULTS, FaultyOs
 
 from verl_fgrpo.core import files
 from verl_fgrpo.core.files import (
@@ -27,39 +27,6 @@ from verl_fgrpo.core.files import (
     write_atomic,
     write_json,
 )
-
-CALLS = ("open", "write", "ftruncate", "lseek", "fsync", "replace", "close")
-FAULTS: tuple[Callable[[], BaseException], ...] = (
-    KeyboardInterrupt,
-    lambda: OSError(errno.ENOSPC, "No space left on device"),
-)
-
-
-class FaultyOs:
-    """`os`, except that its n-th call of `CALLS` fails: before it, after it, or (a write) halfway."""
-
-    def __init__(self, at: int, when: str, fault: Callable[[], BaseException], times: int = 1) -> None:
-        self.at, self.when, self.fault, self.times = at, when, fault, times
-        self.calls: list[str] = []
-
-    def __getattr__(self, name: str) -> Any:
-        real: Any = getattr(os, name)
-        if name not in CALLS:
-            return real
-        if name == "fsync":  # slow, and these tests do not pull the plug
-            real = os.fstat
-
-        def call(*args: Any) -> Any:
-            self.calls.append(name)
-            if not self.at <= len(self.calls) < self.at + self.times:
-                return real(*args)
-            if self.when == "halfway" and name == "write":
-                real(args[0], args[1][: len(args[1]) // 2])
-            elif self.when == "after":
-                real(*args)
-            raise self.fault()
-
-        return call
 
 
 def with_every_fault(monkeypatch: pytest.MonkeyPatch, scenario: Callable[[Path], None], root: Path) -> Iterator[Path]:

@@ -8,7 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_fgrpo.core.focal import focal_weight, group_codes, success_rate, success_rate_from_advantage, update_scale
+from verl_fgrpo.core.focal import (
+    focal_weight,
+    group_codes,
+    mean_reward_success_rate,
+    success_rate,
+    success_rate_from_advantage,
+    update_scale,
+)
 
 
 def test_group_codes_number_groups_in_order_of_first_appearance():
@@ -58,22 +65,48 @@ def test_success_rate_is_recovered_from_the_advantage(group_size, data, divided_
     advantage = rewards - rewards.mean()
     if divided_by_std:
         advantage = advantage / rewards.std()
-    mu = success_rate_from_advantage(advantage, group_size, divided_by_std)
+    mu, off = success_rate_from_advantage(advantage, group_size, divided_by_std)
+    assert not off.any()
     np.testing.assert_allclose(mu.numpy(), num_correct / group_size, rtol=1e-12)
 
 
 def test_recovery_golden_values():
     # N = 8, X = 2, mu = 1/4: A+^2 = 3 * 7/8 = 2.625, A-^2 = (1/3) * 7/8
     a = torch.tensor([math.sqrt(2.625), -math.sqrt(7 / 24), 0.0], dtype=torch.float64)
-    np.testing.assert_allclose(success_rate_from_advantage(a, 8).numpy(), [0.25, 0.25, 0.0], rtol=1e-12)
+    np.testing.assert_allclose(success_rate_from_advantage(a, 8)[0].numpy(), [0.25, 0.25, 0.0], rtol=1e-12)
 
 
-def test_a_missing_rollout_moves_the_weight_by_under_one_percent():
-    for num_correct in range(1, 7):  # seven of eight rollouts came back
-        rewards = torch.tensor([1.0] * num_correct + [0.0] * (7 - num_correct), dtype=torch.float64)
-        advantage = (rewards - rewards.mean()) / rewards.std()
-        weight = focal_weight(success_rate_from_advantage(advantage, 8), 0.5)
-        np.testing.assert_allclose(weight.numpy(), math.sqrt(1 - num_correct / 7), rtol=0.01)
+@given(group_size=st.integers(2, 16), data=st.data(), divided_by_std=st.booleans(), spread=st.sampled_from([1.0, 2.0]))
+def test_a_group_that_lost_rollouts_is_recovered_too(group_size, data, divided_by_std, spread):
+    size = data.draw(st.integers(max(group_size // 2 + 1, 2), group_size))
+    num_correct = data.draw(st.integers(1, size - 1))
+    rewards = torch.tensor([1.0] * num_correct + [0.0] * (size - num_correct))
+    advantage = rewards - rewards.mean()
+    if divided_by_std:
+        advantage = advantage * spread / ((rewards * spread).std() + 1e-6)  # as verl does, in float32
+    mu, off = success_rate_from_advantage(advantage, group_size, divided_by_std)
+    assert not off.any()
+    np.testing.assert_allclose(mu.numpy(), num_correct / size, rtol=1e-12)
+
+
+def test_what_no_group_can_have_is_told():
+    # undivided A of 0/1 rewards is below 1; 0.55 and 0.3 are no multiples of 1/4 or 1/3; a group of 2 lost half
+    a = torch.tensor([1.0, -1.0, 1.75, 0.55, -0.3, 0.5, 0.0])
+    mu, off = success_rate_from_advantage(a, 4, divided_by_std=False)
+    assert off.tolist() == [True] * 5 + [False] * 2
+    assert mu.tolist()[5:] == [0.5, 0.0] and bool(mu[:5].isnan().all())
+
+
+def test_mean_reward_success_rate_on_ragged_groups():
+    codes = torch.tensor([0, 1, 0, 1, 1])
+    assert mean_reward_success_rate(
+        torch.tensor([1.0, -1.0, -1.0, 1.0, 1.0]), codes, -1.0, 1.0
+    ).tolist() == pytest.approx([1 / 2, 2 / 3, 1 / 2, 2 / 3, 2 / 3])
+    # partial credit: (0.2 + 0.7) / 2 between 0.1 and 0.9; and clamped where the mean lies outside
+    assert mean_reward_success_rate(torch.tensor([0.2, 0.7]), torch.tensor([0, 0]), 0.1, 0.9).tolist() == pytest.approx(
+        [0.35 / 0.8] * 2
+    )
+    assert mean_reward_success_rate(torch.tensor([-3.0, 2.0]), torch.tensor([0, 1]), 0.0, 1.0).tolist() == [0.0, 1.0]
 
 
 def test_recovery_refuses_a_group_of_one():

@@ -37,7 +37,7 @@ def train(folder: Path, steps: int, overrides: list[str]) -> list[dict[str, Any]
         f"trainer.total_epochs={steps}",
         *overrides,
     ]
-    done = subprocess.run(arguments, env=env, cwd=folder, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(arguments, env=env, cwd=folder, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return [json.loads(line) for line in metrics.read_text().splitlines()]
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,28 +83,95 @@ def test_vllm_backend_without_enough_gpus_says_so(tmp_path: Path, monkeypatch: p
         list(backend.generate(requests_for(PROBLEMS[0], 1), Decoding()))
 
 
-@pytest.mark.full
-def test_a_verl_checkpoint_is_merged_once_and_another_one_anew(tmp_path: Path) -> None:
-    """One shard, as verl writes it on one device (DTensor shards need a process group to be made)."""
+SHARDS = """
+import json, os, sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import AutoModelForCausalLM
+
+rank, world, model, actor = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[5]}", rank=rank, world_size=world)
+whole = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+mesh = init_device_mesh("cpu", (world,), mesh_dim_names=("fsdp",))
+for layer in whole.model.layers:
+    fully_shard(layer, mesh=mesh)
+fully_shard(whole, mesh=mesh)
+state = whole.state_dict()
+assert all(type(value).__name__ == "DTensor" for value in state.values()), "FSDP2 gives DTensors"
+torch.save(state, actor / f"model_world_size_{world}_rank_{rank}.pt")
+if rank == 0:
+    (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": world}))
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def make_checkpoint(root: Path, model: Path, ranks: int) -> Path:
+    """global_step_3 as verl's FSDP2 workers write it: DTensor shards, made by real processes that talk through gloo."""
+    actor = root / "global_step_3" / "actor"
+    (actor / "huggingface").mkdir(parents=True)
+    for path in model.iterdir():
+        if path.suffix != ".safetensors":
+            (actor / "huggingface" / path.name).write_bytes(path.read_bytes())
+    arguments = [str(ranks), str(model), str(actor), str(root / "meet")]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SHARDS, str(rank), *arguments], stderr=subprocess.PIPE, text=True)
+        for rank in range(ranks)
+    ]
+    for process in processes:
+        _, told = process.communicate(timeout=300)
+        assert process.returncode == 0, told
+    return root / "global_step_3"
+
+
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.full), 2])
+def test_real_shards_are_merged_once_and_others_anew(tmp_path: Path, ranks: int) -> None:
     pytest.importorskip("verl")
     from safetensors.torch import load_file
 
-    for seed in (0, 1):
-        model = make_model(tmp_path / "whole", seed)
-        actor = tmp_path / "global_step_3" / "actor"
-        (actor / "huggingface").mkdir(parents=True, exist_ok=True)
-        for path in model.iterdir():
-            if path.suffix != ".safetensors":
-                (actor / "huggingface" / path.name).write_bytes(path.read_bytes())
-        weights = load_file(model / "model.safetensors")
-        torch.save(weights, actor / "model_world_size_1_rank_0.pt")
-        (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 1, "world_size": 1}))
+    model = make_model(tmp_path / "whole", 0)
+    weights = load_file(model / "model.safetensors")
+    step = make_checkpoint(tmp_path, model, ranks)
+    merged = resolve_model(str(step), tmp_path / "run")
+    found = load_file(merged / "model.safetensors")
+    assert set(found) == set(weights)
+    for name, tensor in weights.items():
+        assert torch.equal(found[name], tensor.bfloat16())  # verl's merger writes bfloat16
+    written = (merged / "model.safetensors").stat().st_mtime_ns
+    assert resolve_model(str(step / "actor"), tmp_path / "run") == merged
+    assert (merged / "model.safetensors").stat().st_mtime_ns == written
+    shard = next((step / "actor").glob("*.pt"))
+    os.utime(shard, ns=(1, 1))  # another checkpoint at the same place
+    assert resolve_model(str(step), tmp_path / "run") != merged
 
-        merged = resolve_model(str(tmp_path / "global_step_3"), tmp_path / "run")
-        found = load_file(merged / "model.safetensors")
-        assert set(found) == set(weights)
-        for name, tensor in weights.items():
-            assert torch.equal(found[name], tensor.bfloat16())  # verl's merger writes bfloat16
-        written = (merged / "model.safetensors").stat().st_mtime_ns
-        assert resolve_model(str(actor), tmp_path / "run") == merged
-        assert (merged / "model.safetensors").stat().st_mtime_ns == written
+
+class Crafted:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_crafted_checkpoint_runs_no_code_unless_trusted(tmp_path: Path) -> None:
+    pytest.importorskip("verl")
+    model = make_model(tmp_path / "whole", 0)
+    actor = tmp_path / "global_step_1" / "actor"
+    (actor / "huggingface").mkdir(parents=True)
+    for path in model.iterdir():
+        if path.suffix != ".safetensors":
+            (actor / "huggingface" / path.name).write_bytes(path.read_bytes())
+    ran = tmp_path / "code-ran"
+    torch.save({"lm_head.weight": torch.zeros(1), "x": Crafted(ran)}, actor / "model_world_size_1_rank_0.pt")
+    (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": 1}))
+    with pytest.raises(RuntimeError, match="holds more than tensors.*give --trust-checkpoint"):
+        resolve_model(str(actor.parent), tmp_path / "run")
+    assert not ran.exists()
+    with pytest.raises(RuntimeError, match="merger failed"):  # trusted, it is loaded, and is no model
+        resolve_model(str(actor.parent), tmp_path / "run", trust_checkpoint=True)
+    assert ran.exists()

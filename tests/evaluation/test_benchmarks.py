@@ -3,13 +3,21 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_math import BENCHMARKS as DATA
 from tiny_math import NO_DATA
 
 from verl_fgrpo.evaluation.benchmarks import BENCHMARKS, load_benchmark, read_problems
 from verl_fgrpo.evaluation.graders import grade_choice, grade_math
-from verl_fgrpo.evaluation.problems import Problem, load_problems, save_problems
+from verl_fgrpo.evaluation.problems import (
+    Problem,
+    gold_answers,
+    graded_problem,
+    load_problems,
+    problem_id_of,
+    save_problems,
+)
 
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason=NO_DATA)
 
@@ -116,6 +124,117 @@ def test_verl_files_become_a_benchmark_with_their_own_ids(tmp_path: Path) -> Non
     }
     [problem] = read_problems(write(tmp_path / "m.json", [row, row]), "maze", "maze")
     assert problem == Problem("maze", "00ff", "grid", "maze", ("UP LEFT",))
+
+
+def test_context_stands_before_the_question_and_other_parts_are_refused(tmp_path: Path) -> None:
+    row = {"problem": "How long?", "context": "A train is 200 m long.", "answer": "200"}
+    [problem] = read_problems(write(tmp_path / "a.json", [row]), "b")
+    assert problem.prompt == "A train is 200 m long.\n\nHow long?"
+    parts = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How long?"}]}]
+    with pytest.raises(ValueError, match="b.json, row 0: the user turn is .* must be text: images"):
+        read_problems(write(tmp_path / "b.json", [{"prompt": parts, "answer": "1"}]), "b")
+    with pytest.raises(ValueError, match="one user turn, found 2"):
+        read_problems(
+            write(tmp_path / "c.json", [{"prompt": [{"role": "user", "content": "a"}] * 2, "answer": "1"}]), "b"
+        )
+
+
+GOLDS = [
+    ("42", ("42",)),
+    (42, ("42",)),
+    (142.0, ("142",)),
+    (0.5, ("0.5",)),
+    ("42, 43", ("42, 43",)),
+    (["42", 43], ("42", "43")),
+    (("a", "a", " a "), ("a",)),
+    ({"target": ["5"]}, ("5",)),
+    ({"target": 5}, ("5",)),
+    ("['9.6\\n']", ("9.6",)),
+    (np.array(["1", "2"]), ("1", "2")),
+    (np.float64(3.0), ("3",)),
+    ("42.", ("42",)),
+    ("$42.$", ("$42$",)),
+    ("42。", ("42",)),
+    (r"\frac{1}{2}.", (r"\frac{1}{2}",)),
+    ("0.5.", ("0.5",)),
+    ("9 p.m.", ("9 p.m.",)),
+    ("1, 2, ...", ("1, 2, ...",)),
+    ("4.5e33", (r"4.5 \times 10^{33}", "4.5e33")),
+    ("1e-5", (r"1 \times 10^{-5}", "1e-5")),
+    (1e22, ("10000000000000000000000",)),
+    ("2e", ("2e",)),
+    ("x1e5", ("x1e5",)),
+]
+
+
+@pytest.mark.parametrize(("gold", "answers"), GOLDS)
+def test_gold_answers(gold: object, answers: tuple[str, ...]) -> None:
+    assert gold_answers(gold) == answers
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [None, float("nan"), float("inf"), True, "", "  ", [], [None], [["1"]], {"a": 1}, {"target": None}, object()],
+)
+def test_no_gold_answer(gold: object) -> None:
+    with pytest.raises(ValueError, match="gold answer"):
+        gold_answers(gold)
+
+
+def test_what_was_written_is_kept_and_ids_stay(tmp_path: Path) -> None:
+    rows = [{"problem": "p", "answer": "4.5e33"}, {"problem": "q", "answer": "42."}, {"problem": "r", "answer": "1"}]
+    problems = load_benchmark("minerva", write(tmp_path / "m.json", rows), check_size=False)
+    assert [problem.extra for problem in problems] == [
+        {"original_answers": ["4.5e33"]},
+        {"original_answers": ["42."]},
+        {},
+    ]
+    assert [problem.problem_id for problem in problems] == [
+        problem_id_of("p", ["4.5e33"]),
+        problem_id_of("q", ["42."]),
+        problem_id_of("r", ["1"]),
+    ]
+    assert grade_math(problems[0], r"\boxed{4.5 \times 10^{33}}")[0] == "correct"
+    assert grade_math(problems[0], r"\boxed{4.5e33}")[0] == "correct"
+    save_problems(problems, tmp_path / "m.jsonl")
+    assert load_problems([tmp_path / "m.jsonl"]) == problems
+
+
+def test_a_choice_needs_a_letter() -> None:
+    assert graded_problem("b", "p", "q", "choice", "(d).").answers == ("D",)
+    for gold in ("gold", 3, "K", ["A", "AB"]):
+        with pytest.raises(ValueError, match="must be a letter from A to J"):
+            graded_problem("b", "p", "q", "choice", gold)
+
+
+PROBLEM = {"benchmark": "b", "problem_id": "p", "prompt": "q", "kind": "math", "answers": ["1"], "extra": {}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answers": None}, "of kind math has no gold answer"),
+        ({"answers": [None]}, "a gold answer is None"),
+        ({"kind": "maths"}, "kind='maths'"),
+        ({"prompt": 7}, "prompt is 7, but it must be text"),
+        ({"problem_id": None}, "problem_id is None"),
+        ({"extra": []}, r"extra is \[\], but it must be a JSON object"),
+        ({"answer": "1"}, r"unknown columns \['answer'\].*verl-fgrpo data problems"),
+    ],
+)
+def test_problem_files_tell_what_is_wrong(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps(PROBLEM | {"problem_id": "o"}) + "\n" + json.dumps(PROBLEM | change))
+    with pytest.raises(ValueError, match=f"p.jsonl, line 2: .*{message}"):
+        load_problems([tmp_path / "p.jsonl"])
+
+
+def test_one_answer_as_text_is_one_answer_and_an_empty_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps(PROBLEM | {"answers": "42", "problem_id": 7}))
+    [problem] = load_problems([tmp_path / "p.jsonl"])
+    assert (problem.problem_id, problem.answers) == ("7", ("42",))
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="empty.jsonl holds no problem; make problem files with"):
+        load_problems([tmp_path / "empty.jsonl"])
 
 
 FILES = {

@@ -16,10 +16,10 @@ from typing import Any
 import math_verify.parser
 import numpy as np
 import pytest
+from answer_mix import answer_variants, sample_responses
 
 import verl_fgrpo.evaluation.preload  # noqa: F401 - fills math-verify's parser tables once, as in the workers
 from verl_fgrpo.evaluation import graders, grading
-from verl_fgrpo.evaluation.answer_mix import answer_variants, sample_responses
 from verl_fgrpo.evaluation.graders import grade_choice, grade_math
 from verl_fgrpo.evaluation.grading import Judged, grade_samples, grade_store
 from verl_fgrpo.evaluation.problems import Problem, save_problems

@@ -9,8 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from verl_fgrpo.cli import main
+from verl_fgrpo.core.sources import PromptSources
 from verl_fgrpo.host.val_metrics import AVERAGE
-from verl_fgrpo.host.validation import Benchmarks, pass_at_k_of, read_counts, summary
+from verl_fgrpo.host.validation import pass_at_k_of, read_counts, summary
 
 SYSTEM = {"role": "system", "content": "Answer in a box."}
 
@@ -68,7 +69,7 @@ BY_HAND = {
 
 
 def test_by_hand(tmp_path):
-    rows = pass_at_k_of(5, read_counts(write(tmp_path, 5, DUMP), Benchmarks(ROWS)))
+    rows = pass_at_k_of(5, read_counts(write(tmp_path, 5, DUMP), PromptSources(ROWS)))
     assert values(rows) == pytest.approx(BY_HAND)
     assert all(row["low"] <= row["pass_at_k"] <= row["high"] for row in rows if row["benchmark"] != AVERAGE)
     assert summary(rows).splitlines()[2:] == [
@@ -79,12 +80,14 @@ def test_by_hand(tmp_path):
 def test_a_problem_of_two_benchmarks_counts_in_both(tmp_path):
     rows = [ROWS[0], val_row("math", "What is 1 + 1?", "2")]
     dump = samples(rows[0], [1, 1], "a") + samples(rows[1], [0, 0], "b")
-    counts = read_counts(write(tmp_path, 5, dump), Benchmarks(rows))
+    counts = read_counts(write(tmp_path, 5, dump), PromptSources(rows))
     assert sorted(counts.benchmarks) == ["amc", "math"] and counts.num_samples.tolist() == [2, 2]
 
 
 def test_a_row_of_the_file_twice_is_two_problems(tmp_path):
-    counts = read_counts(write(tmp_path, 5, samples(ROWS[0], [1], "a") + samples(ROWS[0], [0], "b")), Benchmarks(ROWS))
+    counts = read_counts(
+        write(tmp_path, 5, samples(ROWS[0], [1], "a") + samples(ROWS[0], [0], "b")), PromptSources(ROWS)
+    )
     assert counts.num_samples.tolist() == [1, 1] and len(set(counts.problem_ids)) == 2
 
 
@@ -92,30 +95,30 @@ def test_the_last_output_of_a_session_counts_and_pad_rows_do_not(tmp_path):
     turns = samples(ROWS[2], [1, 0], "c") + samples(ROWS[2], [0], "pad0123456789abcdef0123456789abcdef")
     turns[0]["uid"], turns[1]["uid"] = "c_0_0", "c_0_1"
     turns[1]["input"] += "And then?"
-    counts = read_counts(write(tmp_path, 5, turns), Benchmarks(ROWS[2:]))
+    counts = read_counts(write(tmp_path, 5, turns), PromptSources(ROWS[2:]))
     assert counts.num_samples.tolist() == [1] and counts.num_correct.tolist() == [0]
 
 
 def test_white_space_that_decoding_changes_does_not_matter_but_another_problem_is_refused(tmp_path):
     moved = [row | {"input": row["input"].replace(" ", "  ").replace("\n", "")} for row in DUMP]
-    assert read_counts(write(tmp_path, 5, moved), Benchmarks(ROWS)).benchmarks == ("amc", "amc", "aime")
+    assert read_counts(write(tmp_path, 5, moved), PromptSources(ROWS)).benchmarks == ("amc", "amc", "aime")
     stranger = samples(val_row("amc", "What is 2 + 2?", "4"), [1], "d")
-    with pytest.raises(ValueError, match=r"gold answer \['4'\] and the prompt .*What is 2 \+ 2.*--val-file"):
-        read_counts(write(tmp_path, 5, stranger), Benchmarks(ROWS))
+    with pytest.raises(ValueError, match=r"gold answer \['4'\] and the prompt .*What is 2 \+ 2.*name the file"):
+        read_counts(write(tmp_path, 5, stranger), PromptSources(ROWS))
 
 
 @pytest.mark.parametrize("gold", ["2", 2, {"target": ["2"]}, ["2", "two"]])
 def test_gold_answers_of_any_type_tell_the_benchmark(tmp_path, gold):
     row = val_row("amc", "What is 1 + 1?") | {"reward_model": {"ground_truth": gold}}
-    assert read_counts(write(tmp_path, 5, samples(row, [1], "a")), Benchmarks([row])).benchmarks == ("amc",)
+    assert read_counts(write(tmp_path, 5, samples(row, [1], "a")), PromptSources([row])).benchmarks == ("amc",)
 
 
 def test_success_is_acc_and_without_it_the_score(tmp_path):
     shaped = [row | {"score": row["score"] - 0.9} for row in DUMP]  # overlong penalty: acc still tells
-    assert read_counts(write(tmp_path, 5, shaped), Benchmarks(ROWS)).num_correct.tolist() == [1, 3, 0]
+    assert read_counts(write(tmp_path, 5, shaped), PromptSources(ROWS)).num_correct.tolist() == [1, 3, 0]
     plain = [{name: value for name, value in row.items() if name != "acc"} for row in DUMP]
-    assert read_counts(write(tmp_path, 5, plain), Benchmarks(ROWS)).num_correct.tolist() == [1, 3, 0]
-    assert read_counts(write(tmp_path, 5, plain), Benchmarks(ROWS), threshold=1).num_correct.tolist() == [0, 0, 0]
+    assert read_counts(write(tmp_path, 5, plain), PromptSources(ROWS)).num_correct.tolist() == [1, 3, 0]
+    assert read_counts(write(tmp_path, 5, plain), PromptSources(ROWS), threshold=1).num_correct.tolist() == [0, 0, 0]
 
 
 def test_without_the_validation_file_the_samples_own_source_or_all(tmp_path):
@@ -144,7 +147,7 @@ def test_the_command(tmp_path, capsys):
         "| 5 | average | 25.0 | 37.5 | 50.0 |" in out and "| 10 | aime | 0.0 | 0.0 |  |" in out and "| 15 |" not in out
     )
     assert "step 10: 1 of 3 problems have fewer than 4 samples, the fewest 3, and k goes no further" in err
-    assert "step 15 is left out" in err and "ends within line 12" in err
+    assert "step 15 is left out" in err and "line 12 is no JSON" in err
     with (run / "passk.csv").open(newline="") as handle:
         table = list(csv.DictReader(handle))
     assert values(row for row in table if row["step"] == "5") == pytest.approx(BY_HAND)
@@ -153,7 +156,7 @@ def test_the_command(tmp_path, capsys):
     (tmp_path / "val.parquet").unlink()
     assert (
         main(["val-passk", str(run)]) == 1
-        and "does not exist; name the file with --val-file" in capsys.readouterr().err
+        and "does not exist; name the one that the run used" in capsys.readouterr().err
     )
     # a folder of dumps alone, whose reward function notes no source
     assert main(["val-passk", str(run / "validation"), "--csv", str(tmp_path / "x.csv")]) == 0

@@ -78,7 +78,8 @@ def test_gamma_zero_is_the_host_bit_for_bit(name, norm, wrong, correct, threshol
         theirs = host_result(name, data, config)
         for mine, host in zip(ours, theirs, strict=True):
             assert mine.dtype == host.dtype
-            # compared as bytes: for padding rows the host's opo divides by a total length of 0 and returns NaN
+            if name == "opo":  # D13: the host divides by a total length of 0 in padding rows and returns NaN
+                host = torch.where(torch.from_numpy(data["index"] == "pad")[:, None], 0.0, host)
             assert mine.numpy().tobytes() == host.numpy().tobytes()
 
 
@@ -101,10 +102,6 @@ def test_focal_result_is_the_host_times_the_weight_of_the_group(name):
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**31), padding_rows=st.integers(0, 3))
 def test_weight_ignores_row_order_and_padding(name, seed, padding_rows):
-    if name in NO_SINGLETONS and padding_rows == 1:
-        padding_rows = 2
-    if name == "opo":  # the host's own result for padding rows is NaN
-        padding_rows = 0
     config = algorithm(focal_gamma=1.0)
     data = batch(seed, [4, 4, 3], padding_rows=padding_rows)
     function = get_adv_estimator_fn(f"f_{name}")
@@ -166,7 +163,13 @@ def test_the_std_flag_of_the_config_is_honoured_by_f_grpo_vectorized():
 def test_default_gamma_is_the_papers():
     data = batch(3, [4, 4])
     function = get_adv_estimator_fn("f_grpo")
-    assert torch.equal(function(**data, config=None)[0], function(**data, config=algorithm(focal_gamma=0.5))[0])
+    assert torch.equal(function(**data, config={})[0], function(**data, config=algorithm(focal_gamma=0.5))[0])
+
+
+def test_no_config_is_an_error():
+    # two trainers of verl-recipe call compute_advantage without one: a gamma that was set would not arrive
+    with pytest.raises(ValueError, match=r"config=None.*config=config\.algorithm"):
+        get_adv_estimator_fn("f_grpo")(**batch(3, [4, 4]), config=None)
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,18 @@ from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, compute_grpo_out
 from verl.trainer.ppo.ray_trainer import compute_advantage
 
 from verl_fgrpo.core.groups import group_rank
-from verl_fgrpo.methods.context import Handover, handed_over, handing_over
+from verl_fgrpo.methods.context import EstimatorContext, current_context, using_context
 from verl_fgrpo.methods.ds_grpo import differential_smoothing
+from verl_fgrpo.methods.estimators import METHODS
 from verl_fgrpo.methods.maxrl import maxrl_advantages
 from verl_fgrpo.methods.passk_training import passk_advantages, passk_advantages_of_group
-from verl_fgrpo.methods.settings import SiblingConfig
-from verl_fgrpo.methods.sibling_estimators import NEEDS_LOG_PROBS, SIBLINGS
+from verl_fgrpo.methods.settings import MethodConfig
+from verl_fgrpo.methods.success import Reported
 from verl_fgrpo.methods.unlikeliness import unlikeliness_rewards
 from verl_fgrpo.methods.w_reinforce import w_reinforce_advantages
 
+SIBLINGS = [method.name for method in METHODS]
+NEEDS_LOG_PROBS = {method.name for method in METHODS if "log_probs" in method.needs}
 EVERY = [prefix + name for name in SIBLINGS for prefix in ("", "f_")]
 
 
@@ -53,7 +56,7 @@ def batch(seed, counts, num_tokens=6, mask_dtype=torch.int64, padding_rows=0):
 
 
 def call(name, data, log_probs, config, **handed):
-    with handing_over(Handover(log_probs=log_probs, **handed)):
+    with using_context(EstimatorContext(log_probs=log_probs, **handed)):
         return get_adv_estimator_fn(name)(**data, config=config)[0]
 
 
@@ -381,10 +384,11 @@ def test_an_empty_response_counts_in_its_group_and_gets_no_advantage(name):
         np.testing.assert_array_equal(np.delete(after, wrong), np.delete(before, wrong))
 
 
-def test_an_empty_response_is_the_likeliest():
+def test_a_response_without_tokens_has_no_rank():
+    # rejected as a whole: of the other three the likelihoods are -0.1, -0.3, -0.4, so ranks 2 1 0 of 3
     data, log_probs = one_group([1.0, 0.0, 1.0, 0.0], [-0.1, -0.2, -0.3, -0.4])
-    data["response_mask"][1] = 0  # ranks 2 3 1 0
-    rewards = np.array([1 - 0.25 * 2 / 4, 0, 1 - 0.25 * 1 / 4, 0])
+    data["response_mask"][1] = 0
+    rewards = np.array([1 - 0.25 * 2 / 3, 0, 1 - 0.25 * 1 / 3, 0])
     expected = (rewards - rewards.mean()) / rewards.std(ddof=1)
     expected[1] = 0
     advantages = call("unlikeliness", data, log_probs, algorithm())
@@ -430,15 +434,15 @@ def test_through_verls_own_compute_advantage(name, with_log_probs):
         non_tensors={"uid": tensors["index"]},
     )
     if not with_log_probs and name.removeprefix("f_") in NEEDS_LOG_PROBS:
-        with pytest.raises(ValueError, match=r"needs the log-probabilities.*trainer\.v1\.trainer_mode=focal_sync"):
+        with pytest.raises(ValueError, match=r"needs the log-probabilities.*compute_advantage with old_log_probs"):
             compute_advantage(data, adv_estimator=name, config=config)
         return
-    with handing_over(Handover(log_probs=log_probs if with_log_probs else None)):
+    with using_context(EstimatorContext(log_probs=log_probs if with_log_probs else None)):
         result = compute_advantage(data, adv_estimator=name, config=config)
     advantages = result.batch["advantages"]
     assert torch.equal(advantages, call(name, tensors, log_probs, config))
     assert bool((advantages != 0).any()) and result.batch["returns"] is advantages
-    assert handed_over() is None
+    assert current_context() is None
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -482,8 +486,8 @@ def test_the_reward_before_kl_tells_success_with_kl_in_the_reward():
 @pytest.mark.parametrize("name", ["w_reinforce", "passk_training"])
 def test_the_reward_functions_own_accuracy_beats_the_threshold(name):
     data, _ = one_group([0.4, 0.9, 0.1, 0.2], [-1.0] * 4)  # shaped rewards: the first and second are correct
-    accuracy = torch.tensor([1.0, 1.0, 0.0, 0.0])
-    values = per_rollout(call(name, data, None, algorithm(), accuracy=accuracy), data)
+    acc = Reported(torch.tensor([1.0, 1.0, 0.0, 0.0]), torch.full((4,), torch.nan))
+    values = per_rollout(call(name, data, None, algorithm(), reported=acc), data)
     assert values[0] == values[1] > 0 > values[2] == values[3]
 
 
@@ -553,7 +557,7 @@ def test_batches_without_groups_or_with_broken_rewards_are_errors(name):
 
 
 def test_defaults_are_the_papers_where_there_is_one():
-    assert SiblingConfig.from_algorithm(None) == SiblingConfig(
+    assert MethodConfig.from_algorithm({}) == MethodConfig(
         unlikeliness_beta=0.25, ds_gp=0.001, ds_gn=0.001, ds_length_normalized=False, w_reinforce_lambda=0.1, passk_k=4
     )
 
@@ -575,9 +579,8 @@ def test_presets_set_the_method_alone_and_gamma_combines_it(name):
 
     grpo, config = resolved("+focal=grpo"), resolved(f"+focal={name}")
     assert config["algorithm"]["adv_estimator"] == f"f_{name}" and config["algorithm"]["focal_gamma"] == 0
-    SiblingConfig.from_algorithm(config["algorithm"])
-    mode = "focal_sync" if name in NEEDS_LOG_PROBS else "sync"
-    assert config["trainer"]["v1"]["trainer_mode"] == mode
+    MethodConfig.from_algorithm(config["algorithm"])
+    assert config["trainer"]["v1"]["trainer_mode"] == "sync"
     actor, of_grpo = config["actor_rollout_ref"]["actor"], grpo["actor_rollout_ref"]["actor"]
     if name == "unlikeliness":  # arXiv 2506.02355 Table 1
         assert (actor["ppo_epochs"], actor["use_kl_loss"], actor["kl_loss_coef"]) == (2, True, 0.1)

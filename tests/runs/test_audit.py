@@ -105,6 +105,28 @@ def test_acc_over_the_threshold_and_thresholds_by_source(tmp_path, capsys):
     assert "must be SOURCE=NUMBER" in capsys.readouterr().err
 
 
+def test_the_data_file_tells_the_sources_of_v1_dumps_which_have_none(tmp_path, capsys):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from omegaconf import OmegaConf
+
+    write(tmp_path / "rollouts", 1, rollouts(1, "a", [0.7, 0.2], "user Sort. assistant") + rollouts(1, "b", [0.7, 0.2]))
+    given = ["--focal-gamma", 1, "--threshold-by-source", "code=0.99"]
+    assert audit(tmp_path, *given) == 1 and "name the training file with --data-file" in capsys.readouterr().err
+    rows = [
+        {"prompt": [{"role": "user", "content": text}], "reward_model": {"ground_truth": "4"}, "data_source": source}
+        for text, source in (("Sort.", "code"), ("2 + 2?", "math"))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    log(tmp_path, {1: (1 + 0.5) / 2})  # none of a is correct, half of b
+    assert audit(tmp_path, *given, "--data-file", tmp_path / "train.parquet") == 0
+    assert "log: agrees" in capsys.readouterr().out
+    OmegaConf.save({"data": {"train_files": [str(tmp_path / "train.parquet")]}}, tmp_path / "config.yaml")
+    assert audit(tmp_path, *given) == 0
+    pq.write_table(pa.Table.from_pylist([*rows, rows[0] | {"data_source": "math"}]), tmp_path / "train.parquet")
+    assert audit(tmp_path, *given) == 1 and "of several data sources" in capsys.readouterr().err
+
+
 def test_mean_reward_of_the_official_keys(tmp_path):
     """mu = clamp((mean R - Rw) / (Rc - Rw), 0, 1): (0.25 + 1) / 2 of scores with partial credit."""
     group = audit_group(Group(1, "a", "p", None, (-1.0, 1.0, 0.5, 0.5), 3), 1.0, (-1.0, 1.0))
@@ -167,7 +189,7 @@ def test_a_cut_dump_is_left_out_and_told(run, capsys):
     path.write_bytes(path.read_bytes()[:-30])
     assert audit(run, "--focal-gamma", 0.5) == 0
     out, err = capsys.readouterr()
-    assert "1 steps (1 to 1)" in out and "step 2 is left out" in err and "ends within line 8" in err
+    assert "1 steps (1 to 1)" in out and "step 2 is left out" in err and "line 8 is no JSON" in err
 
 
 def test_many_groups_are_in_the_csv_alone_and_the_figure_is_drawn(tmp_path, capsys):

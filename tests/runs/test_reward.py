@@ -40,6 +40,10 @@ def test_golden_verdicts():
         (r"So \boxed{\frac{1}{3}}.", r"\frac{1}{2}", wrong),
         (r"\boxed{B}", ["A", "B"], right),  # alternatives
         (r"\boxed{98}", {"target": "98", "question": "?"}, right),  # a mapping, as in verl files of others
+        (r"\boxed{42}", 42, right),
+        (r"\boxed{42}", 42.0, right),
+        (r"\boxed{42}", "42.", right),  # a final period is mended
+        (r"\boxed{42}", {"target": ["41", "42"]}, right),
         ("I do not know.", "98", wrong | {"unparsed": 1.0}),
     ]:
         assert compute_score("math", response, gold, {"index": 0}) == expected, (response, gold)

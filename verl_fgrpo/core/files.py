@@ -27,8 +27,8 @@ __all__ = [
     "new_file",
     "new_folder",
     "read_json",
-    "read_jsonl",
     "read_log",
+    "read_members",
     "refuse_other_settings",
     "write_atomic",
     "write_json",
@@ -224,30 +224,19 @@ class LogWriter:
         self.close()
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a file of JSON lines, one after another; empty lines are left out.
+def read_log(path: Path, unique: bool = False) -> Iterator[dict[str, Any]]:
+    """Rows of all complete members of a log, see `read_members`.
 
     Raises:
-        ValueError: a line that is not a JSON object, with its number.
+        CorruptLogError: damage that an interrupted write cannot leave (a bad checksum, foreign bytes).
     """
-    with path.open(encoding="utf-8", newline="\n") as lines:  # other line separators may stand inside a text
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number} is no JSON ({error.msg}): if a process still writes the file, or was "
-                    "killed there, leave the line out"
-                ) from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number} must be a JSON object, not {type(row).__name__}")
-            yield row
+    for offset, member in read_members(path, unique):
+        for line in member.splitlines():
+            yield log_row(path, offset, line)
 
 
-def read_log(path: Path, unique: bool = False) -> Iterator[dict[str, Any]]:
-    """Rows of all complete members of a log; an incomplete last member (or a tail of zero bytes) is left out.
+def read_members(path: Path, unique: bool = False) -> Iterator[tuple[int, bytes]]:
+    """(place in the file, JSON lines) of all complete members; an incomplete last one (or zero bytes) is left out.
 
     Memory: two members at a time.
 
@@ -267,13 +256,13 @@ def read_log(path: Path, unique: bool = False) -> Iterator[dict[str, Any]]:
             if member is None:
                 return
             if not (unique and member == last):
-                for line in member.splitlines():
-                    yield _row(path, offset, line)
+                yield offset, member
             offset += consumed
             last = member
 
 
-def _row(path: Path, offset: int, line: bytes) -> dict[str, Any]:
+def log_row(path: Path, offset: int, line: bytes) -> dict[str, Any]:
+    """One line of a member as a row; CorruptLogError if it is no JSON object."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from verl_fgrpo.core.groups import group_mean
+
 
 def group_codes(index: Any) -> tuple[torch.Tensor, list[Hashable]]:
     """Number the groups of a batch 0, 1, ... in order of first appearance.
@@ -45,6 +47,44 @@ def success_rate(scores: torch.Tensor, codes: torch.Tensor, threshold: float = 0
     return (num_correct / size)[codes]
 
 
+def check_gamma(value: Any, key: str = "gamma") -> float:
+    """`value` as a float if it is a valid focal exponent; `key` is what the user set.
+
+    Raises:
+        ValueError: not a number, negative, infinite or NaN.
+    """
+    try:
+        gamma = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        gamma = float("nan")
+    if not (isfinite(gamma) and gamma >= 0):
+        raise ValueError(
+            f"{key} is {value!r}, but it must be a finite number of at least 0 (0 is the base method); "
+            f"the paper uses 0.5 or 1.0, e.g. {'+' if '.' in key else ''}{key}=0.5"
+        )
+    return gamma
+
+
+def mean_reward_success_rate(scores: torch.Tensor, codes: torch.Tensor, wrong: float, correct: float) -> torch.Tensor:
+    """Success rate of each rollout's group from its mean reward, which also serves partial credit.
+
+        mu_i = clamp((mean R - R_wrong) / (R_correct - R_wrong), 0, 1)         (arXiv 2602.06717, eq. 11; verl #5334)
+
+    On two-valued rewards it is `success_rate`.
+
+    Args:
+        scores: summed reward of every rollout, shape (B,), any float dtype.
+        codes: group number of every rollout, shape (B,), int64, from `group_codes`.
+        wrong: R_wrong, reward of a wrong rollout.
+        correct: R_correct, reward of a correct one, above `wrong`.
+
+    Returns:
+        mu, shape (B,), float64, on the device of `scores`.
+    """
+    mean = group_mean(scores, codes.to(scores.device))
+    return ((mean - wrong) / (correct - wrong)).clamp(0.0, 1.0)
+
+
 def focal_weight(mu: torch.Tensor, gamma: float) -> torch.Tensor:
     """Weight of a group by its success rate.
 
@@ -62,27 +102,29 @@ def focal_weight(mu: torch.Tensor, gamma: float) -> torch.Tensor:
     return torch.pow(1.0 - mu, gamma)
 
 
-def success_rate_from_advantage(advantage: torch.Tensor, group_size: int, divided_by_std: bool = True) -> torch.Tensor:
-    """Read the success rate of a rollout's group off its GRPO advantage, for two-valued rewards.
+def success_rate_from_advantage(
+    advantage: torch.Tensor, group_size: int, divided_by_std: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read the success rate of a rollout's group off its GRPO advantage, for rewards 0/1 or any two when divided.
 
-    A group of N rollouts with success rate mu has two advantages only. With the Bessel-corrected std of verl
+    A group of n rollouts, X of them correct and mu = X / n, has two advantages only. With verl's Bessel-corrected std
 
-        A+ = sqrt((1 - mu) / mu * (N - 1) / N)      so  mu = 1 / (1 + A^2 * N / (N - 1))         for A > 0
-        A- = -sqrt(mu / (1 - mu) * (N - 1) / N)     so  mu = A^2 / (A^2 + (N - 1) / N)           for A < 0
+        A+ = (1 - mu) / (s + 1e-6),   A- = -mu / (s + 1e-6),   s = sqrt(mu (1 - mu) n / (n - 1))
 
-    and without division by the std (rewards one apart)  A+ = 1 - mu,  A- = -mu.
-
-    Source: arXiv 2602.06717, eq. 3 and 11, inverted here.
+    and without division by the std  A+ = 1 - mu,  A- = -mu. An advantage is looked up among those of groups of
+    n = N, N - 1, ..., more than N / 2 rollouts (a group may have lost some), the largest n first. Source: arXiv
+    2602.06717, eq. 3 and 11, inverted. For N up to 16 no two success rates share an advantage; above, groups that lost
+    rollouts may be read as a neighbour (N = 64: off by under 0.002).
 
     Args:
         advantage: one advantage per rollout, any shape, float.
-        group_size: N, rollouts per group, at least 2. A group that lost a rollout gets a slightly wrong mu: with one of
-            eight missing its focal weight at gamma 0.5 is off by under 1%.
+        group_size: N, rollouts per group, at least 2.
         divided_by_std: whether the advantages were divided by the group's std.
 
     Returns:
-        mu in [0, 1], float64. Where the advantage is 0 (all-correct or all-wrong group) it cannot be known; 0 is
-        returned there, which gives weight 1 to a rollout that has no effect anyway.
+        mu in [0, 1], float64, and a bool tensor that tells which advantages no group can have: mu is NaN there. Where
+        the advantage is 0 (all-correct or all-wrong group) mu cannot be known; 0 is returned, which gives weight 1 to a
+        rollout that has no effect anyway.
 
     Raises:
         ValueError: group_size below 2.
@@ -93,13 +135,21 @@ def success_rate_from_advantage(advantage: torch.Tensor, group_size: int, divide
             "set actor_rollout_ref.rollout.n to 2 or more"
         )
     a = advantage.to(torch.float64)
-    if divided_by_std:
-        bessel = (group_size - 1) / group_size
-        square = a * a
-        mu = torch.where(a > 0, bessel / (bessel + square), square / (square + bessel))
-    else:
-        mu = torch.where(a > 0, 1.0 - a, -a).clamp(0.0, 1.0)
-    return torch.where(a == 0, torch.zeros_like(mu), mu)
+    mu = torch.where(a == 0, 0.0, torch.nan)
+    tolerance = 2e-5 + 1e-7 * group_size  # relative: rounding to float32, and rewards other than 1 apart beside 1e-6
+    for n in range(group_size, max(group_size // 2, 1), -1):
+        if not bool(mu.isnan().any()):
+            break
+        bessel, square = (n - 1) / n, a * a
+        if divided_by_std:
+            rate = torch.where(a > 0, bessel / (bessel + square), square / (square + bessel))
+        else:
+            rate = torch.where(a > 0, 1.0 - a, -a)
+        rate = (rate * n).round().clamp(1, n - 1) / n
+        std = torch.sqrt(rate * (1 - rate) / bessel) + 1e-6 if divided_by_std else 1.0
+        expected = torch.where(a > 0, 1.0 - rate, -rate) / std
+        mu = torch.where(mu.isnan() & ((a - expected).abs() <= tolerance * expected.abs()), rate, mu)
+    return mu, mu.isnan()
 
 
 def update_scale(gamma: float) -> float:
@@ -119,6 +169,5 @@ def update_scale(gamma: float) -> float:
     Raises:
         ValueError: gamma negative or not finite.
     """
-    if not (isfinite(gamma) and gamma >= 0):
-        raise ValueError(f"gamma is {gamma}, but it must be a finite number of at least 0; 0.5 is the paper's choice")
+    gamma = check_gamma(gamma)
     return 4.0 / sqrt(pi) * exp(lgamma(gamma + 1.5) - lgamma(gamma + 3.0))

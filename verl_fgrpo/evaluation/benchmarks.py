@@ -7,30 +7,27 @@ releases and of verl's own schema are recognised.
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.files import read_jsonl
-from verl_fgrpo.evaluation.problems import Problem, problem_id_of
+from verl_fgrpo.core.rows import Row, iter_rows, shown
+from verl_fgrpo.evaluation.problems import KINDS, Problem, gold_answers, graded_problem, problem_id_of, written_answers
 
 __all__ = [
     "BENCHMARKS",
     "Benchmark",
     "answers_of",
-    "iter_rows",
+    "gold_of",
     "load_benchmark",
     "prompt_of",
     "read_problems",
     "read_rows",
 ]
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,162 +58,183 @@ def load_benchmark(name: str, path: Path | str | None = None, check_size: bool =
     if name not in BENCHMARKS:
         raise ValueError(f"benchmark {name!r} is unknown; known: {', '.join(BENCHMARKS)}")
     benchmark = BENCHMARKS[name]
-    rows = read_rows(path) if path is not None else _from_hub(name, benchmark)
-    problems = [problem for row in rows if (problem := benchmark.convert(name, row)) is not None]
+    rows = iter_rows(path) if path is not None else _from_hub(name, benchmark)
+    problems: dict[str, Problem] = {}
+    for row in rows:
+        with _told_with(row):
+            problem = benchmark.convert(name, row)
+        if problem is None:
+            continue
+        if problem.problem_id in problems:
+            raise ValueError(
+                f"{row.where}: {name} problem {shown(problem.problem_id)} occurs twice; remove one of them"
+            )
+        problems[problem.problem_id] = problem
     source = str(path) if path is not None else f"hub dataset {benchmark.hub}"
+    if not problems:
+        raise ValueError(f"{name}: {source} holds no problem; give another file")
     if check_size and benchmark.sizes and len(problems) not in benchmark.sizes:
         wanted = " or ".join(map(str, benchmark.sizes))
         raise ValueError(
             f"{name}: {source} gives {len(problems)} problems, the benchmark has {wanted}. {benchmark.note} Give "
             "another file, or switch the size check off and say so next to your numbers."
         )
-    seen: dict[str, Problem] = {}
-    for problem in problems:
-        if problem.problem_id in seen:
-            raise ValueError(f"{name}: problem {problem.problem_id} occurs twice in {source}")
-        seen[problem.problem_id] = problem
-    return problems
-
-
-def read_rows(path: Path | str) -> list[dict[str, Any]]:
-    """All rows of a .json (list), .jsonl or .parquet file, see `iter_rows`."""
-    return list(iter_rows(path))
-
-
-def iter_rows(path: Path | str) -> Iterator[dict[str, Any]]:
-    """Rows of a .json (list), .jsonl or .parquet file, one after another; only .json is held in memory as a whole.
-
-    Raises:
-        ValueError: another suffix, or what is not JSON, with the line.
-    """
-    path = Path(path)
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
-    elif path.suffix == ".json":
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(rows, list):
-            raise ValueError(f"{path} must hold a JSON list of problems, not {type(rows).__name__}")
-        yield from rows
-    elif path.suffix == ".jsonl":
-        yield from read_jsonl(path)
-    else:
-        raise ValueError(f"{path}: unknown suffix {path.suffix!r}; use .json, .jsonl or .parquet")
-
-
-def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Problem]:
-    """Distinct problems of any file with the known columns, e.g. a training or validation file in verl's format."""
-    problems: dict[str, Problem] = {}
-    for row in read_rows(path):
-        prompt, answers = prompt_of(row), answers_of(row)
-        problem_id = str((row.get("extra_info") or {}).get("problem_id") or problem_id_of(prompt, answers))
-        problems[problem_id] = Problem(name, problem_id, prompt, kind, answers)
     return list(problems.values())
 
 
-def _from_hub(name: str, benchmark: Benchmark) -> Iterable[Row]:
+def read_rows(path: Path | str) -> list[Row]:
+    """All rows of a .json, .jsonl or .parquet file, see `core.rows.iter_rows`."""
+    return list(iter_rows(path))
+
+
+def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Problem]:
+    """Distinct problems of any file with the known columns, e.g. a training or validation file in verl's format.
+
+    Raises:
+        ValueError: a kind whose gold answers such a file cannot hold, a row without a prompt or a gold answer, one id
+            with two prompts or answers, or no row at all.
+    """
+    if kind in ("ifeval", "synlogic") or kind not in KINDS:
+        raise ValueError(f"--kind {kind} must be one of {', '.join(set(KINDS) - {'ifeval', 'synlogic'})} here")
+    if not name.strip():
+        raise ValueError("--name is empty, but problems need the name of a benchmark")
+    problems: dict[str, Problem] = {}
+    for row in iter_rows(path):
+        with _told_with(row):
+            problem = _plain_problem(name, row, kind)
+        if problems.setdefault(problem.problem_id, problem) != problem:
+            raise ValueError(
+                f"{row.where}: problem {shown(problem.problem_id)} occurs twice with different prompts or answers; "
+                "problem_id must be unique"
+            )
+    if not problems:
+        raise ValueError(f"{path} holds no row; give a file with problems")
+    return list(problems.values())
+
+
+@contextmanager
+def _told_with(row: Row) -> Iterator[None]:
+    """Errors inside begin with where the row stands."""
+    try:
+        yield
+    except ValueError as error:
+        raise error if row.where in str(error) else ValueError(f"{row.where}: {error}") from error
+
+
+def _plain_problem(name: str, row: Row, kind: str) -> Problem:
+    prompt, gold = prompt_of(row), gold_of(row)
+    given = row.mapping("extra_info").get("problem_id")
+    problem_id = problem_id_of(prompt, written_answers(gold)) if given is None else str(given)
+    return graded_problem(name, problem_id, prompt, kind, gold)
+
+
+def _from_hub(name: str, benchmark: Benchmark) -> Iterator[Row]:
     from datasets import load_dataset
 
     repository, configuration, split = benchmark.hub
     try:
-        rows: Iterable[Row] = load_dataset(repository, configuration, split=split)
+        rows: Iterable[Mapping[str, Any]] = load_dataset(repository, configuration, split=split)
     except Exception as error:
         raise RuntimeError(
             f"{name}: cannot load {repository} ({type(error).__name__}: {str(error)[:300]}). {benchmark.note} Without "
             f"a network, download it elsewhere and give --local {name}=FILE."
         ) from error
-    return rows
-
-
-def _field(row: Row, *names: str) -> Any:
-    for name in names:
-        if row.get(name) is not None:
-            return row[name]
-    raise ValueError(f"none of the columns {names} has a value; the row has {sorted(row)}")
+    return (Row(row, f"{repository}, row {number}") for number, row in enumerate(rows))
 
 
 def prompt_of(row: Row) -> str:
-    """The question of a row: a text column, or the one user turn of verl's schema."""
-    prompt = _field(row, "problem", "question", "prompt", "Question")
-    if isinstance(prompt, str):
-        return prompt
-    users = [turn["content"] for turn in prompt if turn["role"] == "user"]  # verl's schema: a list of turns
+    """The question of a row: a text column, or the one user turn of verl's schema; a `context` stands before it.
+
+    Raises:
+        ValueError: none, several user turns, or a turn with images or other parts than text.
+    """
+    column = row.first("problem", "question", "prompt", "Question")
+    prompt = row[column]
+    if hasattr(prompt, "tolist"):
+        prompt = prompt.tolist()
+    if not isinstance(prompt, str):
+        prompt = _user_turn(prompt, row.where)
+    if not prompt.strip():
+        raise row.error(column, "a question, and not empty; drop the row")
+    context = row.text("context", "").strip()
+    return f"{context}\n\n{prompt}" if context else prompt
+
+
+def _user_turn(turns: Any, where: str) -> str:
+    """verl's schema: a list of turns, each with role and content."""
+    if not isinstance(turns, (list, tuple)) or not all(isinstance(turn, Mapping) for turn in turns):
+        raise ValueError(
+            f"{where}: the prompt is {shown(turns)}, but it must be text or a list of turns with role and content"
+        )
+    users = [turn.get("content") for turn in turns if turn.get("role") == "user"]
     if len(users) != 1:
-        raise ValueError(f"a prompt must have one user turn, found {len(users)}")
-    return str(users[0])
+        raise ValueError(f"{where}: a prompt must have one user turn, found {len(users)}")
+    if not isinstance(users[0], str):
+        raise ValueError(
+            f"{where}: the user turn is {shown(users[0])}, but it must be text: images and other parts are not "
+            "supported, and as text they would be another prompt; leave such rows out"
+        )
+    return users[0]
+
+
+def gold_of(row: Row) -> Any:
+    """The gold answer of a row as the file has it: `reward_model.ground_truth` (verl), or a column of its own."""
+    if isinstance(row.get("reward_model"), Mapping):
+        return row["reward_model"].get("ground_truth")
+    return row[row.first("answer", "final_answer", "target")]
 
 
 def answers_of(row: Row) -> tuple[str, ...]:
-    """Gold answers as text, without duplicates: a list means alternatives; 142.0 is 142."""
-    if isinstance(row.get("reward_model"), Mapping):  # verl's schema
-        gold = row["reward_model"]["ground_truth"]
-        gold = gold["target"] if isinstance(gold, Mapping) else gold
-    else:
-        gold = _field(row, "answer", "final_answer", "target")
-    if isinstance(gold, str) and gold.startswith("['"):  # a list that was written as text
-        gold = ast.literal_eval(gold)
-    texts = []
-    for item in gold if isinstance(gold, (list, tuple)) else [gold]:
-        text = str(int(item)) if isinstance(item, float) and item.is_integer() else str(item).strip()
-        if text and text not in texts:
-            texts.append(text)
-    return tuple(texts)
+    """Gold answers of a row, see `problems.gold_answers`."""
+    return gold_answers(gold_of(row))
 
 
 def _math(name: str, row: Row) -> Problem:
-    prompt, answers = prompt_of(row), answers_of(row)
-    if not answers:
-        raise ValueError(f"{name}: the problem {prompt[:60]!r} has no answer")
-    return Problem(name, problem_id_of(prompt, answers), prompt, "math", answers)
+    return _plain_problem(name, row, "math")
 
 
 def _amc23(name: str, row: Row) -> Problem | None:
     """The 40 of 2023; AI-MO's file holds 83 of 2022 and 2023, told apart by the url."""
-    url = str(row.get("url") or "")
+    url = row.text("url", "")
     return None if re.search(r"20\d\d_AMC", url) and "2023_AMC" not in url else _math(name, row)
 
 
 def _gsm8k(name: str, row: Row) -> Problem:
-    solution = str(row.get("solution") or row.get("answer"))
+    solution = row.text(row.first("solution", "answer"))
     if "####" not in solution:
         raise ValueError(f"{name}: no '####' before the answer in {solution[-60:]!r}")
-    return _math(name, {**row, "answer": solution.rsplit("####", 1)[1].strip().replace(",", "")})
+    return _math(name, Row({**row, "answer": solution.rsplit("####", 1)[1].strip().replace(",", "")}, row.where))
 
 
 def _gpqa(name: str, row: Row) -> Problem:
     """Four choices in an order fixed by the question's hash: the same for every run, and the gold one not always A."""
-    question = str(_field(row, "Question", "question")).strip()
-    gold = str(_field(row, "Correct Answer")).strip()
-    choices = [gold, *(str(_field(row, f"Incorrect Answer {number}")).strip() for number in (1, 2, 3))]
+    question = row.text(row.first("Question", "question")).strip()
+    columns = ("Correct Answer", *(f"Incorrect Answer {number}" for number in (1, 2, 3)))
+    choices = [row.name(column).strip() for column in columns]
     order = sorted(range(4), key=lambda index: hashlib.sha256(f"{question}|{choices[index]}".encode()).digest())
     lines = [f"{letter}) {choices[index]}" for letter, index in zip("ABCD", order, strict=True)]
     prompt = question + "\n\n" + "\n".join(lines) + "\n\nAnswer with the letter of the right choice."
     letter = "ABCD"[order.index(0)]
-    return Problem(name, problem_id_of(question, [gold]), prompt, "choice", (letter,))
+    return Problem(name, problem_id_of(question, choices[:1]), prompt, "choice", (letter,))
 
 
 def _ifeval(name: str, row: Row) -> Problem:
-    instructions = list(_field(row, "instruction_id_list"))
-    arguments = [{key: value for key, value in entry.items() if value is not None} for entry in _field(row, "kwargs")]
-    if len(instructions) != len(arguments):
-        raise ValueError(
-            f"{name}: {len(instructions)} instructions but {len(arguments)} kwargs in row {row.get('key')}"
-        )
-    return Problem(
-        name,
-        str(_field(row, "key")),
-        str(_field(row, "prompt")),
-        "ifeval",
-        extra={"instruction_id_list": instructions, "kwargs": arguments},
-    )
+    instructions, kwargs = row.get("instruction_id_list"), row.get("kwargs")
+    if not isinstance(instructions, list) or not all(isinstance(one, str) for one in instructions) or not instructions:
+        raise row.error("instruction_id_list", "a list of instruction ids, e.g. punctuation:no_comma")
+    if not isinstance(kwargs, list) or not all(isinstance(one, Mapping) for one in kwargs):
+        raise row.error("kwargs", "a list of JSON objects, one for each instruction")
+    if len(instructions) != len(kwargs):
+        raise ValueError(f"{name}: {len(instructions)} instructions but {len(kwargs)} kwargs in row {row.get('key')}")
+    arguments = [{key: value for key, value in entry.items() if value is not None} for entry in kwargs]
+    extra = {"instruction_id_list": instructions, "kwargs": arguments}
+    return Problem(name, row.name("key"), row.text("prompt"), "ifeval", extra=extra)
 
 
 def _synlogic(name: str, row: Row) -> Problem:
     prompt = prompt_of(row)
-    details = row.get("extra_info") or {}
-    extra = {"task": str(_field(row, "data_source")), "game_data_str": str(_field(details, "game_data_str"))}
+    details = Row(row.mapping("extra_info"), f"{row.where}, extra_info")
+    extra = {"task": row.name("data_source"), "game_data_str": details.text("game_data_str")}
     return Problem(name, problem_id_of(prompt, [extra["game_data_str"]]), prompt, "synlogic", extra=extra)
 
 

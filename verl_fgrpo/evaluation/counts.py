@@ -1,13 +1,15 @@
-"""Counts of one run: samples and correct samples of every problem, and how many were asked for."""
+"""Counts of one run: samples and correct samples of every problem, and by which rule they were drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from verl_fgrpo.core.files import read_json, write_json
 from verl_fgrpo.core.passk import (
     as_counts,
     pass_at_k,
@@ -16,7 +18,40 @@ from verl_fgrpo.core.passk import (
     sequential_pass_at_k_curve,
 )
 
-__all__ = ["ProblemCounts"]
+__all__ = ["ProblemCounts", "StopRule"]
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """How many samples of a problem are drawn: until `stop_after_correct` correct ones, at most `num_samples`.
+
+    With `stop_after_correct` None always `num_samples`. RUN/plan.json keeps it: what is counted depends on it.
+    """
+
+    num_samples: int
+    stop_after_correct: int | None = None
+
+    def __post_init__(self) -> None:
+        r = self.stop_after_correct
+        if self.num_samples < 1 or (r is not None and not 1 <= r <= self.num_samples):
+            raise ValueError(
+                f"num_samples={self.num_samples} and stop_after_correct={r}: both must be at least 1, and the second "
+                "not above the first"
+            )
+
+    @classmethod
+    def load(cls, run: Path) -> StopRule | None:
+        """The rule of a run; None where nothing says so (samples made elsewhere)."""
+        path = run / "plan.json"
+        return cls(**read_json(path)) if path.exists() else None
+
+    def save(self, run: Path) -> None:
+        """Keep the rule; one without a stop keeps the larger number of samples."""
+        before = self.load(run)
+        if before is not None and before.stop_after_correct is None and self.stop_after_correct is None:
+            write_json(run / "plan.json", asdict(max(before, self, key=lambda rule: rule.num_samples)))
+        else:
+            write_json(run / "plan.json", asdict(self))
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from verl_fgrpo.core.files import read_json, write_atomic
+from verl_fgrpo.evaluation.counts import StopRule
 from verl_fgrpo.evaluation.problems import Problem, load_problems, save_problems
 from verl_fgrpo.evaluation.prompts import Prompt, build_prompt, prompt_hash
 from verl_fgrpo.evaluation.samples import REFUSED, Key, RowWriter, Sample, SampleStore, missing_of, sample_seed
@@ -139,7 +140,7 @@ def sample_run(
     run: Path,
     problems: Sequence[Problem],
     backend: Backend,
-    num_samples: int,
+    num_samples: int | Mapping[tuple[str, str], int],
     decoding: Decoding,
     preset: str,
     progress: bool = True,
@@ -149,7 +150,7 @@ def sample_run(
     """Draw what is missing of `num_samples` samples of every problem into the folder `run`.
 
     Interrupt it in any way and call it again: stored samples stay, the rest is drawn. A larger `num_samples` tops up,
-    also for some of the problems: see the module `grading` for rounds of both.
+    also a mapping with one number a problem: `sequential` draws in rounds.
 
     A prompt that the server refuses is recorded as that, with the server's words, for each of its samples, and is not
     asked for again; the others go on. Only if it has never answered any prompt is it the settings that it refuses.
@@ -177,7 +178,10 @@ def sample_run(
     }
     store = SampleStore(run / "samples", settings)
     _add_problems(run / "problems.jsonl", problems)
+    if isinstance(num_samples, int):
+        StopRule(num_samples).save(run)
     by_key = {problem.key: problem for problem in problems}
+    total = len(by_key) * num_samples if isinstance(num_samples, int) else sum(num_samples[key] for key in by_key)
     watch = _Watch(run, decoding.temperature)
     refused: dict[tuple[str, str], str] = {}
     with store.writer(drop=(lambda row: row.finish_reason == REFUSED) if retry_refused else None) as writer:
@@ -189,7 +193,7 @@ def sample_run(
                     yield Request(key, sample_seed(decoding.seed, *key), build_prompt(preset, by_key[key[:2]]))
 
         drawn = backend.generate(requests(), decoding) if to_draw else iter(())
-        for item in watch.shown(drawn, len(by_key) * num_samples, to_draw, progress):
+        for item in watch.shown(drawn, total, to_draw, progress):
             if item.finish_reason == REFUSED:
                 refused.setdefault(item.key[:2], item.detail)
             else:
@@ -207,7 +211,7 @@ def _record_refused(
     store: SampleStore,
     writer: RowWriter[Sample],
     refused: dict[tuple[str, str], str],
-    num_samples: int,
+    num_samples: int | Mapping[tuple[str, str], int],
     seed: int,
     say: Callable[[str], None],
 ) -> None:

@@ -66,7 +66,8 @@ def problem_metrics(
     """
     counts = run.counts().of_benchmark(benchmark)
     equal = _equal_samples(run)
-    problems = [run.problems[key] if equal is None else run.problems[key].first(equal) for key in run.keys(benchmark)]
+    counted = [samples for key in run.keys(benchmark) if (samples := run.counted(key)) is not None]
+    problems = [samples if equal is None else samples.first(equal) for samples in counted]
     rng = np.random.default_rng(seed)
     found = {}
     if max_k >= 2:

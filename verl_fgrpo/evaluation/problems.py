@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.files import read_jsonl, write_atomic
+from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.rows import Row, read_jsonl, shown
+from verl_fgrpo.evaluation.math_reading import RULES
 
-__all__ = ["KINDS", "Problem", "gold_answers", "load_problems", "problem_id_of", "save_problems"]
+__all__ = [
+    "KINDS",
+    "Problem",
+    "gold_answers",
+    "graded_problem",
+    "load_problems",
+    "mended",
+    "problem_id_of",
+    "save_problems",
+    "written_answers",
+]
 
-KINDS = ("math", "choice", "ifeval", "synlogic", "maze", "proofs")
+KINDS = ("math", "choice", "ifeval", "synlogic", "maze", "proofs", "mathlib")
 
 
 @dataclass(frozen=True)
@@ -27,7 +43,8 @@ class Problem:
         kind: how it is graded, one of `KINDS`.
         answers: gold answers, any one of which is right. LaTeX for math, a letter for choice, the actions for maze;
             empty for kinds whose checker needs none (ifeval).
-        extra: what a grader needs besides (instruction ids of IFEval, the game of SynLogic, the grid of a maze).
+        extra: what a grader needs besides (instruction ids of IFEval, the game of SynLogic, the grid of a maze), and
+            gold answers as they were written, if they were mended.
     """
 
     benchmark: str
@@ -53,19 +70,80 @@ def problem_id_of(prompt: str, answers: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps([prompt, list(answers)]).encode()).hexdigest()[:16]
 
 
-def gold_answers(ground_truth: str | Sequence[str] | Mapping[str, Any]) -> tuple[str, ...]:
-    """Gold answers as a tuple of text.
+def gold_answers(gold: Any) -> tuple[str, ...]:
+    r"""Gold answers as text, mended, without repetitions: the one reader, for problem files, dumps and the reward.
+
+    Text is one answer, also "42, 43"; a list or array holds alternatives; a mapping has them under `target`; a list
+    that was written as text, "['9.6']", is that list. Whole numbers may be int or float (142.0 is 142).
 
     Raises:
-        ValueError: there is none.
+        ValueError: null, NaN, infinite, true, false, nested, or no answer at all.
     """
-    if isinstance(ground_truth, Mapping):
-        ground_truth = ground_truth["target"]
-    several = [ground_truth] if isinstance(ground_truth, str) else list(ground_truth)
-    answers = tuple(text for item in several if (text := str(item).strip()))
+    return mended(written_answers(gold))
+
+
+def written_answers(gold: Any) -> tuple[str, ...]:
+    """`gold_answers` as they are written, before they are mended."""
+    if isinstance(gold, Mapping):
+        if "target" not in gold:
+            raise ValueError(
+                f"the gold answer is a mapping with {shown(sorted(map(str, gold)))}, but it needs `target`"
+            )
+        gold = gold["target"]
+    if hasattr(gold, "tolist"):  # NumPy, from Parquet
+        gold = gold.tolist()
+    if isinstance(gold, str) and gold.startswith(("['", '["')):
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            gold = ast.literal_eval(gold)
+    several = gold if isinstance(gold, (list, tuple)) else [gold]
+    answers = tuple(dict.fromkeys(filter(None, map(_answer_text, several))))
     if not answers:
-        raise ValueError(f"ground_truth is {ground_truth!r}, but a reward needs a gold answer; drop such rows")
+        raise ValueError(f"the gold answer is {shown(gold)}, but a reward needs a gold answer; drop such rows")
     return answers
+
+
+def _answer_text(gold: Any) -> str:
+    if isinstance(gold, str):
+        return gold.strip()
+    if isinstance(gold, bool) or not isinstance(gold, (int, float)) or not math.isfinite(gold):
+        raise ValueError(
+            f"a gold answer is {shown(gold)}, but it must be text or a finite number (or a list of these); write it as "
+            "text, or drop the row"
+        )
+    return str(int(gold)) if float(gold).is_integer() else str(gold)
+
+
+def mended(answers: Sequence[str]) -> tuple[str, ...]:
+    r"""Gold answers in which math-verify finds what is meant.
+
+    A final period goes ("42." is parsed as text), unless an abbreviation ends in it. The e-notation 4.5e33 (read as 4.5
+    times Euler's number times 33) becomes 4.5 \times 10^{33}; the spelling as it was stays an alternative.
+    """
+    found: list[str] = []
+    for answer in answers:
+        text = re.sub(r"(?<=[\w)}\]$])(?<!\.[A-Za-z])[.。](\$?)$", r"\1", answer).strip()
+        scientific = RULES["scientific"](text)
+        found += [scientific] if scientific == text else [scientific, text]
+    return tuple(dict.fromkeys(found))
+
+
+def graded_problem(
+    benchmark: str, problem_id: str, prompt: str, kind: str, gold: Any, extra: Mapping[str, Any] | None = None
+) -> Problem:
+    """A problem with the gold answer of a file, mended; as it was written it is kept in `extra["original_answers"]`.
+
+    Raises:
+        ValueError: see `gold_answers`; a choice whose gold answer is no letter from A to J.
+    """
+    written = written_answers(gold)
+    answers = mended(written)
+    if kind == "choice":
+        letters = [text.strip("()[]. ").upper() for text in written]
+        if any(len(letter) != 1 or letter not in "ABCDEFGHIJ" for letter in letters):
+            raise ValueError(f"the gold answer of a choice is {shown(gold)}, but it must be a letter from A to J")
+        answers = tuple(letters)
+    original = {} if answers == written else {"original_answers": list(written)}
+    return Problem(benchmark, problem_id, prompt, kind, answers, {**(extra or {}), **original})
 
 
 def save_problems(problems: Iterable[Problem], path: Path | str) -> None:
@@ -77,18 +155,48 @@ def load_problems(paths: Iterable[Path | str], benchmarks: Sequence[str] | None 
     """Read files of `save_problems`; keep only `benchmarks` if given.
 
     Raises:
-        ValueError: a line that is no JSON object, a problem twice, or a benchmark of which there is none.
+        ValueError: a line that is no problem, a problem twice, none at all, or a benchmark of which there is none.
     """
+    paths = list(paths)
     problems: dict[tuple[str, str], Problem] = {}
     for path in paths:
         for row in read_jsonl(Path(path)):
-            problem = Problem(**{**row, "answers": tuple(row["answers"])})
+            problem = _problem(row)
             if problem.key in problems:
-                raise ValueError(f"{path}: problem {problem.key} occurs twice")
+                raise ValueError(f"{row.where}: problem {shown(problem.key)} occurs twice; ids must be unique")
             problems[problem.key] = problem
+    if not problems:
+        names = ", ".join(map(str, paths))
+        raise ValueError(
+            f"{names} holds no problem; make problem files with `verl-fgrpo data benchmarks` or `problems`"
+        )
     if benchmarks is not None:
         known = {benchmark for benchmark, _ in problems}
         if unknown := [name for name in benchmarks if name not in known]:
             raise ValueError(f"no problems of {unknown}; the files hold {sorted(known)}")
         problems = {key: problem for key, problem in problems.items() if key[0] in benchmarks}
     return list(problems.values())
+
+
+_COLUMNS = ("benchmark", "problem_id", "prompt", "kind", "answers", "extra")
+
+
+def _problem(row: Row) -> Problem:
+    """A line of a problem file. Answers are taken as they stand: `save_problems` has written them mended."""
+    if unknown := sorted(set(row) - set(_COLUMNS)):
+        raise ValueError(
+            f"{row.where}: unknown columns {shown(unknown)}; a problem has {', '.join(_COLUMNS)}. Other files become "
+            "problem files with `verl-fgrpo data problems --data FILE`"
+        )
+    try:
+        answers = written_answers(row["answers"]) if row.get("answers") not in (None, []) else ()
+        return Problem(
+            row.name("benchmark"),
+            row.name("problem_id"),
+            row.text("prompt"),
+            row.text("kind"),
+            answers,
+            row.mapping("extra"),
+        )
+    except ValueError as error:
+        raise ValueError(str(error) if row.where in str(error) else f"{row.where}: {error}") from error

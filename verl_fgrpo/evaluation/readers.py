@@ -6,18 +6,20 @@ such files unless named so: they become -1 and "unknown".
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.evaluation.benchmarks import iter_rows
-from verl_fgrpo.evaluation.problems import Problem, problem_id_of
+from verl_fgrpo.core import dumps
+from verl_fgrpo.core.rows import Row, iter_rows, shown
+from verl_fgrpo.evaluation.problems import Problem, graded_problem, problem_id_of, written_answers
 from verl_fgrpo.evaluation.samples import Sample
 
-__all__ = ["detect_format", "iter_samples", "read_samples"]
+__all__ = ["FORMATS", "detect_format", "iter_samples", "read_samples"]
 
-Row = Mapping[str, Any]
+FORMATS = ("plain", "verl", "lm-eval")
 
 
 def read_samples(
@@ -36,55 +38,45 @@ def iter_samples(
     Formats:
         plain: columns problem_id, response, answer (text or a list of alternatives); optional benchmark, prompt,
             num_tokens, finish_reason.
-        verl: columns input, output, gts (verl's rollout_data_dir and validation_data_dir). No problem id is in them: it
-            is derived from prompt and gold answer, so equal prompts with equal answers are one problem. One training
-            step only: samples of different policies must not be pooled.
-        lm-eval: lines of `samples_*.jsonl` with doc, target, arguments, resps; the first filter of each document.
+        verl: files of rollout_data_dir or validation_data_dir, read by `core.dumps`: padding rows do not count, a
+            session with several outputs is one sample, its last; `data_source` is the benchmark where the dump has it.
+            No problem id is in them: it is derived from prompt and gold answer. One training step only: samples of
+            different policies must not be pooled.
+        lm-eval: `samples_TASK_TIME.jsonl` of `--log_samples`: doc, target, arguments, resps. A document that occurs
+            under several filters counts once; several files of one task, with different seeds, all count. The
+            benchmark is the file's TASK, `benchmark` where its name does not tell.
 
     Args:
         paths: files.
         benchmark: name for rows that carry none.
         kind: how they are graded.
-        file_format: plain, verl, lm-eval, or auto to tell by the columns.
+        file_format: plain, verl, lm-eval, or auto to tell each file's by its columns.
 
     Raises:
-        ValueError: unknown columns, several steps in verl dumps, one problem with two different answers.
+        ValueError: unknown columns, a value that a column cannot have, several steps in verl dumps, one file twice, or
+            one problem with two different answers.
     """
     problems: dict[tuple[str, str], Problem] = {}
     counter: Counter[tuple[str, str]] = Counter()
-    steps: set[Any] = set()
-    documents: set[tuple[str, Any]] = set()
-    for path in paths:
-        for row in iter_rows(path):
-            found = detect_format(row) if file_format == "auto" else file_format
-            if found == "verl":
-                steps.add(row.get("step"))
-                if len(steps) > 1:
-                    raise ValueError(
-                        f"{path}: rows of several training steps ({sorted(map(str, steps))}): those are different "
-                        "policies, give the file of one step"
-                    )
-            if found == "lm-eval":
-                document = (str(row["doc_hash"]), row["doc_id"])
-                if document in documents:
-                    continue  # the same responses again, through another filter
-                documents.add(document)
-            problem, responses = _CONVERTERS[found](row, benchmark, kind)
+    steps: dict[int, Path] = {}
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise ValueError(f"a file is given twice: {', '.join(map(str, paths))}; its samples would count twice")
+    for path in map(Path, paths):
+        for where, problem, responses, tokens, reason in _file_rows(path, benchmark, kind, file_format, steps):
             known = problems.setdefault(problem.key, problem)
             if known.answers != problem.answers:
                 raise ValueError(
-                    f"{path}: problem {problem.key} has two answers, {known.answers} and {problem.answers}: problem_id "
-                    "must be unique"
+                    f"{where}: problem {shown(problem.key)} has two answers, {shown(known.answers)} and "
+                    f"{shown(problem.answers)}: problem_id must be unique"
                 )
             for response in responses:
-                tokens, reason = int(row.get("num_tokens", -1)), str(row.get("finish_reason", "unknown"))
                 yield known, Sample(*problem.key, counter[problem.key], None, response, tokens, reason)
                 counter[problem.key] += 1
     if not counter:
-        raise ValueError(f"no samples in {[str(path) for path in paths]}")
+        raise ValueError(f"no samples in {', '.join(map(str, paths)) or 'no file'}")
 
 
-def detect_format(row: Row) -> str:
+def detect_format(row: Mapping[str, Any]) -> str:
     """plain, verl or lm-eval, by the columns."""
     if {"input", "output", "gts"} <= row.keys():
         return "verl"
@@ -93,34 +85,103 @@ def detect_format(row: Row) -> str:
     if {"problem_id", "response", "answer"} <= row.keys():
         return "plain"
     raise ValueError(
-        f"cannot tell the format by the columns {sorted(row)}; known: plain (problem_id, response, answer), verl "
-        "(input, output, gts), lm-eval (doc, target, resps)"
+        f"cannot tell the format by the columns {shown(sorted(map(str, row)))}; known: plain (problem_id, response, "
+        "answer), verl (input, output, gts), lm-eval (doc, target, resps)"
     )
 
 
+#: where it stands, problem, responses, tokens, finish reason
+_Found = tuple[str, Problem, list[str], int, str]
+
+
+def _file_rows(path: Path, benchmark: str, kind: str, file_format: str, steps: dict[int, Path]) -> Iterator[_Found]:
+    found = file_format
+    if file_format == "auto":
+        first = next(iter_rows(path), None)
+        if first is None:
+            return
+        try:
+            found = detect_format(first)
+        except ValueError as error:
+            raise ValueError(f"{first.where}: {error}") from error
+    if found == "verl":
+        yield from _verl_rows(path, benchmark, kind, steps)
+        return
+    convert = _plain if found == "plain" else _LmEval(path, benchmark)
+    for row in iter_rows(path):
+        try:
+            converted = convert(row, benchmark, kind)
+        except ValueError as error:
+            raise error if row.where in str(error) else ValueError(f"{row.where}: {error}") from error
+        if converted is not None:
+            yield row.where, *converted, row.count("num_tokens", -1), row.text("finish_reason", "unknown")
+
+
 def _plain(row: Row, benchmark: str, kind: str) -> tuple[Problem, list[str]]:
-    name = str(row.get("benchmark") or benchmark)
-    problem = Problem(name, str(row["problem_id"]), str(row.get("prompt", "")), kind, _texts(row["answer"]))
-    return problem, [str(row["response"])]
+    name = row.name("benchmark", benchmark)
+    problem = graded_problem(name, row.name("problem_id"), row.text("prompt", ""), kind, row.get("answer"))
+    if row.get("response") is None:
+        raise row.error("response", 'text: null is no response; give "" for an empty one, or leave the row out')
+    return problem, [row.text("response")]
 
 
-def _verl(row: Row, benchmark: str, kind: str) -> tuple[Problem, list[str]]:
-    prompt, answers = str(row["input"]), _texts(row["gts"])
-    return Problem(benchmark, problem_id_of(prompt, answers), prompt, kind, answers), [str(row["output"])]
+def _verl_rows(path: Path, benchmark: str, kind: str, steps: dict[int, Path]) -> Iterator[_Found]:
+    for row in dumps.final_rows(path):
+        where = row.where
+        steps.setdefault(row.step, path)
+        if len(steps) > 1:
+            raise ValueError(
+                f"{where}: rows of several training steps ({', '.join(map(str, sorted(steps)))}): those are different "
+                "policies, give the file of one step"
+            )
+        try:
+            problem = graded_problem(row.data_source or benchmark, row.problem_id, row.input, kind, row.gts)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        yield where, problem, [row.output], -1, "unknown"
 
 
-def _lm_eval(row: Row, benchmark: str, kind: str) -> tuple[Problem, list[str]]:
-    arguments = row["arguments"]
-    first = arguments["gen_args_0"]["arg_0"] if isinstance(arguments, Mapping) else arguments[0][0]
-    answers = _texts(row["target"])
-    responses = [str(text) for group in row["resps"] for text in (group if isinstance(group, list) else [group])]
-    return Problem(benchmark, f"{row['doc_id']}-{str(row['doc_hash'])[:12]}", str(first), kind, answers), responses
+class _LmEval:
+    """Converts the lines of one file of lm-eval; knows which documents it has seen, under another filter."""
+
+    def __init__(self, path: Path, benchmark: str) -> None:
+        task = re.fullmatch(r"samples_(.+)_\d{4}-\d\d-\d\dT[\d.:-]+", path.stem)
+        self.benchmark = task[1] if task else benchmark
+        self.seen: dict[str, str] = {}
+
+    def __call__(self, row: Row, benchmark: str, kind: str) -> tuple[Problem, list[str]] | None:
+        document, name = row.name("doc_id"), row.text("filter", "none")
+        first = self.seen.setdefault(document, name)
+        if first != name:
+            return None  # the same responses again, through another filter
+        prompt, gold = _lm_eval_prompt(row), row.get("target")
+        digest = row.get("doc_hash") or problem_id_of(prompt, written_answers(gold))
+        problem = graded_problem(self.benchmark, f"{document}-{str(digest)[:12]}", prompt, kind, gold)
+        return problem, _lm_eval_responses(row)
 
 
-_CONVERTERS = {"plain": _plain, "verl": _verl, "lm-eval": _lm_eval}
+def _lm_eval_prompt(row: Row) -> str:
+    """The prompt: `arguments` is {"gen_args_0": {"arg_0": prompt, ...}}, in older versions [[prompt, ...]]."""
+    arguments: Any = row.get("arguments")
+    try:
+        prompt = arguments["gen_args_0"]["arg_0"] if isinstance(arguments, Mapping) else arguments[0][0]
+    except (TypeError, LookupError):
+        prompt = None
+    if not isinstance(prompt, str):
+        raise row.error(
+            "arguments", "those of a generation task: a prompt under gen_args_0, arg_0, or as [[prompt, ...]]"
+        )
+    return prompt
 
 
-def _texts(gold: Any) -> tuple[str, ...]:
-    if gold is None:
-        raise ValueError("a row has no gold answer; grading needs one")
-    return tuple(str(text) for text in gold) if isinstance(gold, (list, tuple)) else (str(gold),)
+def _lm_eval_responses(row: Row) -> list[str]:
+    """The texts of `resps`: a list for each request, of as many texts as the task repeats."""
+    groups = row.get("resps")
+    texts = [
+        text
+        for group in (groups if isinstance(groups, list) else [])
+        for text in (group if isinstance(group, list) else [group])
+    ]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise row.error("resps", "lists of generated texts; tasks that compare likelihoods have none to grade")
+    return texts

@@ -314,7 +314,7 @@ def plot_trade_off(rows: Sequence[Row], stem: Path | str, title: str = "") -> li
     figure, (axis, *_) = new_figure(6.8, 4.2)
     for number, run in enumerate(dict.fromkeys(row["run"] for row in rows)):
         x, y = (next(row for row in rows if row["run"] == run and row["k"] == k) for k in (ks[0], ks[-1]))
-        bars = [[[100 * (row["value"] - row["low"])], [100 * (row["high"] - row["value"])]] for row in (x, y)]
+        bars = [[[max(0.0, 100 * (r["value"] - r["low"]))], [max(0.0, 100 * (r["high"] - r["value"]))]] for r in (x, y)]
         axis.errorbar(
             100 * x["value"],
             100 * y["value"],
@@ -365,8 +365,8 @@ def _short(name: str, longest: int = 60) -> str:
 def _cell(row: Row | None, percent: bool) -> str:
     if row is None:
         return ""
-    scale = 100 if percent else 1
-    text = f"{scale * row['value']:.1f}"
+    scale, digits = (100, 1) if percent else (1, 2)
+    text = f"{scale * row['value']:.{digits}f}"
     if "low" in row:
-        text += f" [{scale * row['low']:.1f}, {scale * row['high']:.1f}]"
+        text += f" [{scale * row['low']:.{digits}f}, {scale * row['high']:.{digits}f}]"
     return text

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.evaluation.backends import TransformersBackend, VllmRayBackend, resolve_model
+from verl_fgrpo.evaluation.counts import StopRule
 from verl_fgrpo.evaluation.generation import Backend, Decoding, make_plan, sample_run
 from verl_fgrpo.evaluation.openai_backend import OpenAIBackend
 from verl_fgrpo.evaluation.problems import Problem, load_problems
 from verl_fgrpo.evaluation.prompts import PRESETS
+from verl_fgrpo.evaluation.sequential import expected_text, graded_so_far, sample_until_correct
 
 
 def add_parser(commands: Any) -> None:
@@ -24,6 +26,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--benchmarks", nargs="+", help="only these of the files; default all")
     parser.add_argument("--limit", type=int, help="only the first problems of each benchmark (for trying out)")
     parser.add_argument("--num-samples", type=int, default=1024)
+    parser.add_argument(
+        "--stop-after-correct", type=int, metavar="R", help="sample a problem until R correct samples; grades in rounds"
+    )
+    parser.add_argument("--grade-workers", type=int, default=os.cpu_count() or 1, help="with --stop-after-correct")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--top-k", type=int, default=-1)
@@ -53,27 +59,35 @@ def add_parser(commands: Any) -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     decoding = Decoding(options.temperature, options.top_p, options.top_k, options.max_tokens, options.seed)
-    for name in ("num_samples", "limit", "concurrency", "batch_size", "tensor_parallel_size", "tokens_per_second"):
+    for name in (
+        "num_samples",
+        "limit",
+        "concurrency",
+        "batch_size",
+        "tensor_parallel_size",
+        "tokens_per_second",
+        "grade_workers",
+    ):
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise ValueError(f"--{name.replace('_', '-')} {value} must be positive")
     problems = _first_of_each(load_problems(options.problems, options.benchmarks), options.limit)
     if not problems:
         raise ValueError(f"{', '.join(map(str, options.problems))}: no problems to sample")
+    rule = StopRule(options.num_samples, options.stop_after_correct)
     plan = make_plan(options.run, problems, options.num_samples, decoding, options.tokens_per_second)
     print(plan.text(), flush=True)
+    if options.stop_after_correct is not None:
+        print(expected_text(graded_so_far(options.run), [problem.key for problem in problems], rule), flush=True)
     if options.dry_run:
         return
-    sample_run(
-        options.run,
-        problems,
-        _backend(options),
-        options.num_samples,
-        decoding,
-        options.preset,
-        retry_refused=options.retry_refused,
-        say=print,
-    )
+    backend = _backend(options)
+    more: dict[str, Any] = {"retry_refused": options.retry_refused, "say": print}
+    if options.stop_after_correct is not None:
+        workers = options.grade_workers
+        sample_until_correct(options.run, problems, backend, rule, decoding, options.preset, workers, **more)
+    else:
+        sample_run(options.run, problems, backend, options.num_samples, decoding, options.preset, **more)
 
 
 def _first_of_each(problems: list[Problem], limit: int | None) -> list[Problem]:

@@ -8,9 +8,10 @@
 A sample is identified by (benchmark, problem_id, sample_idx), with sample_idx = 0, 1, ..., n - 1. Topping up means
 asking for a larger n later; merging means joining stores made with equal settings, for instance on several machines.
 
-Rows are stored once or not at all, whatever ends the writer and whenever. Why a log and not sqlite3 (WAL): it needs no
-shared memory, so it works on the network file systems of clusters; 200,000 rows take a third of the space; and `zcat`
-reads it.
+Rows are stored once or not at all, whatever ends the writer and whenever. Why a log and not sqlite3 in WAL mode: that
+needs shared memory, which the network file systems of clusters do not have. 200,000 rows of 1 kB: 33 MiB against 164,
+written in 49 s against 15, read in 8 s against 5, in one run on a busy machine; both outrun sampling, and `zcat` reads
+the log.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TextIO, TypeVar
 
-from verl_fgrpo.core.files import LogWriter, new_file, read_json, read_log, refuse_other_settings, write_json
+from verl_fgrpo.core.files import (
+    LogWriter,
+    log_row,
+    new_file,
+    read_json,
+    read_members,
+    refuse_other_settings,
+    write_json,
+)
 from verl_fgrpo.core.provenance import provenance
 
 __all__ = [
@@ -213,16 +222,29 @@ class RowStore(Generic[RowT]):
             yield from self._read_part(part)
 
     def _read_part(self, part: Path) -> Iterator[RowT]:
+        import msgspec
+
+        decoder = msgspec.json.Decoder(self.row_type)
+        for offset, member in read_members(part, unique=True):
+            try:
+                rows: list[RowT] = decoder.decode_lines(member)
+            except (
+                msgspec.MsgspecError
+            ):  # a lone surrogate in a text, which msgspec does not take; or a row that is bad
+                rows = [self._made(part, log_row(part, offset, line)) for line in member.splitlines()]
+            for row in rows:
+                if not 0 <= row.sample_idx < MAX_INDEX:
+                    raise SampleStoreError(f"{part}: sample_idx {row.sample_idx!r} must lie in 0..{MAX_INDEX - 1}")
+                yield row
+
+    def _made(self, part: Path, row: Mapping[str, Any]) -> RowT:
         known = {field.name: field.default for field in fields(self.row_type)}
-        required = [name for name, default in known.items() if default is MISSING]
-        for row in read_log(part, unique=True):
-            if absent := [name for name in required if name not in row]:
-                raise SampleStoreError(f"{part}: a row has no {absent[0]!r}; restore the file, or move it away")
-            made = self.row_type(**{name: row[name] for name in known if name in row})
-            index = made.sample_idx
-            if not (isinstance(index, int) and 0 <= index < MAX_INDEX):
-                raise SampleStoreError(f"{part}: sample_idx {index!r} must be a whole number of at least 0")
-            yield made
+        if absent := [name for name, default in known.items() if default is MISSING and name not in row]:
+            raise SampleStoreError(f"{part}: a row has no {absent[0]!r}; restore the file, or move it away")
+        made = self.row_type(**{name: row[name] for name in known if name in row})
+        if not isinstance(made.sample_idx, int):
+            raise SampleStoreError(f"{part}: sample_idx {made.sample_idx!r} must be a whole number of at least 0")
+        return made
 
     def present(self) -> dict[tuple[str, str], Indices]:
         """{(benchmark, problem_id): sample indices stored}. Raises SampleStoreError on a key stored twice."""
@@ -255,14 +277,16 @@ class RowStore(Generic[RowT]):
 
 
 def missing_of(
-    present: Mapping[tuple[str, str], Indices], problems: Iterable[tuple[str, str]], num_samples: int
+    present: Mapping[tuple[str, str], Indices],
+    problems: Iterable[tuple[str, str]],
+    num_samples: int | Mapping[tuple[str, str], int],
 ) -> Iterator[Key]:
-    """The keys that `RowStore.missing` lists, one after another."""
-    if num_samples < 1:
+    """The keys that `RowStore.missing` lists, one after another; `num_samples` of all or of each problem."""
+    if isinstance(num_samples, int) and num_samples < 1:
         raise ValueError(f"num_samples={num_samples} must be at least 1")
     for benchmark, problem_id in problems:
         there = present.get((benchmark, problem_id), ())
-        for index in range(num_samples):
+        for index in range(num_samples if isinstance(num_samples, int) else num_samples[benchmark, problem_id]):
             if index not in there:
                 yield benchmark, problem_id, index
 

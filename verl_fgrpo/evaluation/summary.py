@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
-from verl_fgrpo.evaluation.counts import ProblemCounts
+from verl_fgrpo.evaluation.counts import ProblemCounts, StopRule
 from verl_fgrpo.evaluation.graders import DEFAULT_READING, reading_note
 from verl_fgrpo.evaluation.grading import Judged
 from verl_fgrpo.evaluation.problems import load_problems
@@ -92,36 +91,39 @@ class RunData:
     def keys(self, benchmark: str | None = None) -> list[Key]:
         """Problems that are counted, in a fixed order: none refused, of a sequential run only those at their stop."""
         keys = sorted(self.problems, key=lambda key: (_benchmark_order(key[0]), key))
-        return [key for key in keys if benchmark in (None, key[0]) and self._counted(key) is not None]
+        return [key for key in keys if benchmark in (None, key[0]) and self.counted(key) is not None]
 
     def counts(self) -> ProblemCounts:
         """Samples and correct samples of the counted problems; any verdict but "correct" is not correct."""
-        keys = self.keys()
-        if not keys:
+        counted = {key: samples for key in self.keys() if (samples := self.counted(key)) is not None}
+        if not counted:
             raise ValueError("no problem of the run is sampled to its end: rerun `verl-fgrpo eval sample` to resume")
-        counted = np.array([self._counted(key) for key in keys])
         return ProblemCounts.of(
-            counted[:, 0],
-            counted[:, 1],
-            [problem_id for _, problem_id in keys],
-            [benchmark for benchmark, _ in keys],
+            [len(samples) for samples in counted.values()],
+            [int(samples.correct.sum()) for samples in counted.values()],
+            [problem_id for _, problem_id in counted],
+            [benchmark for benchmark, _ in counted],
             self.stop_after_correct,
             self.num_samples if self.stop_after_correct else None,
         )
 
-    def _counted(self, key: Key) -> tuple[int, int] | None:
-        """(n, c); None if the server refused the prompt, or a sequential run is neither stopped nor at the cap."""
-        samples, r, cap = self.problems[key], self.stop_after_correct, self.num_samples
+    def counted(self, key: Key) -> ProblemSamples | None:
+        """The samples of a problem that count: the first `num_samples`, or those up to the stop, in index order.
+
+        None if the server refused the prompt, or a sequential run is neither at its stop nor at the cap.
+        """
+        samples, r = self.problems[key], self.stop_after_correct
         if samples.refused:
             return None
-        if r is None or cap is None:
-            return len(samples), int(samples.correct.sum())
-        samples = samples.first(cap)
-        so_far = samples.correct.cumsum()
-        n = int(np.searchsorted(so_far, r)) + 1
-        if n <= len(so_far) and samples.indices[n - 1] == n - 1:
-            return n, r
-        return (cap, int(so_far[-1])) if len(samples) == cap and so_far[-1] < r else None
+        if self.num_samples is None:
+            return samples
+        samples = samples.first(self.num_samples)
+        if r is None:
+            return samples if len(samples) else None
+        n = int(np.searchsorted(samples.correct.cumsum(), r)) + 1
+        if n <= len(samples):
+            return samples.first(n) if samples.indices[n - 1] == n - 1 else None
+        return samples if len(samples) == self.num_samples else None
 
     def shortfall(self) -> list[str]:
         """What keeps this from being a finished run, one sentence each; nothing for a finished run."""
@@ -159,27 +161,30 @@ def collect(
             or has changed.
     """
     graded: dict[Key, tuple[array[int], ...]] = {}
-    answers: dict[str, int] = {}
+    answers: dict[str | None, int] = {None: -1}
     readings: Counter[tuple[str, str]] = Counter()  # (verdict, what the default reading says) where that is kept
     codes = {verdict: code for code, verdict in enumerate(VERDICTS)}
     for row in verdicts:
         if row.verdict not in codes:
             raise ValueError(f"verdict {row.verdict!r} must be one of {VERDICTS}")
-        found = graded.setdefault((row.benchmark, row.problem_id), _columns(4))
+        if (found := graded.get((row.benchmark, row.problem_id))) is None:
+            found = graded[row.benchmark, row.problem_id] = _columns(4)
         readings[row.verdict, row.detail if row.detail.startswith(DEFAULT_READING) else ""] += 1
-        answer = -1 if row.answer is None else answers.setdefault(row.answer, len(answers))
-        for column, value in zip(found, (row.sample_idx, codes[row.verdict], answer, _digest(row.digest)), strict=True):
-            column.append(value)
+        found[0].append(row.sample_idx)
+        found[1].append(codes[row.verdict])
+        found[2].append(answers.setdefault(row.answer, len(answers)))
+        found[3].append(_digest(row.digest))
     drawn: dict[Key, tuple[array[int], ...]] = {}
     finish = {"length": 1, "stop": 0}
     for sample in samples:
-        found = drawn.setdefault((sample.benchmark, sample.problem_id), _columns(5))
-        values = (sample.sample_idx, hash(sample.response), sample.num_tokens, finish.get(sample.finish_reason, -1))
-        digest = _digest(judged.digest(sample)) if judged else 0
-        for column, value in zip(found, (*values, digest), strict=True):
-            column.append(value)
-    for key in drawn:
-        graded.setdefault(key, _columns(4))
+        if (found := drawn.get((sample.benchmark, sample.problem_id))) is None:
+            found = drawn[sample.benchmark, sample.problem_id] = _columns(5)
+            graded.setdefault((sample.benchmark, sample.problem_id), _columns(4))
+        found[0].append(sample.sample_idx)
+        found[1].append(hash(sample.response))
+        found[2].append(sample.num_tokens)
+        found[3].append(finish.get(sample.finish_reason, -1))
+        found[4].append(_digest(judged.digest(sample)) if judged else 0)
     joined = {key: _joined(key, columns, drawn.get(key)) for key, columns in graded.items()}
     options = about.get("grading", {}).get("options", {})
     return RunData(joined, reading=reading_note(options, readings.elements()), **about)
@@ -233,18 +238,13 @@ def load_run(run: Path | str) -> RunData:
     samples, verdicts = SampleStore(run / "samples"), VerdictStore(run / "verdicts")
     problems = load_problems([run / "problems.jsonl"])
     settings = {"sampling": samples.settings, "grading": verdicts.settings}
+    rule = StopRule.load(run)
     judged = Judged(problems, verdicts.settings)
-    data = collect(verdicts.read(), samples.read(), judged, **settings, **read_plan(run))
+    data = collect(verdicts.read(), samples.read(), judged, **settings, **asdict(rule) if rule else {})
     unsampled = tuple(problem.key for problem in problems if problem.key not in data.problems)
     if not data.problems:
         raise ValueError(f"{run} has no samples: run `verl-fgrpo eval sample` first")
     return replace(data, unsampled=unsampled)
-
-
-def read_plan(run: Path) -> dict[str, Any]:
-    """`num_samples` and `stop_after_correct` that were asked for; empty where nothing says so."""
-    path = run / "plan.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def verdict_rows(runs: Mapping[str, RunData]) -> list[Row]:

@@ -47,7 +47,12 @@ HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
     "verl.trainer.ppo.core_algos:compute_policy_loss_kl_cov": _LOSS,
     "verl.workers.config:PolicyLossConfig": ("loss_mode", "clip_cov_ratio", "kl_cov_ratio"),
     "verl.workers.config:ActorConfig": ("rollout_n", "policy_loss", "clip_ratio_low", "clip_ratio_high"),
-    # they call rewards.compute_score; by which argument names, tests/test_host_contract.py tries
+    "verl.trainer.config:AlgoConfig": ("adv_estimator", "norm_adv_by_std_in_grpo", "use_kl_in_reward"),
+    # the seams (host/seams.py)
+    "verl.utils.config:validate_config": ("config",),
+    "verl.trainer.main_ppo:run_ppo": ("config", "task_runner_class"),
+    "verl.trainer.ppo.ray_trainer:compute_advantage": ("data", "adv_estimator", "config"),
+    # they call rewards.compute_score; by which argument names, tests/host/test_contract.py tries
     "verl.experimental.reward_loop.reward_manager.naive:NaiveRewardManager": _MANAGER,
     "verl.experimental.reward_loop.reward_manager.naive:NaiveRewardManager.run_single": ("data",),
     "verl.experimental.reward_loop.reward_manager.dapo:DAPORewardManager": _MANAGER,
@@ -57,16 +62,19 @@ HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
 #: the same for the recipes, which train with the trainer of verl 0.9 and read the files it writes
 RECIPE_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
     "verl.trainer.main_ppo:main": (),
+    "verl.model_merger.__main__:main": (),
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._write_generations": (  # the dumps that validation.py reads
         *("inputs", "outputs", "gts", "scores", "reward_extra_infos_dict", "dump_path", "global_steps"),
     ),
     "verl.utils.tracking:Tracking": ("project_name", "experiment_name", "default_backend"),
 }
 
-#: the same for verl_fgrpo/host/trainer_modes.py; verl imports these modules, and TransferQueue, only for a run
+#: the same for the v1 trainers (host/seams.py, host/trainer_modes.py); verl imports them, and TransferQueue, for a run
 TRAINER_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
     "verl.trainer.ppo.v1.trainer_base:register_trainer": ("name",),
     "verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY": (),
+    "verl.trainer.ppo.v1.trainer_base:get_trainer_cls": ("name",),
+    "verl.trainer.ppo.v1.trainer_base:tq": (),
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer": ("config",),
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_advantage": ("batch", "metrics"),
     "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync": ("config",),
@@ -92,6 +100,16 @@ CPU_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
     "verl.workers.rollout.replica:RolloutReplicaRegistry": (),
     "verl.workers.rollout.replica:TokenOutput": ("token_ids", "log_probs"),
     "verl.workers.rollout.llm_server:LLMServerClient": (),
+    "verl.protocol:DataProto": (),
+    "verl.utils.config:omega_conf_to_dataclass": ("config", "dataclass_type"),
+    "verl.utils.torch_dtypes:PrecisionType": (),
+    "verl.workers.config:HFModelConfig": (),
+    "verl.workers.config:RolloutConfig": (),
+    "verl.workers.engine.fsdp:transformer_impl": (),
+    "verl.experimental.agent_loop:agent_loop": (),
+    "verl.trainer.ppo.v1:agent_loop_tq": (),
+    "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopWorkerTQ": (),
+    "transfer_queue:async_kv_batch_put": ("keys", "partition_id"),
     "verl.experimental.agent_loop.agent_loop:_agent_loop_registry": (),
     "verl.experimental.agent_loop.agent_loop:DictConfigWrap": ("config",),
     "verl.experimental.agent_loop.agent_loop:ToolListWrap": (),

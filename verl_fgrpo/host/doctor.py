@@ -1,4 +1,5 @@
-"""The doctor: `python -m verl_fgrpo` says whether the plugin works with the installed verl, and why not."""
+"""The doctor: `verl-fgrpo doctor` (also `python -m verl_fgrpo`) says whether the plugin works with the installed "
+"verl, and why not."""
 
 import importlib.metadata
 import os
@@ -16,6 +17,8 @@ from verl_fgrpo.host.contract import (
     TRAINER_HOST_SYMBOLS,
     broken_symbols,
 )
+from verl_fgrpo.host.state import registration
+from verl_fgrpo.host.trainer_modes import MODES
 
 
 def _version(package: str) -> str | None:
@@ -36,17 +39,40 @@ def check() -> list[str]:
     Returns:
         The problems found, each with its remedy; empty when all is well.
     """
-    problems = []
     print(f"verl_fgrpo {verl_fgrpo.__version__}, Python {platform.python_version()}")
     for package in ("verl", "torch", "ray", "transformers", "hydra-core", "TransferQueue", "vllm", "sglang"):
         print(f"  {package:<14} {_version(package) or 'not installed'}")
-
     verl_version = _version("verl")
     if verl_version is None:
         return ["verl is not installed; install the release you train with, e.g. pip install verl==0.9.1"]
     if verl_version not in TESTED_VERL:
         print(f"note: verl {verl_version} is not among the releases we tested ({', '.join(TESTED_VERL)})")
+    problems = _loading()
 
+    import verl  # noqa: F401  (loads the plugin)
+
+    if not registration.loaded:
+        problems.append(
+            "verl was imported but did not load verl_fgrpo.register; see the points above. Releases before 0.9 load "
+            "no entry points: set VERL_USE_EXTERNAL_MODULES=verl_fgrpo.register for the driver and for every Ray worker"
+        )
+        return problems
+    problems += _fit()
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
+
+    print("estimators       " + _ours(ADV_ESTIMATOR_REGISTRY))
+    print("policy losses    " + _ours(POLICY_LOSS_REGISTRY))
+    problems += [f"registration failed:\n{failure}" for failure in registration.failures]
+    problems += [
+        f"the name {name!r} is taken by {holder}, so ours is not registered; the others are: use another name, or "
+        "uninstall one of the two"
+        for name, holder in registration.clashes.items()
+    ]
+    return problems
+
+
+def _loading() -> list[str]:
+    """Print how verl finds the plugin; what keeps it from doing so."""
     policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip()
     entry_points = list(importlib.metadata.entry_points(group="verl.plugins", name="verl_fgrpo"))
     print(f"entry point      {entry_points[0].value if entry_points else 'missing'}")
@@ -55,38 +81,30 @@ def check() -> list[str]:
     if "verl_fgrpo.register" in (module.strip() for module in modules):
         print("VERL_USE_EXTERNAL_MODULES names verl_fgrpo.register; it must be set for every Ray worker, too")
     elif not entry_points:
-        problems.append(
-            "the entry point verl.plugins:verl_fgrpo is missing, so verl does not load the plugin; "
-            "install the package (pip install verl-fgrpo, or pip install -e . in a checkout)"
-        )
+        return [
+            "the entry point verl.plugins:verl_fgrpo is missing, so verl does not load the plugin; install the package "
+            "from its checkout, wheel or git address"
+        ]
     elif policy != "auto" and "verl_fgrpo" not in policy.split(","):
-        problems.append(
+        return [
             f"VERL_USE_EXTERNAL_PLUGINS is {policy!r}, which leaves verl_fgrpo out; unset it or add verl_fgrpo to it"
-        )
+        ]
+    return []
 
-    import verl  # noqa: F401  (loads the plugin)
 
-    if verl_fgrpo.registration_error == "not loaded":
-        problems.append(
-            "verl was imported but did not load verl_fgrpo.register; see the points above. Releases before 0.9 load "
-            "no entry points: set VERL_USE_EXTERNAL_MODULES=verl_fgrpo.register for the driver and for every Ray worker"
-        )
-        return problems
-    if verl_fgrpo.registration_error is not None:
-        problems.append(f"registration failed:\n{verl_fgrpo.registration_error}")
-
+def _fit() -> list[str]:
+    """What of verl is missing or has changed: of the plugin itself; of trainers and recipes only a note."""
     symbols = HOST_SYMBOLS
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
         symbols = symbols | CPU_HOST_SYMBOLS
-    has_trainers = False
     if _version("TransferQueue") is None:
-        print("note: TransferQueue is not installed, so verl's trainers and our trainer modes cannot run")
+        print("note: TransferQueue is not installed, so verl's v1 trainers cannot run")
     elif broken_symbols({"verl.trainer.ppo.v1.trainer_base:register_trainer": ()}):
-        print("note: this verl has no trainer modes (they came with 0.9), so focal_sync and the like are missing")
+        print("note: this verl has no v1 trainers (they came with 0.9), so sessions and metrics are not known to us")
     else:
-        has_trainers = True
         symbols = symbols | TRAINER_HOST_SYMBOLS
-    problems += [
+        print("trainers         v1 " + " ".join(MODES.values()) + ", also as " + " ".join(MODES))
+    problems = [
         f"{text}; this verl_fgrpo does not fit this verl: use one of {', '.join(TESTED_VERL)}"
         for text in broken_symbols(symbols)
     ]
@@ -97,21 +115,6 @@ def check() -> list[str]:
         )
     for text in broken_symbols(RECIPE_HOST_SYMBOLS):
         print(f"note: the recipes do not run with this verl: {text}")
-    if not problems:
-        from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
-
-        print("estimators       " + _ours(ADV_ESTIMATOR_REGISTRY))
-        print("policy losses    " + _ours(POLICY_LOSS_REGISTRY))
-    if not problems and has_trainers:
-        from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
-
-        from verl_fgrpo.host.trainer_modes import MODES
-
-        absent = [name for name, trainer in MODES.items() if TRAINER_REGISTRY.get(name) is not trainer]
-        if absent or verl_fgrpo.registration_error is not None:
-            problems.append(f"trainer modes are missing ({', '.join(absent)}):\n{verl_fgrpo.registration_error}")
-        else:
-            print("trainer modes    " + " ".join(MODES))
     return problems
 
 

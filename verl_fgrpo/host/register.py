@@ -1,65 +1,55 @@
 """Registers everything with verl. The entry point `verl.plugins` targets this module; it runs while verl is imported.
 
-verl swallows exceptions of plugins at DEBUG level, so a failure here is logged as ERROR and kept in
-`verl_fgrpo.registration_error`, where `python -m verl_fgrpo` shows it.
+verl swallows exceptions of plugins at DEBUG level, so a failure here is logged as ERROR and kept in `host.state`, where
+`verl-fgrpo doctor` shows it. One part that fails keeps no other from being registered.
 """
 
 import logging
 import traceback
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
-import verl_fgrpo
 from verl_fgrpo.host import val_metrics
-from verl_fgrpo.host.import_hooks import when_imported
+from verl_fgrpo.host.seams import install_seams
+from verl_fgrpo.host.state import registration
+from verl_fgrpo.host.trainer_modes import install_trainer_modes
 
 logger = logging.getLogger("verl_fgrpo")
 
-_OURS = "__verl_fgrpo__"
 
-
-def _register(registry: dict[str, Any], kind: str, name: str, function: Callable[..., Any]) -> None:
-    """Put `function` under `name`, which must be free (or hold an earlier load of this same plugin).
-
-    Raises:
-        ValueError: another package holds the name.
-    """
-    present = registry.get(name)
-    if present is not None and not hasattr(present, _OURS):
-        raise ValueError(
-            f"the {kind} name {name!r} is taken by {present.__module__}.{present.__qualname__}, but verl_fgrpo "
-            "registers its own under it and never overwrites; uninstall one of the two plugins or limit them with "
-            "VERL_USE_EXTERNAL_PLUGINS=verl_fgrpo"
+def _register(registry: dict[str, Any], kind: str, entries: dict[str, Callable[..., Any]]) -> None:
+    """Put our functions under their names; a name that another package holds is left to it, loudly."""
+    for name, function in entries.items():
+        present = registry.get(name)
+        if present is None or hasattr(present, "__verl_fgrpo__"):
+            registry[name] = function
+            continue
+        holder = f"{getattr(present, '__module__', '')}.{getattr(present, '__qualname__', type(present).__name__)}"
+        registration.clashes[name] = holder
+        remedy = (
+            "it runs there with verl's own gamma key; every other name of verl_fgrpo is registered"
+            if holder.startswith("verl.")
+            else "uninstall one of the two plugins or limit them with VERL_USE_EXTERNAL_PLUGINS=verl_fgrpo"
         )
-    setattr(function, _OURS, True)
-    registry[name] = function
+        logger.error("the %s name %r is taken by %s, and verl_fgrpo never overwrites; %s", kind, name, holder, remedy)
 
 
 def register_estimators() -> None:
-    """Register every sibling Y, and f_X for every X of `advantages.BASE_ESTIMATORS` and every sibling, with verl."""
+    """Register the estimators of `methods.estimators` with verl."""
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, get_adv_estimator_fn
 
-    from verl_fgrpo.methods.estimators import BASE_ESTIMATORS, focal_estimator
-    from verl_fgrpo.methods.sibling_estimators import SIBLINGS, sibling_estimator
+    from verl_fgrpo.methods.estimators import estimators
 
-    for name in SIBLINGS:
-        sibling = sibling_estimator(name, get_adv_estimator_fn("grpo"))
-        _register(ADV_ESTIMATOR_REGISTRY, "advantage estimator", name, sibling)
-    for name in (*BASE_ESTIMATORS, *SIBLINGS):
-        estimator = focal_estimator(name, get_adv_estimator_fn(name))
-        _register(ADV_ESTIMATOR_REGISTRY, "advantage estimator", f"f_{name}", estimator)
+    _register(ADV_ESTIMATOR_REGISTRY, "advantage estimator", dict(estimators(get_adv_estimator_fn)))
 
 
 def register_policy_losses() -> None:
-    """Register f_Y for every Y of `policy_losses.BASE_LOSSES` with verl."""
+    """Register the losses of `methods.losses` with verl."""
     from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, get_policy_loss_fn
 
-    from verl_fgrpo.methods.losses import BASE_LOSSES, focal_policy_loss
+    from verl_fgrpo.methods.losses import policy_losses
 
-    for name in BASE_LOSSES:
-        loss = focal_policy_loss(name, get_policy_loss_fn(name))
-        _register(POLICY_LOSS_REGISTRY, "policy loss", f"f_{name}", loss)
+    _register(POLICY_LOSS_REGISTRY, "policy loss", dict(policy_losses(get_policy_loss_fn)))
 
 
 def register_presets() -> None:
@@ -77,41 +67,22 @@ def register_presets() -> None:
     Plugins.instance().register(FocalPresets)
 
 
-def register_trainer_modes() -> None:
-    """Register the modes of `trainer_modes.py` with verl, once verl itself imports its trainers (only a run does).
-
-    A failure then is logged and kept like any other, but not raised: it would stop runs in verl's own modes.
-    """
-
-    def add(_: ModuleType) -> None:
-        try:
-            from verl_fgrpo.host.trainer_modes import register_modes
-
-            register_modes()
-        except Exception:
-            verl_fgrpo.registration_error = traceback.format_exc()
-            logger.exception("verl_fgrpo could not register with verl; its trainer modes are missing")
-
-    when_imported("verl.trainer.ppo.v1", add)
-
-
 def register() -> None:
-    """Register estimators, losses, presets and trainer modes.
+    """Register estimators, losses and presets, and put in the seams.
 
     Raises:
-        Exception: whatever went wrong, after logging it and keeping it in `verl_fgrpo.registration_error`.
+        RuntimeError: a part failed, after logging it and keeping it in `host.state`.
     """
-    verl_fgrpo.registration_error = None
-    try:
-        register_estimators()
-        register_policy_losses()
-        register_presets()
-        register_trainer_modes()
-        val_metrics.install()
-    except Exception:
-        verl_fgrpo.registration_error = traceback.format_exc()
-        logger.exception("verl_fgrpo could not register with verl; f_ estimators and losses are missing")
-        raise
+    registration.loaded = True
+    parts = (register_estimators, register_policy_losses, register_presets, install_seams, install_trainer_modes)
+    for part in (*parts, val_metrics.install):
+        try:
+            part()
+        except Exception:
+            registration.failures.append(traceback.format_exc())
+            logger.exception("verl_fgrpo could not register with verl (%s); see verl-fgrpo doctor", part.__name__)
+    if registration.failures:
+        raise RuntimeError("verl_fgrpo could not register everything with verl; see verl-fgrpo doctor")
 
 
 register()

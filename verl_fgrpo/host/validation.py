@@ -9,69 +9,28 @@ a session that failed counts as wrong. It leaves no row in a dump, so here k end
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.command import command_parser
-from verl_fgrpo.core.dumps import CutDumpError, final_rows, find_dumps, run_setting
+from verl_fgrpo.core.dumps import final_rows, find_dumps
 from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.rows import CutLineError
+from verl_fgrpo.core.sources import PromptSources, run_files
 from verl_fgrpo.core.tables import csv_text, markdown_table
 from verl_fgrpo.evaluation.report import ProblemCounts, pass_at_k_rows
 from verl_fgrpo.host.val_metrics import AVERAGE
 
-__all__ = ["Benchmarks", "main", "pass_at_k_of", "read_counts", "summary"]
+__all__ = ["main", "pass_at_k_of", "read_counts", "summary"]
 
 COLUMNS = ("step", "benchmark", "k", "pass_at_k", "low", "high", "problems", "samples")
 Row = dict[str, Any]
 
 
-class Benchmarks:
-    """Tells the benchmark of a dumped prompt: verl dumps prompt and gold answer, but no `data_source`.
-
-    A prompt belongs to the row of the validation file that has its gold answer and whose messages all occur in it,
-    apart from white space; to the longest of them if several do.
-
-    Args:
-        rows: of the validation file, with prompt, reward_model and data_source.
-    """
-
-    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        self._names: defaultdict[str, defaultdict[tuple[str, ...], list[str]]] = defaultdict(lambda: defaultdict(list))
-        for row in rows:
-            gold = json.dumps(row["reward_model"]["ground_truth"], sort_keys=True)
-            texts = tuple(_squeezed(str(message["content"])) for message in row["prompt"])
-            self._names[gold][texts].append(str(row["data_source"]))
-
-    @classmethod
-    def of_files(cls, files: Sequence[Path]) -> Benchmarks:
-        """Read parquet files in verl's schema."""
-        import pyarrow.parquet as pq
-
-        columns = ["prompt", "reward_model", "data_source"]
-        return cls(row for file in files for row in pq.read_table(file, columns=columns).to_pylist())
-
-    def of(self, prompt: str, gts: Any) -> list[str]:
-        """Benchmarks of the rows with this prompt and gold answer: one, or several if the problem is in several.
-
-        Raises:
-            ValueError: none; the run was validated on another file.
-        """
-        text = _squeezed(prompt)
-        by_texts: Mapping[tuple[str, ...], list[str]] = self._names.get(json.dumps(gts, sort_keys=True), {})
-        found = [texts for texts in by_texts if all(part in text for part in texts)]
-        if not found:
-            raise ValueError(
-                f"no row of the validation file has the gold answer {gts!r} and the prompt {prompt[-200:]!r}; give "
-                "the file that the run was validated on with --val-file"
-            )
-        return by_texts[max(found, key=lambda texts: sum(map(len, texts)))]
-
-
-def read_counts(path: Path, benchmarks: Benchmarks | None = None, threshold: float = 0.5) -> ProblemCounts:
+def read_counts(path: Path, benchmarks: PromptSources | None = None, threshold: float = 0.5) -> ProblemCounts:
     """Samples and correct samples per problem of one validation.
 
     verl gives each row of the validation file a fresh uid at each validation: a group is one problem. Problem ids are
@@ -84,7 +43,7 @@ def read_counts(path: Path, benchmarks: Benchmarks | None = None, threshold: flo
         threshold: a score above it is correct, where there is no `acc`.
 
     Raises:
-        CutDumpError, ValueError: as `core.dumps.final_rows`; no samples; a prompt of no benchmark.
+        CutLineError, ValueError: as `core.dumps.final_rows`; no samples; a prompt of no benchmark.
     """
     correct: defaultdict[tuple[str, str], list[bool]] = defaultdict(list)
     homes: dict[tuple[str, str], tuple[str, str]] = {}
@@ -145,17 +104,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--csv", type=Path, help="default RUN/passk.csv")
     given = parser.parse_args(arguments)
     dumps = find_dumps(given.run, "validation")
-    files = given.val_file or _val_files(given.run)
-    if absent := [str(file) for file in files if not file.is_file()]:
-        raise ValueError(f"the validation file {absent[0]} does not exist; name the file with --val-file")
-    benchmarks = Benchmarks.of_files(files) if files else None
+    files = given.val_file or run_files(given.run, "data.val_files")
+    benchmarks = PromptSources.of_files(files) if files else None
     if benchmarks is None:
         print("note: without --val-file the benchmarks are those that the reward function noted", file=sys.stderr)
     rows = []
     for step, path in dumps.items():
         try:
             counts = read_counts(path, benchmarks, given.threshold)
-        except CutDumpError as error:
+        except CutLineError as error:
             print(f"note: step {step} is left out: {error}", file=sys.stderr)
             continue
         if (short := int(counts.num_samples.min())) < (full := int(counts.num_samples.max())):
@@ -172,13 +129,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_atomic(csv, csv_text(rows, COLUMNS))
     print(f"pass@k in percent, unbiased; with intervals in {csv}\n\n{summary(rows)}", end="")
     return 0
-
-
-def _val_files(run: Path) -> list[Path]:
-    value = run_setting(run, "data.val_files") or []
-    return [Path(str(file)).expanduser() for file in ([value] if isinstance(value, str) else value)]
-
-
-def _squeezed(text: str) -> str:
-    """Without white space, which decoding a tokenised prompt can change."""
-    return "".join(text.split())

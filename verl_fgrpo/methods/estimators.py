@@ -1,135 +1,443 @@
-"""Advantage estimators: f_X = verl's own estimator X times the focal weight of the rollout's group."""
+"""Advantage estimators: f_X = X times the focal weight of the rollout's group, for verl's own X and for other methods.
+
+To add a method: a module of its own with the formula as a pure function; its keys in `settings.MethodConfig`; a row in
+`METHODS` below whose function takes `Rollouts`, settings and verl's GRPO and returns one advantage per rollout; a
+preset. Registration, sessions, padding, the `f_` form, metrics and the check of its keys come by themselves. A method
+that keeps state over steps finds step, entropy, checkpoint folder and `run.notes` in `rollouts.context`.
+"""
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from omegaconf import OmegaConf
 
-from verl_fgrpo.core.focal import focal_weight, group_codes, success_rate
-from verl_fgrpo.methods.context import correct_rollouts, handed_over, per_session
-from verl_fgrpo.methods.metrics import weight_metrics
-from verl_fgrpo.methods.settings import FocalConfig
+from verl_fgrpo.core.focal import focal_weight, group_codes
+from verl_fgrpo.core.groups import group_sum
+from verl_fgrpo.methods.context import EstimatorContext, current_context
+from verl_fgrpo.methods.ds_grpo import differential_smoothing
+from verl_fgrpo.methods.maxrl import maxrl_advantages
+from verl_fgrpo.methods.passk_training import passk_advantages
+from verl_fgrpo.methods.settings import FocalConfig, MethodConfig
+from verl_fgrpo.methods.success import Success, judge
+from verl_fgrpo.methods.unlikeliness import unlikeliness_rewards
+from verl_fgrpo.methods.w_reinforce import w_reinforce_advantages
+from verl_fgrpo.methods.watch import Observed, observe_step
 
-AdvantageEstimatorFn = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+__all__ = [
+    "BASE_ESTIMATORS",
+    "HOST_ESTIMATORS",
+    "METHODS",
+    "Estimator",
+    "HostEstimator",
+    "Method",
+    "Rollouts",
+    "estimators",
+]
 
-# Estimators of verl that compare the rollouts of one prompt. Left out: gdpo (several reward dimensions, so no one
-# success rate), the optimal-token-baseline pair (needs data that a registered estimator is not given), gae,
-# reinforce_plus_plus and remax (no group).
-BASE_ESTIMATORS = (
-    "grpo",
-    "grpo_vectorized",
-    "grpo_passk",
-    "rloo",
-    "rloo_vectorized",
-    "opo",
-    "gpg",
-    "reinforce_plus_plus_baseline",
+EstimatorFn = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+Grpo = Callable[[torch.Tensor], torch.Tensor]
+Arguments = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """A batch as a method sees it: one row a rollout; of a session with several outputs the last one.
+
+    Attributes:
+        name: of the estimator, for errors.
+        token_level_rewards: (B, T) float.
+        response_mask: (B, T), 1 for response tokens.
+        index: (B,) group labels as verl gave them.
+        codes: (B,) int64 group numbers.
+        scores: (B,) summed reward.
+        raw_scores: (B,) the same before any KL penalty.
+        success: which rollouts are correct, and the success rate of each one's group.
+        has_tokens: (B,) bool; False for padding rows, empty responses and rollouts that were rejected as a whole.
+        settings: of the focal weight.
+        context: what else is known of the step.
+    """
+
+    name: str
+    token_level_rewards: torch.Tensor
+    response_mask: torch.Tensor
+    index: Any
+    codes: torch.Tensor
+    scores: torch.Tensor
+    raw_scores: torch.Tensor
+    success: Success
+    has_tokens: torch.Tensor
+    settings: FocalConfig
+    context: EstimatorContext
+
+    def observed(self) -> Observed:
+        """What the log of a step needs."""
+        return Observed(self.codes, self.raw_scores, self.success, self.has_tokens)
+
+    def response_log_probs(self, per_token: bool) -> torch.Tensor:
+        """(B,) float64, log-probability of each response, or its mean per token; 0 for a row without tokens.
+
+        Raises:
+            ValueError: nobody knows them, they do not fit the mask, or they are not finite.
+        """
+        log_probs = self.context.log_probs
+        if log_probs is None:
+            raise ValueError(
+                f"{self.name} needs the log-probabilities of the rollouts, but this trainer hands an estimator none; "
+                "train through verl.trainer.ppo.ray_trainer.compute_advantage with old_log_probs in its batch"
+            )
+        if log_probs.shape != self.response_mask.shape:
+            raise ValueError(
+                f"{self.name} was handed log-probabilities of shape {tuple(log_probs.shape)} for a response mask of "
+                f"shape {tuple(self.response_mask.shape)}; hand over old_log_probs of the same rows and tokens"
+            )
+        log_probs = torch.where(self.response_mask.bool(), log_probs.to(self.response_mask.device), 0.0)
+        total = log_probs.sum(dim=-1, dtype=torch.float64)
+        finite = torch.isfinite(total)
+        if not bool(finite.all()):
+            raise ValueError(
+                f"the log-probabilities of rollout {int((~finite).nonzero()[0])} are not all finite, but {self.name} "
+                "ranks or adds them; look for NaN or -inf in the actor's old_log_probs"
+            )
+        return total / self.response_mask.sum(dim=-1).clamp(min=1) if per_token else total
+
+
+@dataclass(frozen=True)
+class HostEstimator:
+    """An estimator of verl that compares the rollouts of one prompt, and what its function is given.
+
+    Args:
+        name: verl's.
+        inputs: "sum": it computes one number per rollout, so it gets summed rewards of shape (B, 1), which saves passes
+            over (B, T). "length": so does this one, but it weighs rollouts by their length; it gets a mask of two
+            columns that sum to it. "tokens": the real matrices, for one that whitens over tokens.
+        integer_index: it turns uids into integers, which costs more than all the rest; ours are integers already.
+        drops_padding: it refuses a group of one, which a lone padding row is, so groups without tokens are left out.
+    """
+
+    name: str
+    inputs: Literal["sum", "length", "tokens"] = "sum"
+    integer_index: bool = False
+    drops_padding: bool = False
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    compares_rollouts: ClassVar[bool] = True
+
+    @property
+    def per_rollout(self) -> bool:
+        """Whether `plain` gives one number per rollout."""
+        return self.inputs != "tokens"
+
+    def plain(
+        self, rollouts: Rollouts, host: EstimatorFn, config: Mapping[str, Any], arguments: Arguments
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Advantages and returns without the weight, (B, 1) per rollout, or (B, T) for inputs "tokens"."""
+        arguments = {"config": config, **arguments}
+        if "norm_adv_by_std_in_grpo" in inspect.signature(host).parameters:
+            arguments.setdefault("norm_adv_by_std_in_grpo", rollouts.settings.norm_adv_by_std_in_grpo)
+        index = rollouts.codes.cpu().numpy() if self.integer_index else np.asarray(rollouts.index)
+        rewards, mask = rollouts.token_level_rewards, rollouts.response_mask
+        if self.inputs == "tokens":
+            return host(token_level_rewards=rewards, response_mask=mask, index=index, **arguments)
+        rewards = rollouts.scores.unsqueeze(-1)
+        if self.inputs == "length":
+            length = mask.sum(dim=-1, keepdim=True)
+            mask = torch.cat([length.clamp(max=1), (length - 1).clamp(min=0)], dim=-1)
+        else:
+            mask = rollouts.has_tokens.unsqueeze(-1).to(mask.dtype)
+        rows: Any = slice(None)
+        if self.drops_padding and not bool(rollouts.has_tokens.all()):
+            rows = (group_sum(rollouts.has_tokens, rollouts.codes) > 0).cpu()
+        advantages = torch.zeros_like(rewards)
+        advantages[rows] = host(
+            token_level_rewards=rewards[rows], response_mask=mask[rows], index=index[rows], **arguments
+        )[0][:, :1]
+        # opo divides by the tokens of a group, and padding rows have none
+        advantages = advantages.masked_fill_(advantages.isnan() & ~rollouts.has_tokens.unsqueeze(-1), 0.0)
+        return advantages, advantages
+
+
+@dataclass(frozen=True)
+class Method:
+    """Another method, with one advantage per rollout.
+
+    Args:
+        name: as in `algorithm.adv_estimator`.
+        advantages: (rollouts, settings, verl's GRPO on (B,) rewards) -> (B,) advantages.
+        needs: what it must be given beside verl's arguments, of "log_probs", "entropy".
+        compares_rollouts: False for one that works with one rollout a prompt.
+    """
+
+    name: str
+    advantages: Callable[[Rollouts, MethodConfig, Grpo], torch.Tensor]
+    needs: frozenset[str] = frozenset()
+    compares_rollouts: bool = True
+
+    per_rollout: ClassVar[bool] = True
+
+    def plain(
+        self, rollouts: Rollouts, host: EstimatorFn, config: Mapping[str, Any], arguments: Arguments
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Advantages and returns without the weight, (B, 1); `host` is verl's GRPO."""
+
+        def grpo(rewards: torch.Tensor) -> torch.Tensor:
+            return host(
+                token_level_rewards=rewards.unsqueeze(-1),
+                response_mask=rollouts.response_mask.new_ones(len(rewards), 1),
+                index=rollouts.codes.tolist(),
+                norm_adv_by_std_in_grpo=rollouts.settings.norm_adv_by_std_in_grpo,
+            )[0].squeeze(-1)
+
+        advantages = self.advantages(rollouts, MethodConfig.from_algorithm(config), grpo)
+        advantages = advantages.to(rollouts.scores.dtype).unsqueeze(-1)
+        return advantages, advantages
+
+
+def _unlikeliness(rollouts: Rollouts, settings: MethodConfig, grpo: Grpo) -> torch.Tensor:
+    mean_log_probs = rollouts.response_log_probs(per_token=True)
+    correct, ranked, beta = rollouts.success.correct, rollouts.has_tokens, settings.unlikeliness_beta
+    return grpo(unlikeliness_rewards(rollouts.scores, correct, mean_log_probs, rollouts.codes, beta, ranked))
+
+
+def _ds_grpo(rollouts: Rollouts, settings: MethodConfig, grpo: Grpo) -> torch.Tensor:
+    log_probs = rollouts.response_log_probs(per_token=settings.ds_length_normalized)
+    correct, plain = rollouts.success.correct, grpo(rollouts.scores)
+    return differential_smoothing(plain, correct, log_probs, settings.ds_gp, settings.ds_gn)
+
+
+def _maxrl(rollouts: Rollouts, settings: MethodConfig, grpo: Grpo) -> torch.Tensor:
+    return maxrl_advantages(rollouts.scores, rollouts.codes)
+
+
+def _w_reinforce(rollouts: Rollouts, settings: MethodConfig, grpo: Grpo) -> torch.Tensor:
+    return w_reinforce_advantages(rollouts.success.correct, settings.w_reinforce_lambda)
+
+
+def _passk_training(rollouts: Rollouts, settings: MethodConfig, grpo: Grpo) -> torch.Tensor:
+    other = rollouts.raw_scores[(rollouts.raw_scores != 0) & (rollouts.raw_scores != 1)]
+    if len(other) and rollouts.success.source != "acc":
+        raise ValueError(
+            f"passk_training got a reward of {other[0].item()}, but its formula counts successes, so rewards must be 0 "
+            "or 1; let the reward function return 0/1, or a dict with score and acc"
+        )
+    return passk_advantages(rollouts.success.correct, rollouts.codes, settings.passk_k)
+
+
+#: Left out: gdpo (several reward dimensions, so no one success rate), the optimal-token-baseline pair (needs data that
+#: a registered estimator is not given), gae, reinforce_plus_plus and remax (no group).
+HOST_ESTIMATORS = (
+    HostEstimator("grpo"),
+    HostEstimator("grpo_vectorized", integer_index=True),
+    HostEstimator("grpo_passk", drops_padding=True),
+    HostEstimator("rloo"),
+    HostEstimator("rloo_vectorized", integer_index=True),
+    HostEstimator("opo", inputs="length"),
+    HostEstimator("gpg"),
+    HostEstimator("reinforce_plus_plus_baseline", inputs="tokens"),
 )
-# All but one compute a number per rollout and broadcast it over the tokens: they are called on summed rewards of shape
-# (B, 1), which saves passes over (B, T). These must see the real matrices: the first whitens over tokens, the others
-# (siblings) add up log-probabilities of response tokens.
-NEEDS_TOKENS = frozenset({"reinforce_plus_plus_baseline", "unlikeliness", "ds_grpo"})
-# This one weighs rollouts by their length: it gets a mask of two columns, 1 and length - 1, whose sum is the length.
-NEEDS_LENGTH = frozenset({"opo"})
-# These turn the uids into integers, which costs more than all the rest; ours are integers already.
-FACTORIZES_INDEX = frozenset({"grpo_vectorized", "rloo_vectorized"})
+METHODS = (
+    Method("unlikeliness", _unlikeliness, needs=frozenset({"log_probs"})),
+    Method("ds_grpo", _ds_grpo, needs=frozenset({"log_probs"})),
+    Method("maxrl", _maxrl),
+    Method("w_reinforce", _w_reinforce, compares_rollouts=False),
+    Method("passk_training", _passk_training),
+)
+BASE_ESTIMATORS = tuple(base.name for base in HOST_ESTIMATORS)
 
 
-def focal_estimator(name: str, host: AdvantageEstimatorFn) -> AdvantageEstimatorFn:
-    """Wrap a group-relative estimator of verl with the focal weight.
+@dataclass(frozen=True)
+class Estimator:
+    """A method in verl's calling convention, with the focal weight or without.
 
         A_focal_i = (1 - mu_i) ** gamma * A_i                                               (arXiv 2602.06717, eq. 13)
 
     Args:
-        name: verl's name of the estimator, one of `BASE_ESTIMATORS`, or of a sibling.
-        host: verl's function for it.
-
-    Returns:
-        An estimator with verl's calling convention; see `focal_advantage` in its closure for arguments and errors.
+        base: what computes A.
+        host: verl's function of that name; verl's GRPO for a `Method`.
+        focal: whether the weight is applied: the `f_` form.
     """
-    takes_norm_flag = "norm_adv_by_std_in_grpo" in inspect.signature(host).parameters
 
-    def focal_advantage(
+    __verl_fgrpo__: ClassVar[bool] = True  # how the registry tells ours from others'
+
+    base: HostEstimator | Method
+    host: EstimatorFn
+    focal: bool = True
+
+    @property
+    def name(self) -> str:
+        """As in `algorithm.adv_estimator`."""
+        return f"f_{self.base.name}" if self.focal else self.base.name
+
+    def __call__(
+        self,
         token_level_rewards: torch.Tensor,
         response_mask: torch.Tensor,
         index: Any = None,
         config: Mapping[str, Any] | None = None,
+        batch: Mapping[str, Any] | None = None,
+        non_tensor_batch: Mapping[str, Any] | None = None,
         **host_arguments: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Advantages of verl's estimator times the focal weight of each rollout's group.
+        """Advantages of the base times the focal weight of each rollout's group.
 
-        gamma = 0 is the host's result bit for bit. Masks, padding rows and row order do not change a weight. In a group
-        of one a correct rollout gets weight 0, a wrong one weight 1. In a trainer mode of verl_fgrpo, which hands over
-        more, the reward function's own `acc` or the reward before KL tells success, a session of an agent loop counts
-        once (`per_session`), and `focal/weight_mean` and `focal/update_scale` are logged.
+        gamma = 0 is the base's result bit for bit. Masks, padding rows and row order do not change a weight; a rollout
+        whose tokens were all rejected counts in its group and gets none. In a group of one a correct rollout gets
+        weight 0, a wrong one weight 1. A session of an agent loop counts once, by its final output; all its outputs
+        get that advantage.
 
         Args:
-            token_level_rewards: (B, T) float; summed over tokens it tells success, unless better is handed over.
+            token_level_rewards: (B, T) float; summed over tokens it tells success, unless better is known (`judge`).
             response_mask: (B, T), 1 for response tokens.
             index: (B,) group label (uid) of every rollout.
-            config: verl's `algorithm` config with `focal_gamma`, `focal_success_threshold`, `norm_adv_by_std_in_grpo`.
-            **host_arguments: handed on to the host.
+            config: verl's `algorithm` config.
+            batch, non_tensor_batch: those of verl's DataProto, where the host hands them on (verl #7473).
+            **host_arguments: handed on to verl's function, as far as it takes them.
 
         Returns:
             advantages and returns, (B, T) each, the same tensor where the host returns the same.
 
         Raises:
-            ValueError: invalid settings, KL in the reward and no raw reward handed over, no uid, non-finite rewards, or
-                only groups of one.
+            ValueError: no config or uid, invalid settings, KL in the reward and no raw reward known, non-finite
+                rewards, only groups of one, groups larger than rollout.n, or a threshold that tells nothing.
         """
-        handover = handed_over()
-        settings = FocalConfig.from_algorithm(
-            config, raw_scores=handover is not None and handover.raw_scores is not None
-        )
+        context = (current_context() or EstimatorContext()).completed(batch, non_tensor_batch)
+        accepted = inspect.signature(self.host).parameters
+        host_arguments = {name: value for name, value in host_arguments.items() if name in accepted}
+        with torch.no_grad():
+            if context.sessions is None or context.final is None or bool(context.final.all()):
+                return self._weighted(token_level_rewards, response_mask, index, config, context, host_arguments)
+            rows = context.final.nonzero().squeeze(1)
+            advantages, returns = self._weighted(
+                token_level_rewards[rows],
+                response_mask[rows],
+                None if index is None else np.asarray(index)[rows.numpy()],
+                config,
+                context.select(rows),
+                {
+                    key: value[rows] if isinstance(value, torch.Tensor) else value
+                    for key, value in host_arguments.items()
+                },
+            )
+            number = {context.sessions[row]: position for position, row in enumerate(rows.tolist())}
+            position = torch.tensor([number[session] for session in context.sessions], device=response_mask.device)
+            first = (response_mask[rows] > 0).to(torch.uint8).argmax(dim=1, keepdim=True)
+            # an advantage is constant over a response: it is read at the first token of the final output
+            scattered = [values.gather(1, first)[position] * response_mask for values in (advantages, returns)]
+            return scattered[0], scattered[0] if returns is advantages else scattered[1]
+
+    def _weighted(
+        self,
+        token_level_rewards: torch.Tensor,
+        response_mask: torch.Tensor,
+        index: Any,
+        config: Mapping[str, Any] | None,
+        context: EstimatorContext,
+        arguments: Arguments,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same for one row per rollout."""
+        settings = FocalConfig.from_algorithm(config)
+        assert config is not None
+        rollouts = self._rollouts(token_level_rewards, response_mask, index, settings, context)
+        check_group_size(rollouts, config)
+        advantages, returns = self.base.plain(rollouts, self.host, config, arguments)
+        weight = None
+        if self.focal:
+            weight = focal_weight(rollouts.success.rate, settings.gamma).to(rollouts.scores.dtype).unsqueeze(-1)
+        if context.metrics is not None:
+            size = advantages.abs()
+            magnitude = size[:, 0] * response_mask.sum(dim=-1) if self.base.per_rollout else size.sum(dim=-1)
+            observe_step(self.name, rollouts.observed(), settings, context, weight, magnitude)
+        if self.base.per_rollout:
+            weighted = (advantages if weight is None else advantages * weight) * response_mask
+            return weighted, weighted
+        if weight is not None:
+            returns = advantages.mul_(weight) if returns is advantages else returns.mul_(weight)
+            advantages = returns if returns is advantages else advantages.mul_(weight)
+        return advantages, returns
+
+    def _rollouts(
+        self,
+        token_level_rewards: torch.Tensor,
+        response_mask: torch.Tensor,
+        index: Any,
+        settings: FocalConfig,
+        context: EstimatorContext,
+    ) -> Rollouts:
         if index is None:
             raise ValueError(
-                f"f_{name} got no index (uid), but it needs the group of every rollout; "
+                f"{self.name} got no index (uid), but it needs the group of every rollout; "
                 "run it through verl's trainer, which sets non_tensor_batch['uid'], or pass index="
             )
-        if takes_norm_flag:
-            host_arguments.setdefault("norm_adv_by_std_in_grpo", settings.norm_adv_by_std_in_grpo)
-        with torch.no_grad():
-            scores = token_level_rewards.sum(dim=-1)
-            codes, labels = group_codes(index)
-            check_batch(f"f_{name}", scores, codes, labels, response_mask)
-            correct = correct_rollouts(scores, settings.success_threshold, handover)
-            mu = success_rate(correct.to(torch.float64), codes)
-            weight = focal_weight(mu, settings.gamma).to(scores.dtype).unsqueeze(-1)
-
-            def log(magnitude: torch.Tensor) -> None:
-                if handover is not None:
-                    handover.metrics.update(weight_metrics(weight[:, 0], magnitude, codes, handover.padding))
-
-            host_index = codes.numpy() if name in FACTORIZES_INDEX else index
-            if name in NEEDS_TOKENS:
-                advantages, returns = host(
-                    token_level_rewards=token_level_rewards,
-                    response_mask=response_mask,
-                    index=host_index,
-                    config=config,
-                    **host_arguments,
+        scores = token_level_rewards.sum(dim=-1)
+        codes, labels = group_codes(index)
+        has_tokens = rows_with_tokens(response_mask)
+        check_batch(self.name, scores, codes, labels, has_tokens, self.base.compares_rollouts)
+        raw_scores = context.raw_scores
+        if raw_scores is None:
+            if settings.use_kl_in_reward:
+                raise ValueError(
+                    "algorithm.use_kl_in_reward is True, but then the reward no longer tells whether a rollout "
+                    "succeeded, "
+                    "and this trainer does not hand on the reward before KL; set algorithm.use_kl_in_reward=False "
+                    "and put "
+                    "the KL term into the loss with actor_rollout_ref.actor.use_kl_loss=True, or train through "
+                    "verl.trainer.ppo.ray_trainer.compute_advantage"
                 )
-                log(advantages.abs().sum(dim=-1))
-                weighted = advantages.mul_(weight)
-                return weighted, weighted if returns is advantages else returns.mul_(weight)
-            mask = response_mask.new_ones(len(scores), 1)
-            if name in NEEDS_LENGTH:
-                length = response_mask.sum(dim=-1, keepdim=True)
-                mask = torch.cat([torch.ones_like(length), length - 1], dim=-1)
-            advantages, _ = host(
-                token_level_rewards=scores.unsqueeze(-1),
-                response_mask=mask,
-                index=host_index,
-                config=config,
-                **host_arguments,
-            )
-            log(advantages[:, 0].abs() * response_mask.sum(dim=-1))
-            weighted = (advantages[:, :1] * weight) * response_mask
-        return weighted, weighted
+            raw_scores = scores
+        codes, raw_scores = codes.to(scores.device), raw_scores.to(scores.device)
+        return Rollouts(
+            name=self.name,
+            token_level_rewards=token_level_rewards,
+            response_mask=response_mask,
+            index=index,
+            codes=codes,
+            scores=scores,
+            raw_scores=raw_scores,
+            success=judge(raw_scores, codes, settings, context.reported, context.data_sources),
+            has_tokens=has_tokens,
+            settings=settings,
+            context=context,
+        )
 
-    focal_advantage.__name__ = focal_advantage.__qualname__ = f"f_{name}"
-    return per_session(focal_advantage)
+
+def estimators(verls: Callable[[str], EstimatorFn]) -> dict[str, Estimator]:
+    """Every estimator of ours by name; `verls` gives verl's own function by its name."""
+    table = [Estimator(base, verls(base.name)) for base in HOST_ESTIMATORS]
+    table += [Estimator(method, verls("grpo"), focal) for method in METHODS for focal in (False, True)]
+    return {estimator.name: estimator for estimator in table}
+
+
+def rows_with_tokens(response_mask: torch.Tensor) -> torch.Tensor:
+    """(B,) bool: rows with a response token; nearly all are told by their first column, without a pass over (B, T)."""
+    has = response_mask[:, 0] > 0
+    rest = (~has).nonzero().squeeze(1)
+    if len(rest):
+        has[rest] = (response_mask[rest] > 0).any(dim=-1)
+    return has
+
+
+def check_group_size(rollouts: Rollouts, config: Mapping[str, Any]) -> None:
+    """Refuse groups larger than `rollout.n` where nobody knows sessions: every output would count as a rollout.
+
+    Raises:
+        ValueError: such a group, unless the data set the number of rollouts (`__rollout_n__`).
+    """
+    context = rollouts.context
+    root = config._get_root() if hasattr(config, "_get_root") else None
+    limit = None if root is None else OmegaConf.select(root, "actor_rollout_ref.rollout.n")
+    if limit is None or context.sessions is not None or context.varying_groups or not bool(rollouts.has_tokens.any()):
+        return
+    largest = int(torch.bincount(rollouts.codes[rollouts.has_tokens]).max())
+    if largest > int(limit):
+        raise ValueError(
+            f"a group has {largest} rows, but actor_rollout_ref.rollout.n is {limit}: the outputs of one session "
+            "would count "
+            "as rollouts of their own; train with trainer.use_v1=True, where sessions are known, or let the data set "
+            "__rollout_n__"
+        )
 
 
 def check_batch(
@@ -137,7 +445,7 @@ def check_batch(
     scores: torch.Tensor,
     codes: torch.Tensor,
     labels: list[Any],
-    response_mask: torch.Tensor,
+    has_tokens: torch.Tensor,
     compares_rollouts: bool = True,
 ) -> None:
     """Refuse a batch whose advantages or success rates would be meaningless.
@@ -156,15 +464,9 @@ def check_batch(
             f"the reward of rollout {row} of uid {labels[int(codes[row])]!r} sums to {scores[row].item()}, but "
             "rewards must be finite numbers; make the reward function return 0.0 instead of NaN or infinity"
         )
-    if not compares_rollouts:
-        return
-    size = torch.bincount(codes)
-    several = size > 1
-    # Padding rows share one uid and have an empty mask: they are no group. Looked at only when it can matter.
-    if int(several.sum()) <= 1:
-        real = response_mask.any(dim=-1).cpu()
-        if bool(real.any()) and int(torch.bincount(codes[real]).max()) < 2:
-            raise ValueError(
-                f"every one of the {int(real.sum())} groups in this batch has one rollout, but {name} compares the "
-                "rollouts of a prompt; set actor_rollout_ref.rollout.n to 2 or more (the paper uses 8)"
-            )
+    real = codes[has_tokens.to(codes.device)]  # padding rows are no group
+    if compares_rollouts and len(real) and int(torch.bincount(real).max()) < 2:
+        raise ValueError(
+            f"every one of the {len(real)} groups in this batch has one rollout, but {name} compares the "
+            "rollouts of a prompt; set actor_rollout_ref.rollout.n to 2 or more (the paper uses 8)"
+        )

@@ -1,94 +1,217 @@
-"""The settings of all methods, typed and validated in one place, read from verl's `algorithm` config. No verl."""
+"""The settings of all methods: the one place that reads our keys from verl's configuration, typed and checked. No verl.
+
+A new method's keys go into `MethodConfig`; `ALGORITHM_KEYS` follows by itself.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from math import isfinite
+from dataclasses import dataclass, field, fields
+from math import inf, isfinite
 from typing import Any
+
+from verl_fgrpo.core.focal import check_gamma
+
+__all__ = [
+    "ALGORITHM_KEYS",
+    "DEFAULT_GAMMA",
+    "DEFAULT_SUCCESS_THRESHOLD",
+    "FOCAL_KEYS",
+    "GAMMA_KEYS",
+    "REWARD_KEYS",
+    "FocalConfig",
+    "MethodConfig",
+    "PolicyLossSettings",
+]
 
 DEFAULT_GAMMA = 0.5  # paper Table 5 (the value selected for most models)
 DEFAULT_SUCCESS_THRESHOLD = 0.5  # for the paper's 1.0 / 0.0 rewards
 
+#: three spellings of the focal exponent: ours, that of verl #5334 by an author of the paper, that of verl #6797
+GAMMA_KEYS = ("focal_gamma", "f_grpo_gamma", "fgrpo_gamma")
+#: rewards of a correct and of a wrong rollout (verl #5334), with its defaults
+REWARD_KEYS = {"f_grpo_reward_correct": 1.0, "f_grpo_reward_wrong": 0.0}
+#: every key of the focal weight under `algorithm`
+FOCAL_KEYS = (*GAMMA_KEYS, *REWARD_KEYS, "focal_success_threshold", "focal_success_threshold_by_source")
 
-def check_gamma(value: Any, key: str) -> float:
-    """Return `value` as a float if it is a valid focal exponent.
+
+def _number(value: Any, key: str, rule: str, remedy: str, low: float = -inf, high: float = inf) -> float:
+    """`value` as a finite float within bounds.
 
     Raises:
-        ValueError: not a number, negative, infinite or NaN.
+        ValueError: it is none.
     """
     try:
-        gamma = float(value)
+        number = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
-        gamma = float("nan")
-    if not (isfinite(gamma) and gamma >= 0):
-        raise ValueError(
-            f"{key} is {value!r}, but it must be a finite number of at least 0 (0 is the base method); "
-            f"the paper uses 0.5 or 1.0, e.g. +{key}=0.5"
-        )
-    return gamma
+        number = float("nan")
+    if not (isfinite(number) and low <= number <= high):
+        raise ValueError(f"{key} is {value!r}, but it must be {rule}; {remedy}")
+    return number
+
+
+def _threshold(value: Any, key: str) -> float:
+    rule = "a finite number between the rewards of wrong and correct rollouts"
+    return _number(value, key, rule, "use 0.5 for 0/1 rewards and 0.0 for -1/1 rewards")
 
 
 @dataclass(frozen=True)
 class FocalConfig:
-    """Settings of the f_ advantage estimators.
+    """Settings of the focal weight in the advantage estimators.
 
     Args:
-        gamma: focal exponent, `algorithm.focal_gamma`.
-        success_threshold: a rollout whose summed reward is above it is correct, `algorithm.focal_success_threshold`.
-            0.5 for 0/1 rewards, 0.0 for -1/1, -0.5 for -1/1 with an overlong penalty. Plays no part where a trainer
-            mode of verl_fgrpo hands over the reward function's own `acc`.
+        gamma: focal exponent, at least 0.
+        gamma_key: the configuration key that gave it, "" for the default.
+        success_threshold: a rollout whose summed reward is above it is correct. 0.5 for 0/1 rewards, 0.0 for -1/1, -0.5
+            for -1/1 with an overlong penalty. Ignored when the reward function reports `acc`.
+        threshold_by_source: the same for single values of `data_source`.
+        rewards: (Rw, Rc) where the official keys choose the success rate from the mean reward, else None.
         norm_adv_by_std_in_grpo: verl's own flag, handed on to the estimators that take it.
-
-    Raises:
-        ValueError: gamma negative or not finite, threshold not finite.
+        use_kl_in_reward: verl's own flag; then the reward alone does not tell success.
     """
 
     gamma: float = DEFAULT_GAMMA
+    gamma_key: str = ""
     success_threshold: float = DEFAULT_SUCCESS_THRESHOLD
+    threshold_by_source: Mapping[str, float] = field(default_factory=dict)
+    rewards: tuple[float, float] | None = None
     norm_adv_by_std_in_grpo: bool = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "gamma", check_gamma(self.gamma, "algorithm.focal_gamma"))
-        try:
-            threshold = float(self.success_threshold)
-        except (TypeError, ValueError):
-            threshold = float("nan")
-        if not isfinite(threshold):
-            raise ValueError(
-                f"algorithm.focal_success_threshold is {self.success_threshold!r}, but it must be a finite number "
-                "between the rewards of wrong and correct rollouts; use 0.5 for 0/1 rewards and 0.0 for -1/1 rewards"
-            )
-        object.__setattr__(self, "success_threshold", threshold)
+    use_kl_in_reward: bool = False
 
     @classmethod
-    def from_algorithm(cls, algorithm: Mapping[str, Any] | None, raw_scores: bool = False) -> "FocalConfig":
-        """Read the settings from verl's `algorithm` config.
-
-        Args:
-            algorithm: a DictConfig, a dataclass with `get`, a dict, or None.
-            raw_scores: whether the reward before a KL penalty is at hand, which tells success with KL in the reward.
+    def from_algorithm(cls, algorithm: Mapping[str, Any] | None) -> "FocalConfig":
+        """Read the settings from verl's `algorithm` config: a DictConfig, a dataclass with `get`, or a dict.
 
         Raises:
-            ValueError: an invalid value, or `use_kl_in_reward=True` without raw scores.
+            ValueError: no config, an invalid value, two gammas, or rewards without a gamma, beside a threshold or in
+                the wrong order.
         """
         if algorithm is None:
-            return cls()
-        if algorithm.get("use_kl_in_reward", False) and not raw_scores:
             raise ValueError(
-                "algorithm.use_kl_in_reward is True, but then the reward no longer tells whether a rollout succeeded, "
-                "and the focal weight needs that; set algorithm.use_kl_in_reward=False and put the KL term into the "
-                "loss with actor_rollout_ref.actor.use_kl_loss=True, or set trainer.v1.trainer_mode=focal_sync, which "
-                "hands over the reward before KL"
+                "the estimator got config=None, but gamma and threshold stand in verl's algorithm config; call "
+                "compute_advantage(..., config=config.algorithm)"
             )
+        set_keys = [key for key in GAMMA_KEYS if algorithm.get(key) is not None]
+        gammas = {key: check_gamma(algorithm.get(key), f"algorithm.{key}") for key in set_keys}
+        if len(set(gammas.values())) > 1:
+            told = " and ".join(f"algorithm.{key}={value}" for key, value in gammas.items())
+            raise ValueError(f"{told} name the same exponent, so they must be equal; keep one of them")
+        threshold = algorithm.get("focal_success_threshold")
         return cls(
-            gamma=algorithm.get("focal_gamma", DEFAULT_GAMMA),
-            success_threshold=algorithm.get("focal_success_threshold", DEFAULT_SUCCESS_THRESHOLD),
+            gamma=next(iter(gammas.values()), DEFAULT_GAMMA),
+            gamma_key=f"algorithm.{next(iter(gammas))}" if gammas else "",
+            success_threshold=(
+                DEFAULT_SUCCESS_THRESHOLD
+                if threshold is None
+                else _threshold(threshold, "algorithm.focal_success_threshold")
+            ),
+            threshold_by_source=_thresholds_by_source(algorithm),
+            rewards=_rewards(algorithm, has_gamma=bool(gammas)),
             norm_adv_by_std_in_grpo=bool(algorithm.get("norm_adv_by_std_in_grpo", True)),
+            use_kl_in_reward=bool(algorithm.get("use_kl_in_reward", False)),
+        )
+
+    def success_text(self) -> str:
+        """What tells success, in words, for logs."""
+        if self.rewards is not None:
+            wrong, correct = self.rewards
+            return f"mu = (mean reward - {wrong:g}) / ({correct:g} - {wrong:g}), clamped to 0..1, whatever acc says"
+        by_source = "".join(f", {value:g} for {source}" for source, value in self.threshold_by_source.items())
+        threshold = f"summed reward > {self.success_threshold:g}{by_source}"
+        return f"the reward function's acc where it returns one, else {threshold}"
+
+
+def _thresholds_by_source(algorithm: Mapping[str, Any]) -> dict[str, float]:
+    key = "algorithm.focal_success_threshold_by_source"
+    given = algorithm.get("focal_success_threshold_by_source")
+    if given is None:
+        return {}
+    if not hasattr(given, "items"):
+        raise ValueError(
+            f"{key} is {given!r}, but it must map data sources to thresholds; e.g. "
+            f"'+{key}={{openai/gsm8k:0.5,code:0.99}}'"
+        )
+    return {str(source): _threshold(value, f"{key}[{source}]") for source, value in given.items()}
+
+
+def _rewards(algorithm: Mapping[str, Any], has_gamma: bool) -> tuple[float, float] | None:
+    """(Rw, Rc) if the official keys are there."""
+    given = {key: algorithm.get(key) for key in REWARD_KEYS}
+    given = {key: value for key, value in given.items() if value is not None}
+    if not given:
+        return None
+    named = " and ".join(f"algorithm.{key}={value}" for key, value in given.items())
+    values = {
+        key: _number(given.get(key, default), f"algorithm.{key}", "a finite number", f"e.g. +algorithm.{key}={default}")
+        for key, default in REWARD_KEYS.items()
+    }
+    correct, wrong = values["f_grpo_reward_correct"], values["f_grpo_reward_wrong"]
+    if correct <= wrong:
+        raise ValueError(
+            f"algorithm.f_grpo_reward_correct is {correct:g} and f_grpo_reward_wrong is {wrong:g}, but a correct "
+            "rollout must earn more than a wrong one; e.g. +algorithm.f_grpo_reward_correct=1.0 "
+            "+algorithm.f_grpo_reward_wrong=0.0"
+        )
+    for threshold in ("focal_success_threshold", "focal_success_threshold_by_source"):
+        if algorithm.get(threshold) is not None:
+            raise ValueError(
+                f"{named} takes success from the mean reward and algorithm.{threshold} from single rewards, but "
+                f"there is one success rate; remove one of them (a preset's threshold with ~algorithm.{threshold})"
+            )
+    if not has_gamma:
+        raise ValueError(
+            f"{named} needs a gamma beside it, because its authors' default is 1.0 and ours 0.5; add "
+            "+algorithm.f_grpo_gamma=1.0"
+        )
+    return wrong, correct
+
+
+@dataclass(frozen=True)
+class PolicyLossSettings:
+    """What an f_ loss reads from verl's actor config.
+
+    Args:
+        gamma: focal exponent.
+        divided_by_std: whether the advantages that reach the loss were divided by the group's std.
+        group_size: rollouts per prompt.
+    """
+
+    gamma: float
+    divided_by_std: bool
+    group_size: int
+
+    @classmethod
+    def from_actor(cls, name: str, config: Any) -> "PolicyLossSettings":
+        """Read them from verl's actor config.
+
+        Raises:
+            ValueError: no config, no `FocalPolicyLossConfig`, an invalid gamma, or no group size.
+        """
+        if config is None:
+            raise ValueError(f"{name} got config=None, but it needs verl's actor config; pass config=ActorConfig(...)")
+        policy_loss = config.policy_loss
+        if policy_loss.get("focal_gamma") is None:
+            raise ValueError(
+                f"{name} found no focal_gamma in actor.policy_loss, so nobody knows its gamma; set "
+                "actor_rollout_ref.actor.policy_loss._target_=verl_fgrpo.config.FocalPolicyLossConfig and "
+                "+actor_rollout_ref.actor.policy_loss.focal_gamma=0.5, or use a preset such as +focal=grpo_loss"
+            )
+        rollout_n = config.get("rollout_n", None)
+        try:
+            group_size = int(rollout_n)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"actor.rollout_n is {rollout_n!r}, but {name} needs the number of rollouts per prompt; "
+                "set actor_rollout_ref.rollout.n (verl copies it to actor.rollout_n)"
+            ) from None
+        return cls(
+            gamma=check_gamma(policy_loss.get("focal_gamma"), "actor_rollout_ref.actor.policy_loss.focal_gamma"),
+            divided_by_std=bool(policy_loss.get("norm_adv_by_std_in_grpo", True)),
+            group_size=group_size,
         )
 
 
 @dataclass(frozen=True)
-class SiblingConfig:
-    """Settings of the sibling methods, all under verl's `algorithm`.
+class MethodConfig:
+    """Settings of the methods that F-GRPO is compared with, all under verl's `algorithm`.
 
     Args:
         unlikeliness_beta: strength of the rank penalty, 0 to 1. 0.25: arXiv 2506.02355.
@@ -96,7 +219,7 @@ class SiblingConfig:
             moves a response of 500 tokens at -0.3 nats each by 0.15.
         ds_gn: the same for wrong rollouts.
         ds_length_normalized: False takes log pi_old of the whole response (arXiv 2511.19942, eq. 6), True its mean per
-            token, so that long responses are not moved more; then ds_gp and ds_gn want to be larger, e.g. 0.1.
+            token, so that long responses are not moved more; then ds_gp and ds_gn should be larger, e.g. 0.1.
         w_reinforce_lambda: advantage of a correct rollout, at least 0. 0.1: arXiv 2506.01347; 0 is NSR.
         passk_k: rollouts that share a reward, at least 1, at most the group size. Ours: 4, half of the usual 8.
 
@@ -112,24 +235,11 @@ class SiblingConfig:
     passk_k: int = 4
 
     def __post_init__(self) -> None:
-        for key, highest in (
-            ("unlikeliness_beta", 1.0),
-            ("ds_gp", float("inf")),
-            ("ds_gn", float("inf")),
-            ("w_reinforce_lambda", float("inf")),
-        ):
-            value = getattr(self, key)
-            try:
-                number = float(value)
-            except (TypeError, ValueError):
-                number = float("nan")
-            if not (isfinite(number) and 0 <= number <= highest):
-                rule = "a finite number of at least 0" if highest > 1 else "a number from 0 to 1"
-                default = type(self).__dataclass_fields__[key].default
-                raise ValueError(
-                    f"algorithm.{key} is {value!r}, but it must be {rule}; e.g. +algorithm.{key}={default}"
-                )
-            object.__setattr__(self, key, number)
+        for key, highest in (("unlikeliness_beta", 1.0), ("ds_gp", inf), ("ds_gn", inf), ("w_reinforce_lambda", inf)):
+            rule = "a finite number of at least 0" if highest > 1 else "a number from 0 to 1"
+            default = type(self).__dataclass_fields__[key].default
+            remedy = f"e.g. +algorithm.{key}={default}"
+            object.__setattr__(self, key, _number(getattr(self, key), f"algorithm.{key}", rule, remedy, 0.0, highest))
         if not isinstance(self.ds_length_normalized, bool):
             raise ValueError(
                 f"algorithm.ds_length_normalized is {self.ds_length_normalized!r}, but it must be True or False; "
@@ -142,12 +252,14 @@ class SiblingConfig:
             )
 
     @classmethod
-    def from_algorithm(cls, algorithm: Mapping[str, Any] | None) -> "SiblingConfig":
-        """Read the settings from verl's `algorithm` config (a DictConfig, a dataclass with `get`, a dict, or None).
+    def from_algorithm(cls, algorithm: Mapping[str, Any]) -> "MethodConfig":
+        """Read the settings from verl's `algorithm` config (a DictConfig, a dataclass with `get`, or a dict).
 
         Raises:
             ValueError: an invalid value.
         """
-        if algorithm is None:
-            return cls()
         return cls(**{f.name: algorithm.get(f.name, f.default) for f in fields(cls)})
+
+
+#: every key of ours under `algorithm`
+ALGORITHM_KEYS = (*FOCAL_KEYS, *(f.name for f in fields(MethodConfig)))

@@ -11,6 +11,7 @@ def unlikeliness_rewards(
     mean_log_probs: torch.Tensor,
     codes: torch.Tensor,
     beta: float,
+    ranked: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Rewards with the rank penalty; GRPO on them is the method.
 
@@ -28,15 +29,18 @@ def unlikeliness_rewards(
     Args:
         scores: (B,) summed reward of every rollout, float.
         correct: (B,) bool.
-        mean_log_probs: (B,) mean log-probability of the response tokens under the sampling policy, nats per token; 0
-            for an empty response.
+        mean_log_probs: (B,) mean log-probability of the response tokens under the sampling policy, nats per token.
         codes: (B,) int64 group numbers from `focal.group_codes`.
         beta: strength in [0, 1]; 0 leaves the rewards as they are, bit for bit.
+        ranked: (B,) bool, rollouts that have a likelihood, default all: an empty response, or one whose tokens were all
+            rejected, has no rank, is not counted in N and keeps its reward.
 
     Returns:
         (B,) rewards, dtype of `scores`.
     """
-    rank = group_rank(mean_log_probs, codes)
-    factor = (1.0 - beta * rank / group_size(codes)).to(scores.dtype)
+    ranked = torch.ones_like(correct) if ranked is None else ranked
+    factor = torch.ones_like(scores)
+    part = codes[ranked]
+    factor[ranked] = (1.0 - beta * group_rank(mean_log_probs[ranked], part) / group_size(part)).to(scores.dtype)
     penalised = correct & (scores > 0) & ~group_is_constant(scores, codes)
     return torch.where(penalised, scores * factor, scores)

@@ -11,19 +11,23 @@ logged focal/weight_mean and it differs by more than 1e-6 at any step.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from verl_fgrpo.core.command import command_parser
-from verl_fgrpo.core.dumps import CutDumpError, Group, find_dumps, read_groups
+from verl_fgrpo.core.dumps import DumpRow, Group, find_dumps, read_groups
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.passk import pass_at_k
+from verl_fgrpo.core.rows import CutLineError
+from verl_fgrpo.core.sources import PromptSources, run_files
 from verl_fgrpo.core.tables import csv_text, markdown_table
 from verl_fgrpo.core.tail_miss import tail_miss_estimate
 from verl_fgrpo.runs.logged import logged_values
@@ -191,7 +195,7 @@ def _train_pass_at_k(groups: Iterable[AuditedGroup], k: int) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Audit a run; 1 if its log disagrees."""
     given = _parser().parse_args(arguments)
-    by_source = _thresholds(given.threshold_by_source)
+    threshold = _threshold(given)
     rewards = _rewards(given)
     if not (math.isfinite(given.focal_gamma) and given.focal_gamma >= 0):
         raise ValueError(
@@ -200,8 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     by_step: dict[int, list[AuditedGroup]] = {}
     for step, path in find_dumps(given.run, "rollout").items():
         try:
-            found = read_groups(path, given.threshold, by_source)
-        except CutDumpError as error:
+            found = read_groups(path, threshold)
+        except CutLineError as error:
             print(f"note: step {step} is left out: {error}", file=sys.stderr)
             continue
         if found:
@@ -229,6 +233,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--focal-gamma", type=float, required=True, help="gamma of the run, or the one to try")
     parser.add_argument("--threshold", type=float, default=0.5, help="a score above it is correct, without acc (0.5)")
     parser.add_argument("--threshold-by-source", nargs="+", default=[], metavar="SOURCE=T", help="of single sources")
+    parser.add_argument(
+        "--data-file", type=Path, nargs="+", help="parquet that tells sources; default: RUN/config.yaml"
+    )
     parser.add_argument("--reward-correct", type=float, help="f_grpo_reward_correct: success rate by the mean reward")
     parser.add_argument("--reward-wrong", type=float, help="f_grpo_reward_wrong")
     parser.add_argument("--log", type=Path, help="verl's metrics (.jsonl) or console log; default: sought in the run")
@@ -237,17 +244,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _thresholds(entries: Sequence[str]) -> dict[str, float]:
-    thresholds = {}
-    for entry in entries:
+def _threshold(given: argparse.Namespace) -> Callable[[DumpRow], float]:
+    """The threshold of a row: that of its data source, which the row tells or the data file."""
+    default: float = given.threshold
+    by_source: dict[str, float] = {}
+    for entry in given.threshold_by_source:
         source, _, value = entry.rpartition("=")
         try:
-            thresholds[source] = float(value)
+            by_source[source] = float(value)
         except ValueError:
             source = ""
         if not source:
             raise ValueError(f"--threshold-by-source is {entry!r}, but it must be SOURCE=NUMBER, e.g. openai/gsm8k=0.5")
-    return thresholds
+    files = given.data_file or run_files(given.run, "data.train_files") if by_source else []
+    sources = PromptSources.of_files(files) if files else None
+
+    @cache
+    def of_problem(prompt: str, gold: str) -> float:
+        if sources is None:
+            raise ValueError("the dumps do not tell data sources; name the training file with --data-file")
+        found = {by_source.get(source, default) for source in sources.of(prompt, json.loads(gold))}
+        if len(found) > 1:
+            raise ValueError(f"the prompt {prompt[-200:]!r} is of several data sources with thresholds {sorted(found)}")
+        return found.pop()
+
+    def of_row(row: DumpRow) -> float:
+        if row.data_source is None and by_source and row.acc not in (0.0, 1.0):  # else acc decides
+            return of_problem(row.input, json.dumps(row.gts))
+        return by_source.get(row.data_source or "", default)
+
+    return of_row
 
 
 def _rewards(given: argparse.Namespace) -> tuple[float, float] | None:

@@ -16,8 +16,9 @@ from typing import Any
 
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.provenance import provenance
-from verl_fgrpo.evaluation.benchmarks import answers_of, prompt_of, read_rows
-from verl_fgrpo.evaluation.problems import Problem, problem_id_of
+from verl_fgrpo.core.rows import Row
+from verl_fgrpo.evaluation.benchmarks import gold_of, prompt_of, read_rows
+from verl_fgrpo.evaluation.problems import Problem, mended, problem_id_of, written_answers
 from verl_fgrpo.evaluation.prompts import build_prompt
 
 __all__ = ["HUB_ID", "PAPER_ROWS", "Counts", "prepare", "select", "verl_row"]
@@ -68,7 +69,7 @@ def select(
     parsable: Callable[[str], bool],
     progress: bool = True,
 ) -> tuple[list[tuple[str, str]], Counts]:
-    """(problem, gold answer) of every row to train on, in the order of first appearance, and the counts.
+    """(problem, gold answer as written) of every row to train on, in the order of first appearance, and the counts.
 
     Problems are the same if their text is, apart from white space. Their answers conflict if two spellings are not
     `equal`; then all rows of the problem go. Otherwise the first spelling stays.
@@ -88,11 +89,12 @@ def select(
     texts: dict[str, str] = {}
     for row in rows:
         read += 1
+        row = Row(row, f"row {read}")
         try:
-            problem, answers = prompt_of(row).strip(), answers_of(row)
+            problem, answers = prompt_of(row).strip(), written_answers(gold_of(row))
         except ValueError:
             continue
-        if not problem or len(answers) != 1:
+        if len(answers) != 1:
             continue
         key = " ".join(problem.split())
         texts.setdefault(key, problem)
@@ -102,26 +104,44 @@ def select(
     kept = []
     consistent = 0
     for key, found in spellings.items():
-        if all(other == found[0] or equal(found[0], other) for other in dict.fromkeys(found[1:])):
+        golds = [mended([answer])[0] for answer in dict.fromkeys(found)]
+        if all(equal(golds[0], other) for other in golds[1:]):
             consistent += len(found)
             kept.append((texts[key], found[0]))
     unique = len(kept)
     bar = tqdm(kept, desc="counting tokens", unit="problem", disable=not progress)
     kept = [(problem, answer) for problem, answer in bar if prompt_tokens(problem) <= max_tokens]
     bar = tqdm(kept, desc="parsing answers", unit="problem", disable=not progress)
-    unparsable = sum(not parsable(answer) for _, answer in bar)
+    unparsable = sum(not parsable(mended([answer])[0]) for _, answer in bar)
     return kept, Counts(read, with_answer, consistent, unique, len(kept), unparsable)
 
 
-def verl_row(source: str, index: int, problem: str, answers: Sequence[str], preset: str, split: str) -> dict[str, Any]:
-    """One row in verl's schema; the chat template is applied by verl, with the arguments of the recipe."""
+def verl_row(
+    source: str,
+    index: int,
+    problem: str,
+    answers: Sequence[str],
+    preset: str,
+    split: str,
+    problem_id: str | None = None,
+) -> dict[str, Any]:
+    """One row in verl's schema; the chat template is applied by verl, with the arguments of the recipe.
+
+    The gold answers are mended (`problems.mended`); as they were written they are in `extra_info`.
+    """
     prompt = build_prompt(preset, Problem(source, "", problem, "math", tuple(answers)))
+    golds = mended(answers)
     return {
         "data_source": source,
         "prompt": list(prompt.messages),
         "ability": "math",
-        "reward_model": {"style": "rule", "ground_truth": answers[0] if split == "train" else list(answers)},
-        "extra_info": {"split": split, "index": index, "problem_id": problem_id_of(problem, list(answers))},
+        "reward_model": {"style": "rule", "ground_truth": golds[0] if split == "train" else list(golds)},
+        "extra_info": {
+            "split": split,
+            "index": index,
+            "problem_id": problem_id or problem_id_of(problem, list(answers)),
+            "original_answers": list(answers),
+        },
     }
 
 
@@ -150,6 +170,11 @@ def prepare(
     """
     from transformers import AutoTokenizer
 
+    if max_tokens < 1:
+        raise ValueError(f"--max-tokens {max_tokens} must be at least 1")
+    build_prompt(
+        preset, Problem("", "", "?", "math", ("0",))
+    )  # an unknown preset is an error before anything is loaded
     tokenizer = AutoTokenizer.from_pretrained(model)
     if not tokenizer.chat_template:
         raise ValueError(f"the tokenizer of {model} has no chat template, which verl needs for prompts")
@@ -201,7 +226,7 @@ def _validation_rows(
             "them out would change the benchmark; raise --max-tokens and MAX_PROMPT_LENGTH"
         )
     return [
-        verl_row(problem.benchmark, index, problem.prompt, problem.answers, preset, "test")
+        verl_row(problem.benchmark, index, problem.prompt, problem.answers, preset, "test", problem.problem_id)
         for index, problem in enumerate(problems)
     ]
 

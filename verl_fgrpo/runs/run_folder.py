@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.runs.checkpoints import is_complete, step_folders
 
 POINTER = "latest_checkpointed_iteration.txt"
 
@@ -56,11 +57,7 @@ def last_checkpoint(run: Path) -> int:
     except FileNotFoundError:
         return 0
     except ValueError:
-        complete = [
-            int(path.name.removeprefix("global_step_"))
-            for path in run.glob("global_step_*")
-            if (path / "data.pt").exists() and any((path / "actor").glob("model_world_size_*"))
-        ]
+        complete = [step for step, folder in step_folders(run).items() if is_complete(folder)]
         if not complete:
             pointer.unlink()
             return 0

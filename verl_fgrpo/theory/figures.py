@@ -220,7 +220,7 @@ def success_rate_figure(
     axes.set_xticks(np.arange(11) / 10)
     axes.set_xlabel("success rate of the prompt")
     axes.set_ylabel("share of prompts (%)")
-    axes.legend()
+    axes.legend(frameon=True, framealpha=0.9)  # over the shaded zone
     figure.suptitle("How often prompts are solved, and where rare correct answers get missed")
     return figure
 

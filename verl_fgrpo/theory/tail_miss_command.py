@@ -11,13 +11,14 @@ For a training run, from verl's rollout dumps (trainer.rollout_data_dir) or grad
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from verl_fgrpo.core.command import command_parser
 from verl_fgrpo.core.dumps import dump_files
+from verl_fgrpo.core.tables import markdown_table
 from verl_fgrpo.core.tail_miss import (
     activity_probability,
     peak_group_size,
@@ -150,20 +151,21 @@ def describe_data(args: argparse.Namespace) -> None:
 
 
 def table(reports: dict[str, DangerReport]) -> str:
-    """The reports side by side."""
+    """The reports side by side, as Markdown."""
+
+    def line(label: str, tell: Callable[[DangerReport], str]) -> list[str]:
+        return [label, *map(tell, reports.values())]
+
     rows = [
-        ("prompts", [f"{r.num_prompts}" for r in reports.values()]),
-        ("group size", [f"{r.group_size}" for r in reports.values()]),
-        ("mean success rate", [f"{r.mean_success_rate:.3f}" for r in reports.values()]),
-        ("never solved", [f"{r.share_never_solved:.1%}" for r in reports.values()]),
-        ("always solved", [f"{r.share_always_solved:.1%}" for r in reports.values()]),
-        ("in the danger zone", [f"{r.share_in_danger:.1%}" for r in reports.values()]),
-        ("mean tail-miss risk", [f"{r.mean_risk:.1%}" for r in reports.values()]),
+        line("prompts", lambda report: f"{report.num_prompts}"),
+        line("group size", lambda report: f"{report.group_size}"),
+        line("mean success rate", lambda report: f"{report.mean_success_rate:.3f}"),
+        line("never solved", lambda report: f"{report.share_never_solved:.1%}"),
+        line("always solved", lambda report: f"{report.share_always_solved:.1%}"),
+        line("in the danger zone", lambda report: f"{report.share_in_danger:.1%}"),
+        line("mean tail-miss risk", lambda report: f"{report.mean_risk:.1%}"),
     ]
     for tenth in range(10):
-        label = f"success rate {tenth / 10:.1f}-{(tenth + 1) / 10:.1f}"
-        rows.append((label, [f"{r.histogram[tenth] / r.num_prompts:.1%}" for r in reports.values()]))
-    width = max(14, *(len(name) + 2 for name in reports))
-    lines = [" " * 22 + "".join(f"{name:>{width}}" for name in reports)]
-    lines += [f"{label:<22}" + "".join(f"{cell:>{width}}" for cell in cells) for label, cells in rows]
-    return "\n".join(lines)
+        shares = [f"{report.histogram[tenth] / report.num_prompts:.1%}" for report in reports.values()]
+        rows.append([f"success rate {tenth / 10:.1f}-{(tenth + 1) / 10:.1f}", *shares])
+    return markdown_table(["", *reports], rows)

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from verl_fgrpo.evaluation.report import ProblemCounts
+from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.tasks.common.experiment import START, final_checkpoints
 from verl_fgrpo.tasks.common.method_report import method_rows, write_methods_report
 

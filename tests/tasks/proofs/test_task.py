@@ -1,6 +1,7 @@
 """Theorems, data files, reward and the counting of proofs."""
 
 import asyncio
+import inspect
 import json
 import math
 import threading
@@ -129,6 +130,19 @@ def test_reward(kernel):
         "score": 1.0,
         "acc": True,
     }
+
+
+def test_verl_awaits_it(kernel):
+    """verl's own loader and its test of whether a reward function is to be awaited."""
+    pytest.importorskip("verl")
+    from omegaconf import OmegaConf
+    from verl.trainer.ppo.reward import get_custom_reward_fn
+
+    named = {"path": "pkg://verl_fgrpo.tasks.proofs.rewards", "name": "compute_score"}
+    function = get_custom_reward_fn(OmegaConf.create({"reward": {"custom_reward_function": named}}))
+    assert inspect.iscoroutinefunction(function)
+    scored = function(data_source="x", solution_str=RIGHT[1], ground_truth=RIGHT[0], extra_info={}, more=1)
+    assert asyncio.run(scored) == {"score": 1.0, "acc": True}
 
 
 def test_what_is_asked_for_together_is_one_batch_in_another_thread(monkeypatch):

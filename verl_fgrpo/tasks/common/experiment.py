@@ -14,9 +14,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.graders import Graded
 from verl_fgrpo.evaluation.problems import Problem, save_problems
-from verl_fgrpo.evaluation.report import ProblemCounts
 from verl_fgrpo.evaluation.samples import Sample, SampleStore, Verdict, VerdictStore, key_of
 from verl_fgrpo.tasks.common.tokenizer import WordTokenizer
 

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verl_fgrpo.core.passk import pass_at_k
-from verl_fgrpo.evaluation.report import ProblemCounts, Row, plot_trade_off, write_table
+from verl_fgrpo.core.tables import markdown_table, write_table
+from verl_fgrpo.evaluation.counts import ProblemCounts
+from verl_fgrpo.evaluation.report import Row, plot_trade_off
 from verl_fgrpo.evaluation.significance import bootstrap_over_problems
 from verl_fgrpo.tasks.common.experiment import START
 
@@ -84,20 +86,19 @@ def write_methods_report(
     header = ["method"]
     for k in ks:
         header += [f"pass@{k}", f"minus {reference}", "(seeds)"]
-    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * (len(header) - 1)]
+    lines = []
     for method in dict.fromkeys(row["run"] for row in rows):
-        cells = [method]
+        cells: list[object] = [method]
         for k in ks:
             row = next(row for row in rows if row["run"] == method and row["k"] == k)
             cells.append(f"{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]")
             if row["difference"] is None:
-                cells += ["", ""]
+                cells += [None, None]
             else:
-                parts = ("", "_low", "_high", "_seeds_low", "_seeds_high")
-                middle, low, high, smallest, largest = (_points(row[f"difference{part}"]) for part in parts)
+                middle, low, high, smallest, largest = (_points(row[name]) for name in DIFFERENCE)
                 cells += [f"{middle} [{low}, {high}]", f"{smallest} to {largest}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    table = "\n".join(lines) + "\n"
+        lines.append(cells)
+    table = markdown_table(header, lines)
     write_table(rows, stem, table, settings=dict(settings))
     plot_trade_off(rows, stem, title)
     return table

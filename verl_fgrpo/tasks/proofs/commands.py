@@ -10,6 +10,7 @@ from verl_fgrpo.core.command import command_parser
 COMMANDS = {
     "check": "does the Lean kernel work?",
     "prepare": "theorems, data files for verl, a start model",
+    "mathlib": "data and Lean toolchain of recipes/run_unlikeliness_prover7b.sh",
     "report": "sample held-out theorems of all methods and seeds, compare, report",
 }
 

@@ -19,7 +19,7 @@ from verl_fgrpo.core.figures import COLOURS, figure_style, new_figure, save_figu
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.tables import markdown_table, write_table
 from verl_fgrpo.evaluation.compare import changed_problems
-from verl_fgrpo.evaluation.report import ProblemCounts
+from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.tasks.common.experiment import START, Checkpoint
 from verl_fgrpo.tasks.common.method_report import method_rows, over_seeds, write_methods_report
 from verl_fgrpo.tasks.common.model import load_model

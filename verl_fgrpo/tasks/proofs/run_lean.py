@@ -19,6 +19,8 @@ def main(folder: str, limits: str, command: list[str]) -> None:
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     memory, cpu, output = map(int, limits.split(","))
     for name, limit in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, cpu), (resource.RLIMIT_FSIZE, output)):
+        hard = resource.getrlimit(name)[1]
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(name, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if folder == "-":

@@ -1,0 +1,96 @@
+# Checks of a recipe's variables, before anything is made: value, rule, remedy in one sentence each. Sourced by the recipes.
+
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# Ray workers have working directories of their own, so files are named by absolute paths.
+absolute() { case $1 in /* | *://*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac; }
+
+# every fault is told, then end_checks ends the recipe
+FAULTS=0
+fault() { printf 'error: %s\n' "$*" >&2; FAULTS=$((FAULTS + 1)); }
+end_checks() { [ "$FAULTS" = 0 ] || exit 1; }
+
+# check_whole MINIMUM NAME...
+check_whole() {
+    local minimum=$1 name
+    shift
+    for name in "$@"; do
+        [[ ${!name} =~ ^(0|[1-9][0-9]{0,11})$ ]] && [ "${!name}" -ge "$minimum" ] ||
+            fault "$name is '${!name}', but it must be a whole number of at least $minimum"
+    done
+}
+
+# check_number RULE EXAMPLE NAME...: RULE is an awk condition on x, e.g. 'x > 0'
+check_number() {
+    local rule=$1 example=$2 name said
+    said=${rule//&&/and}
+    shift 2
+    for name in "$@"; do
+        [[ ${!name} =~ ^([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,2})?$ ]] && awk -v x="${!name}" "BEGIN { x += 0; exit !($rule) }" ||
+            fault "$name is '${!name}', but it must be a number with ${said//x/$name}, e.g. $example"
+    done
+}
+
+# check_choice NAME CHOICE...
+check_choice() {
+    local name=$1 choice choices
+    shift
+    for choice in "$@"; do [ "${!name}" != "$choice" ] || return 0; done
+    choices=$(printf ', %s' "${@:1:$#-1}")
+    fault "$name is '${!name}', but it must be ${choices:2} or ${!#}"
+}
+
+# check_switch NAME...: 1, yes, true, on become 1; 0, no, false, off become 0
+check_switch() {
+    local name
+    for name in "$@"; do
+        case ${!name,,} in
+            1 | yes | true | on) printf -v "$name" 1 ;;
+            0 | no | false | off) printf -v "$name" 0 ;;
+            *) fault "$name is '${!name}', but it must be 1 (yes, true) or 0 (no, false)" ;;
+        esac
+    done
+}
+
+# True or False of a checked switch, as verl's configuration writes it
+python_bool() { if [ "$1" = 1 ]; then printf True; else printf False; fi; }
+
+variables_of() { grep -ohE '\$\{[A-Z][A-Z0-9_]*:-' "$@" | tr -d '${:-' | sort -u; }
+
+# check_names FILE...: an exported variable whose name is nearly one of those that the files let the user set is an
+# error, for the run that it was meant for would be another. IGNORE_VARIABLES="NAME ..." lets some pass. A variable of
+# another recipe may be exported for that one, and is only pointed out.
+check_names() {
+    local known elsewhere near name wanted
+    known=$(variables_of "$@")
+    elsewhere=$(variables_of "$(dirname "${BASH_SOURCE[0]}")"/../run_*.sh "$(dirname "${BASH_SOURCE[0]}")"/*.sh)
+    near=$(compgen -e | awk -v known="$known" -v ignored="${IGNORE_VARIABLES:-}" '
+        function plain(name) { gsub(/[-_]/, "", name); return toupper(name) }
+        function least(a, b) { return a < b ? a : b }
+        # edit distance with swapped neighbours; for short names a replaced letter makes another word (DATA, DATE): 2
+        function distance(a, b, swap,   i, j, d) {
+            for (i = 0; i <= length(a); i++) d[i, 0] = i
+            for (j = 0; j <= length(b); j++) d[0, j] = j
+            for (i = 1; i <= length(a); i++)
+                for (j = 1; j <= length(b); j++) {
+                    d[i, j] = least(least(d[i-1, j], d[i, j-1]) + 1, d[i-1, j-1] + (substr(a, i, 1) == substr(b, j, 1) ? 0 : swap))
+                    if (i > 1 && j > 1 && substr(a, i, 1) == substr(b, j-1, 1) && substr(a, i-1, 1) == substr(b, j, 1))
+                        d[i, j] = least(d[i, j], d[i-2, j-2] + 1)
+                }
+            return d[length(a), length(b)]
+        }
+        BEGIN { n = split(known, names, "\n"); split(ignored, words, " "); for (i in words) skip[words[i]]; for (i = 1; i <= n; i++) skip[names[i]] }
+        !($0 in skip) {
+            for (i = 1; i <= n; i++) {
+                size = length(plain(names[i]))
+                if (distance(plain($0), plain(names[i]), size < 6 ? 2 : 1) <= (size < 8 ? 1 : 2)) { print $0, names[i]; next }
+            }
+        }')
+    [ -z "$near" ] || while read -r name wanted; do
+        if grep -qx "$name" <<<"$elsewhere"; then
+            printf 'note: %s is set, a variable of another recipe; did you mean %s?\n' "$name" "$wanted" >&2
+        else
+            fault "$name is no variable of this recipe; did you mean $wanted? Unset it, or set IGNORE_VARIABLES='$name' if it belongs to something else"
+        fi
+    done <<<"$near"
+}

@@ -1,0 +1,177 @@
+"""Contradictions in the configuration, by the command lines that people type; and where the check runs."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from verl_fgrpo.host.configuration import check, find_problems
+from verl_fgrpo.host.explain import compose
+from verl_fgrpo.host.explain import main as explain
+from verl_fgrpo.host.state import registration
+
+LOSS = "actor_rollout_ref.actor.policy_loss"
+F_LOSS = [
+    f"{LOSS}.loss_mode=f_vanilla",
+    f"{LOSS}._target_=verl_fgrpo.config.FocalPolicyLossConfig",
+]
+PRESETS = ["grpo", "dapo", "cispo", "unlikeliness", "ds_grpo", "maxrl", "w_reinforce", "passk_training"]
+
+GOOD = [
+    [],
+    ["algorithm.adv_estimator=grpo"],
+    ["algorithm.adv_estimator=f_grpo"],
+    *([f"+focal={preset}"] for preset in (*PRESETS, "grpo_loss", "dapo_loss", "cispo_loss")),
+    ["+focal=grpo_loss", "algorithm.focal_gamma=0"],
+    ["+focal=grpo", "trainer.v1.trainer_mode=focal_sync", "algorithm.use_kl_in_reward=True"],
+    ["algorithm.adv_estimator=grpo", "trainer.v1.trainer_mode=focal_sync", "+algorithm.focal_success_threshold=0.0"],
+    ["algorithm.adv_estimator=f_grpo", "+algorithm.f_grpo_gamma=1.0"],
+    ["algorithm.adv_estimator=f_grpo", "+algorithm.fgrpo_gamma=1.0"],
+    ["algorithm.adv_estimator=f_grpo", "+algorithm.focal_gamma=1.0", "+algorithm.f_grpo_gamma=1.0"],
+    ["algorithm.adv_estimator=f_grpo", "+algorithm.f_grpo_gamma=1.0", "+algorithm.f_grpo_reward_wrong=-1.0"],
+    ["algorithm.adv_estimator=f_grpo", "+algorithm.focal_success_threshold_by_source={openai/gsm8k:0.5,code:0.99}"],
+    ["algorithm.adv_estimator=f_grpo", "+algorithm.focal_success_threshold_by_source={my_focal_set:0.5}"],
+    ["algorithm.adv_estimator=grpo", *F_LOSS, f"+{LOSS}.focal_gamma=1.0"],
+    ["algorithm.adv_estimator=maxrl", "+algorithm.focal_success_threshold=0.0"],
+    ["+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FGRPO_TRACEBACK=1"],
+]
+
+#: command line, what one problem must say
+BAD = [
+    (
+        ["algorithm.adv_estimator=f_grpo", "+algorithm.focal_gama=1.0"],
+        r"focal_gama=1\.0 is no key.*algorithm\.focal_gamma",
+    ),
+    (["algorithm.adv_estimator=f_grpo", "+algorithm.f_grpo_gama=1.0"], r"nearest one is algorithm\.f_grpo_gamma"),
+    (["+focal=maxrl", "+algorithm.unlikelines_beta=0.5"], r"nearest one is algorithm\.unlikeliness_beta"),
+    (["algorithm.adv_estimator=f_grpo", "+algorithm.Focal-Gamma=1.0"], r"nearest one is algorithm\.focal_gamma"),
+    (["algorithm.adv_estimator=f_grpo", "+actor_rollout_ref.actor.focal_gamma=1.0"], r"no key.*algorithm\.focal_gamma"),
+    (["algorithm.adv_estimator=f_grpo", "+focal_gamma=1.0"], r"focal_gamma=1\.0 is no key.*algorithm\.focal_gamma"),
+    (["algorithm.adv_estimator=f_grpo", f"+{LOSS}.f_grpo_gamma=1"], rf"no key.*{LOSS}\.focal_gamma"),
+    (
+        ["algorithm.adv_estimator=grpo", "+algorithm.focal_gamma=1.0"],
+        r"adv_estimator is grpo, which applies no focal weight",
+    ),
+    (["+focal=grpo", "algorithm.adv_estimator=grpo"], r"adv_estimator is grpo.*set algorithm\.adv_estimator=f_grpo"),
+    (["algorithm.adv_estimator=rloo", "+algorithm.f_grpo_gamma=1"], r"set algorithm\.adv_estimator=f_rloo"),
+    (["algorithm.adv_estimator=maxrl", "+algorithm.focal_gamma=1"], r"set algorithm\.adv_estimator=f_maxrl"),
+    (["+algorithm.focal_gamma=1"], r"adv_estimator is gae"),
+    (["+focal=grpo", f"{LOSS}.loss_mode=f_vanilla"], r"weight would be applied twice"),
+    (["algorithm.adv_estimator=rloo", *F_LOSS], r"reads success off GRPO advantages"),
+    (
+        ["algorithm.adv_estimator=grpo", f"{LOSS}.loss_mode=f_vanilla", "+algorithm.focal_gamma=1.0"],
+        r"has no focal_gamma",
+    ),
+    (["algorithm.adv_estimator=grpo", f"+{LOSS}.focal_gamma=0.5"], r"loss_mode is vanilla, which does not read it"),
+    (
+        ["+focal=grpo_loss", f"{LOSS}.focal_gamma=1.0"],
+        r"0\.5 and .*policy_loss\.focal_gamma is 1, but one run has one gamma",
+    ),
+    (["+focal=grpo_loss", f"{LOSS}.norm_adv_by_std_in_grpo=False"], r"norm_adv_by_std_in_grpo is False and algorithm"),
+    (["+focal=grpo_loss", "algorithm.use_kl_in_reward=True"], r"use_kl_in_reward is True with loss_mode=f_vanilla"),
+    (
+        ["+focal=grpo", "+algorithm.f_grpo_gamma=1.0"],
+        r"focal_gamma=0\.5 and algorithm\.f_grpo_gamma=1\.0 name the same",
+    ),
+    (["+focal=grpo", "algorithm.focal_gamma=-1"], r"algorithm\.focal_gamma is -1.*at least 0"),
+    (["+focal=grpo", "algorithm.focal_gamma=true"], r"algorithm\.focal_gamma is True"),
+    (["+focal=grpo_loss", "algorithm.focal_gamma=nan"], r"focal_gamma is nan"),
+    (["+focal=grpo", "algorithm.focal_success_threshold=high"], r"focal_success_threshold is 'high'.*0\.5 for 0/1"),
+    (["+focal=grpo", "+algorithm.focal_success_threshold_by_source=0.5"], r"by_source is 0\.5.*must map data sources"),
+    (
+        ["algorithm.adv_estimator=f_grpo", "+algorithm.f_grpo_gamma=1", "+algorithm.f_grpo_reward_correct=0"],
+        r"correct is 0 and",
+    ),
+    (
+        ["+focal=grpo", "+algorithm.f_grpo_reward_wrong=-1.0"],
+        r"remove one of them.*~algorithm\.focal_success_threshold",
+    ),
+    (["algorithm.adv_estimator=f_grpo", "+algorithm.f_grpo_reward_correct=1"], r"needs a gamma beside it"),
+    (
+        ["algorithm.adv_estimator=fgrpo"],
+        r"'fgrpo', which verl does not know; did you mean algorithm\.adv_estimator=f_grpo",
+    ),
+    (["algorithm.adv_estimator=f_grpoo"], r"did you mean algorithm\.adv_estimator=f_grpo"),
+    (["algorithm.adv_estimator=grpo", f"{LOSS}.loss_mode=f_vanila"], r"did you mean .*loss_mode=f_vanilla"),
+    (
+        ["+focal=grpo", "trainer.use_v1=False", "trainer.v1.trainer_mode=focal_sync"],
+        r"use_v1 is False, where it is ignored",
+    ),
+    (["+focal=unlikeliness", "algorithm.unlikeliness_beta=2"], r"unlikeliness_beta is 2.*from 0 to 1"),
+]
+
+
+@pytest.mark.parametrize("words", GOOD, ids=" ".join)
+def test_a_good_command_line_has_no_problem(words):
+    assert find_problems(compose(words)) == []
+
+
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_a_contradiction_stops_the_run_with_value_rule_and_remedy(words, message):
+    with pytest.raises(ValueError, match=message):
+        check(compose(words))
+
+
+def test_a_verl_with_an_f_grpo_of_its_own(monkeypatch):
+    # D11: a gamma that verl's own f_grpo would not read
+    monkeypatch.setitem(registration.clashes, "f_grpo", "verl.trainer.ppo.core_algos.compute_f_grpo")
+    with pytest.raises(ValueError, match=r"algorithm\.focal_gamma is set, but adv_estimator=f_grpo is verl\.trainer"):
+        check(compose(["+focal=grpo"]))
+    check(compose(["algorithm.adv_estimator=f_grpo"]))
+
+
+def test_a_configuration_of_something_else_is_left_alone():
+    for config in (None, {}, OmegaConf.create({"focal_gama": 1}), OmegaConf.create({"algorithm": {"focal_gama": 1}})):
+        check(config)
+
+
+def test_verls_own_validation_runs_it_first():
+    import verl.utils
+    from verl.trainer import main_ppo
+    from verl.utils.config import validate_config
+
+    assert main_ppo.validate_config is validate_config is verl.utils.validate_config
+    bad = compose(["algorithm.adv_estimator=grpo", "+algorithm.focal_gamma=1.0"])
+    with pytest.raises(ValueError, match="applies no focal weight"):
+        validate_config(config=bad, use_reference_policy=False, use_critic=False)
+    with pytest.raises(ValueError, match="applies no focal weight"):  # one-step-off, fully async, recipes
+        main_ppo.run_ppo(bad, task_runner_class=None)
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (
+            ["+focal=dapo", "algorithm.focal_gamma=1.0", "actor_rollout_ref.rollout.n=8"],
+            [
+                "(1 - success rate of the prompt's group) ** 1.0 times the advantages of grpo",
+                "gamma       1.0 from algorithm.focal_gamma (algorithm.focal_gamma=1.0)",
+                "acc where it returns one, else summed reward > 0.5",
+                "8 rollouts a prompt",
+                "no KL term",
+                "v1 sync: an estimator of ours knows the raw reward, acc, log-probabilities, sessions and padding",
+                "+focal=dapo sets actor_rollout_ref.actor.clip_ratio_high=0.28",
+                "no problem(s)",
+            ],
+        ),
+        (["algorithm.adv_estimator=grpo"], ["none: adv_estimator=grpo and loss_mode=vanilla apply no focal weight"]),
+        (["algorithm.adv_estimator=f_rloo"], ["gamma       0.5 from the default"]),
+        (["+focal=cispo_loss"], ["times those of grpo in f_cispo", "policy_loss.focal_gamma (+focal=cispo_loss)"]),
+        (
+            ["algorithm.adv_estimator=f_grpo", "+algorithm.f_grpo_gamma=1.0", "+algorithm.f_grpo_reward_wrong=-1.0"],
+            ["mu = (mean reward - -1) / (1 - -1), clamped to 0..1, whatever acc says"],
+        ),
+        (["+focal=grpo", "trainer.use_v1=False"], ["legacy (trainer.use_v1=False)", "one log line a step"]),
+    ],
+)
+def test_explain_tells_what_will_be_trained(words, lines, capsys):
+    assert explain(words) == 0
+    told = capsys.readouterr().out
+    assert [line for line in lines if line not in told] == [], told
+
+
+def test_explain_ends_with_one_where_settings_contradict(capsys):
+    assert explain(["+focal=grpo", "algorithm.adv_estimator=grpo"]) == 1
+    assert "PROBLEM     algorithm.focal_gamma=0.5" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="verl would not compose this command line: .*focal_gamma"):
+        explain(["algorithm.focal_gamma=1.0"])
+    with pytest.raises(ValueError, match="verl would not compose"):
+        explain(["+focal=grpoo"])

@@ -1,0 +1,234 @@
+"""Contradictions in verl's configuration that would train with another weight than was asked for, or with none.
+
+`check` runs before workers start and before a run's first update; `verl-fgrpo explain` shows the same list.
+"""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from verl_fgrpo.core.focal import check_gamma
+from verl_fgrpo.host.state import registration
+from verl_fgrpo.host.trainer_modes import MODES
+from verl_fgrpo.methods.estimators import HOST_ESTIMATORS, METHODS
+from verl_fgrpo.methods.losses import BASE_LOSSES
+from verl_fgrpo.methods.settings import ALGORITHM_KEYS, FOCAL_KEYS, GAMMA_KEYS, FocalConfig, MethodConfig
+
+__all__ = ["LOSS_CONFIG", "POLICY_LOSS", "check", "find_problems"]
+
+POLICY_LOSS = "actor_rollout_ref.actor.policy_loss"
+LOSS_CONFIG = "verl_fgrpo.config.FocalPolicyLossConfig"
+#: estimators of verl whose advantages the f_ losses can read
+PLAIN_GRPO = ("grpo", "grpo_vectorized")
+_MARKS = ("focal", "fgrpo", "f_grpo")
+_KNOWN = (*(f"algorithm.{key}" for key in ALGORITHM_KEYS), f"{POLICY_LOSS}.focal_gamma")
+_WEIGHTED = frozenset(f"f_{base.name}" for base in (*HOST_ESTIMATORS, *METHODS))
+_PLAIN = frozenset(method.name for method in METHODS)
+_LOSSES = frozenset(f"f_{name}" for name in BASE_LOSSES)
+
+
+def check(config: Any) -> None:
+    """Stop a run whose configuration contradicts itself; nothing happens for one that is not a trainer's.
+
+    Raises:
+        ValueError: every problem with its remedy.
+    """
+    if not isinstance(config, DictConfig) or "algorithm" not in config or "actor_rollout_ref" not in config:
+        return
+    problems = find_problems(config)
+    if problems:
+        raise ValueError("verl_fgrpo: " + "\n".join(problems) + "\n(verl-fgrpo explain shows the same, before a run)")
+
+
+def find_problems(config: DictConfig) -> list[str]:
+    """Everything in verl's whole configuration that would silently train otherwise than it says.
+
+    Args:
+        config: as verl's entry points compose it.
+
+    Returns:
+        One sentence per problem: value, rule, remedy.
+    """
+    algorithm = config.algorithm
+    problems = [*_unknown_keys(config), *_unknown_names(config)]
+    estimator, loss = str(algorithm.get("adv_estimator")), str(OmegaConf.select(config, f"{POLICY_LOSS}.loss_mode"))
+    hosts = _keys_of_the_host()
+    ours = [key for key in FOCAL_KEYS if key not in hosts and algorithm.get(key) is not None]
+    if estimator in registration.clashes:
+        if ours:
+            problems.append(_clash(estimator, ours))
+        return problems
+    settings: FocalConfig | None = None
+    if ours or estimator in _WEIGHTED | _PLAIN or loss in _LOSSES:
+        try:
+            settings = FocalConfig.from_algorithm(algorithm)
+            MethodConfig.from_algorithm(algorithm)
+        except ValueError as error:
+            problems.append(str(error))
+    if loss in _LOSSES:
+        problems += _loss_problems(config, estimator, loss, settings)
+    else:
+        problems += _estimator_problems(config, estimator, loss, ours)
+    if not config.trainer.get("use_v1", True) and OmegaConf.select(config, "trainer.v1.trainer_mode") in MODES:
+        problems.append(
+            f"trainer.v1.trainer_mode is {config.trainer.v1.trainer_mode}, but trainer.use_v1 is False, where it is "
+            "ignored; set trainer.use_v1=True"
+        )
+    if estimator in _WEIGHTED and "focal_gamma" in hosts:
+        problems.append(
+            "this verl has a focal weight of its own (algorithm.focal_gamma), which would be applied beside that of "
+            f"adv_estimator={estimator}; use adv_estimator=grpo there, or a verl without it"
+        )
+    return problems
+
+
+def _clash(estimator: str, ours: list[str]) -> str:
+    return (
+        f"algorithm.{ours[0]} is set, but adv_estimator={estimator} is {registration.clashes[estimator]} here, which "
+        "does not read it; use the gamma key of that package (verl's own f_grpo: algorithm.f_grpo_gamma), remove "
+        f"algorithm.{ours[0]}, or use f_grpo_vectorized, which is verl_fgrpo's"
+    )
+
+
+def _keys_of_the_host() -> frozenset[str]:
+    """Keys of ours that this verl declares itself: they have a value whoever set them, and mean verl's own weight."""
+    from verl.trainer.config import AlgoConfig
+
+    return frozenset(f.name for f in fields(AlgoConfig)) & frozenset(FOCAL_KEYS)
+
+
+def _keys(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Path and name of every key below `node`; environment variables and names of data sources are no keys."""
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
+        return
+    for key in node:
+        here = path + str(key)
+        yield here, str(key)
+        if key != "env_vars" and here != "algorithm.focal_success_threshold_by_source":
+            yield from _keys(node._get_node(key), f"{here}.")
+
+
+def _unknown_keys(config: DictConfig) -> list[str]:
+    problems = []
+    hosts = _keys_of_the_host()
+    for path, key in _keys(config):
+        if path in _KNOWN or (path.startswith("algorithm.") and key in hosts):
+            continue
+        plain = key.lower().replace("-", "_")
+        near = difflib.get_close_matches(plain, ALGORITHM_KEYS, n=1, cutoff=0.8)
+        place = path.rpartition(".")[0]
+        if not any(mark in plain for mark in _MARKS) and not (near and place in ("algorithm", POLICY_LOSS)):
+            continue
+        value = OmegaConf.select(config, path)
+        problems.append(
+            f"{path}={value} is no key of verl_fgrpo or verl, so nothing would read it; the nearest one is "
+            f"{_nearest(path, plain)}, e.g. +{_nearest(path, plain)}={value}"
+        )
+    return problems
+
+
+def _nearest(path: str, key: str) -> str:
+    """The known key that is most like `key`, in the same place if there is one."""
+    if path.startswith(f"{POLICY_LOSS}."):
+        return f"{POLICY_LOSS}.focal_gamma"
+    near = difflib.get_close_matches(key, ALGORITHM_KEYS, n=1, cutoff=0.0)
+    return f"algorithm.{near[0]}"
+
+
+def _unknown_names(config: DictConfig) -> list[str]:
+    """Estimators and losses that look like ours and are none: verl would notice only at the first step."""
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
+
+    problems = []
+    for path, registry, names in (
+        ("algorithm.adv_estimator", ADV_ESTIMATOR_REGISTRY, _WEIGHTED | _PLAIN),
+        (f"{POLICY_LOSS}.loss_mode", POLICY_LOSS_REGISTRY, _LOSSES),
+    ):
+        value = str(OmegaConf.select(config, path))
+        if value in registry:
+            continue
+        plain = value.lower().replace("-", "_")
+        near = difflib.get_close_matches(plain, names, n=1, cutoff=0.8)
+        if near or any(mark in plain for mark in _MARKS):
+            nearest = (near or difflib.get_close_matches(plain, names, n=1, cutoff=0.0))[0]
+            problems.append(f"{path} is {value!r}, which verl does not know; did you mean {path}={nearest}?")
+    return problems
+
+
+def _loss_problems(config: DictConfig, estimator: str, loss: str, settings: FocalConfig | None) -> list[str]:
+    """An f_ loss: it needs plain GRPO advantages and a configuration of its own."""
+    problems = []
+    policy_loss, algorithm = OmegaConf.select(config, POLICY_LOSS), config.algorithm
+    base = loss.removeprefix("f_")
+    if estimator not in PLAIN_GRPO:
+        twice = (
+            "the weight would be applied twice"
+            if estimator in _WEIGHTED
+            else "the loss reads success off GRPO advantages"
+        )
+        problems.append(
+            f"algorithm.adv_estimator is {estimator} and {POLICY_LOSS}.loss_mode is {loss}, but {twice}; set "
+            f"{POLICY_LOSS}.loss_mode={base} with adv_estimator=f_grpo, or adv_estimator=grpo with this loss"
+        )
+    if policy_loss.get("_target_") != LOSS_CONFIG:
+        problems.append(
+            f"{POLICY_LOSS}.loss_mode is {loss}, but {POLICY_LOSS}._target_ is {policy_loss.get('_target_')}, which "
+            "has no "
+            f"focal_gamma, so the loss would not know its gamma; set {POLICY_LOSS}._target_={LOSS_CONFIG} and "
+            f"+{POLICY_LOSS}.focal_gamma=0.5, or use a preset such as +focal=grpo_loss"
+        )
+        return problems
+    try:
+        gamma = check_gamma(policy_loss.get("focal_gamma", 0.5), f"{POLICY_LOSS}.focal_gamma")
+    except ValueError as error:
+        return [*problems, str(error)]
+    if settings is not None and settings.gamma_key and settings.gamma != gamma:
+        problems.append(
+            f"{settings.gamma_key} is {settings.gamma:g} and {POLICY_LOSS}.focal_gamma is {gamma:g}, but one run has "
+            f"one gamma; set {POLICY_LOSS}.focal_gamma=${{{settings.gamma_key}}}"
+        )
+    divided = bool(policy_loss.get("norm_adv_by_std_in_grpo", True))
+    if divided != bool(algorithm.get("norm_adv_by_std_in_grpo", True)):
+        problems.append(
+            f"{POLICY_LOSS}.norm_adv_by_std_in_grpo is {divided} and algorithm.norm_adv_by_std_in_grpo is "
+            f"{not divided}, but the "
+            f"loss reads success off these advantages; set +{POLICY_LOSS}.norm_adv_by_std_in_grpo={not divided}"
+        )
+    if algorithm.get("use_kl_in_reward", False):
+        problems.append(
+            f"algorithm.use_kl_in_reward is True with loss_mode={loss}, but then an advantage no longer tells "
+            f"success; use adv_estimator=f_grpo with loss_mode={base}, which sees the reward before KL"
+        )
+    if settings is not None and settings.rewards is not None:
+        problems.append(
+            f"algorithm.f_grpo_reward_correct or f_grpo_reward_wrong is set with loss_mode={loss}, which does not "
+            f"see rewards; use adv_estimator=f_grpo with loss_mode={base}"
+        )
+    return problems
+
+
+def _estimator_problems(config: DictConfig, estimator: str, loss: str, ours: list[str]) -> list[str]:
+    """No f_ loss: then the weight is in the estimator, or nowhere."""
+    problems = []
+    policy_loss = OmegaConf.select(config, POLICY_LOSS)
+    if policy_loss.get("_target_") == LOSS_CONFIG or policy_loss.get("focal_gamma") is not None:
+        problems.append(
+            f"{POLICY_LOSS} has a focal_gamma, but loss_mode is {loss}, which does not read it; set "
+            f"+algorithm.focal_gamma=... with adv_estimator=f_grpo, or {POLICY_LOSS}.loss_mode=f_{loss} with "
+            f"{POLICY_LOSS}._target_={LOSS_CONFIG} and adv_estimator=grpo"
+        )
+    if estimator in _WEIGHTED:
+        return problems
+    logs_success = estimator in _PLAIN or OmegaConf.select(config, "trainer.v1.trainer_mode") in MODES
+    unread = [key for key in ours if key in GAMMA_KEYS or not logs_success]
+    if unread:
+        weighted = f"f_{estimator}" if f"f_{estimator}" in _WEIGHTED else "f_grpo"
+        set_keys = ", ".join(f"algorithm.{key}={config.algorithm.get(key)}" for key in unread)
+        problems.append(
+            f"{set_keys} is set, but adv_estimator is {estimator}, which applies no focal weight; set "
+            f"algorithm.adv_estimator={weighted}, or remove the key (~algorithm.{unread[0]})"
+        )
+    return problems
