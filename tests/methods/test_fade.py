@@ -44,7 +44,8 @@ def call(data, config, name="fade", entropy=1.0, step=1, folder=None, run=None, 
 
 def test_the_schedule_golden():
     settings = MethodConfig(fade_entropy_target=1.0)
-    # p = 0.98 * 0.5 + 0.02 * 1 = 0.51, alpha = 1.5 * 0.49 / 0.51; H = 0.98 * 0.8 + 0.02 * 0.3 = 0.79, delta = 1 + 0.79 - 1
+    # p = 0.98 * 0.5 + 0.02 * 1 = 0.51, alpha = 1.5 * 0.49 / 0.51
+    # H = 0.98 * 0.8 + 0.02 * 0.3 = 0.79, delta = 1 + 0.79 - 1
     state, alpha, delta = schedule(FadeState(0, 0.5, 0.8, 1.0), 1, 1.0, 0.3, settings)
     assert (state.step, state.entropy_target) == (1, 1.0)
     assert (state.solve_rate, state.entropy) == (pytest.approx(0.51), pytest.approx(0.79))
@@ -82,7 +83,9 @@ def test_the_estimator_golden():
     weight = 0.75 ** (0.7575 / 0.495 - 1)
     np.testing.assert_allclose(found, [0.75 * weight, *[-0.25 * weight] * 3], rtol=1e-6)
     assert metrics["fade/alpha"] == pytest.approx(0.7575 / 0.495)
-    assert (metrics["fade/delta"], metrics["fade/solve_rate"], metrics["fade/entropy"]) == pytest.approx((1, 0.495, 1.2))
+    assert (metrics["fade/delta"], metrics["fade/solve_rate"], metrics["fade/entropy"]) == pytest.approx(
+        (1, 0.495, 1.2)
+    )
     # at H* = 2 the entropy is 0.8 too low: delta = 1 + 1.2 - 2 = 0.2 -> 0.3
     later = call(data, algorithm(fade_entropy_target=2.0), entropy=1.2)[:, 0]
     np.testing.assert_allclose(later, [0.75 * weight, *[-0.25 * weight / 0.3] * 3], rtol=1e-6)
@@ -136,7 +139,9 @@ def test_the_state_goes_on_in_one_process_and_is_restored_in_the_next(tmp_path):
     run = Run()
     for step, (x, entropy) in enumerate(zip(rates, entropies, strict=True), start=1):
         metrics = {}
-        call(batch([(10, round(10 * x))]), config, entropy=entropy, step=step, folder=tmp_path, run=run, metrics=metrics)
+        call(
+            batch([(10, round(10 * x))]), config, entropy=entropy, step=step, folder=tmp_path, run=run, metrics=metrics
+        )
         one_run.append(metrics["fade/alpha"])
     # by hand: p = 0.494, 0.49812, 0.4961576
     p = [0.98 * 0.5 + 0.02 * 0.2]
@@ -189,7 +194,8 @@ def test_errors(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "key, value", [("alpha_max", 0.5), ("delta_min", 0), ("delta_min", 1.5), ("ema", 0), ("ema", 2), ("entropy_target", -1)]
+    "key, value",
+    [("alpha_max", 0.5), ("delta_min", 0), ("delta_min", 1.5), ("ema", 0), ("ema", 2), ("entropy_target", -1)],
 )
 def test_settings_out_of_range(key, value):
     with pytest.raises(ValueError, match=rf"algorithm\.fade_{key} is {value}"):

@@ -54,8 +54,8 @@ def test_bounds_fall_with_the_number_of_correct_rollouts(k, low, more):
 
 
 def test_the_loss_golden():
-    # k = 4, one token a row, ratio 1.5: a lone correct rollout (A = 3/4) is clipped at 1.4, one of three (A = 1/4) at 1.2 +
-    # 0.2 * 1/3; a wrong one of a group with one correct (A = -1/4) pays its ratio, and dual clip (3) is far
+    # k = 4, one token a row, ratio 1.5: a lone correct rollout (A = 3/4) is clipped at 1.4, one of three (A = 1/4) at
+    # 1.2 + 0.2 * 1/3; a wrong one of a group with one correct (A = -1/4) pays its ratio, and dual clip (3) is far
     old = torch.zeros(3, 1)
     new = torch.full((3, 1), 1.5).log()
     advantages = torch.tensor([[0.75], [0.25], [-0.25]])
@@ -94,9 +94,9 @@ def test_equal_bounds_are_verls_loss_with_that_symmetric_clip_bit_for_bit(name, 
 def test_a_group_with_c_correct_is_verls_loss_with_its_own_bound(name, c):
     low, high = 3e-3, 5e-3
     old, new, advantages, mask = rows([c], spread=5e-3, seed=c)
-    found, _ = get_policy_loss_fn(name)(old, new, advantages, mask, config=config(low, high))
+    found, _ = get_policy_loss_fn(name)(old, new, advantages, mask, "token-mean", config(low, high))
     bound = low + (high - low) * (8 - c) / 7
-    expected, _ = get_policy_loss_fn(GAPO_LOSSES[name])(old, new, advantages, mask, config=config(low, bound))
+    expected, _ = get_policy_loss_fn(GAPO_LOSSES[name])(old, new, advantages, mask, "token-mean", config(low, bound))
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
