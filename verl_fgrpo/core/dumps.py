@@ -296,7 +296,7 @@ def _dump_row(path: Path, number: int, row: Any) -> DumpRow:
 def _number(value: Any, name: str, where: str) -> float:
     try:
         number = _TRUTH[value] if value in ("True", "False") else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.inf
     if math.isinf(number) or (name == "acc" and math.isnan(number)):
         raise ValueError(f"{where}: {name} is {str(value)[:100]!r}, but it must be a number; repair or delete the line")
