@@ -222,6 +222,14 @@ def test_rare_drift_is_zero_for_the_base_and_the_nll_is_the_models(model: Path, 
     assert same.difference == pytest.approx(0, abs=1e-5)
     other = score_rare_set(chosen, Scorer(make_model(tmp_path / "other", 1)), "other", progress=False)
     assert abs(other.difference) > 0.1
+    store.path.rename(tmp_path / "old")  # lost, and drawn again with another seed
+    sample_run(run, PROBLEMS, backend, 64, Decoding(max_tokens=6, seed=1), "none", progress=False)
+    with pytest.raises(ValueError, match="is on another response: run `verl-fgrpo eval grade`"):
+        build_rare_set(run, scorer, tmp_path / "x.json", 0.2, progress=False)
+    grade_store(SampleStore(run / "samples"), run / "verdicts", PROBLEMS, progress=False)
+    again = build_rare_set(run, scorer, tmp_path / "x.json", 0.2, progress=False)
+    there = {row.response for row in SampleStore(run / "samples").read()}
+    assert again != chosen and {item.response for item in again} <= there
     with pytest.raises(ValueError, match="sampled with weights"):
         build_rare_set(run, Scorer(tmp_path / "other"), tmp_path / "x.json", progress=False)
 

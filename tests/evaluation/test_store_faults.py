@@ -15,9 +15,10 @@ import pytest
 from faulty_os import FAULTS, FaultyOs
 
 from verl_fgrpo.core import files
+from verl_fgrpo.evaluation.cli import main
 from verl_fgrpo.evaluation.generation import Decoding, Generated, Request, sample_run
 from verl_fgrpo.evaluation.grading import grade_store
-from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.problems import Problem, load_problems
 from verl_fgrpo.evaluation.samples import Sample, SampleStore, VerdictStore
 from verl_fgrpo.evaluation.workers import GradingPool
 
@@ -138,6 +139,20 @@ def test_regrade_through_a_fault_at_every_call(tmp_path: Path, monkeypatch: pyte
             with suppress(KeyboardInterrupt, OSError):
                 grade(tmp_path / "whole", regrade=True)
         assert rows(grade(tmp_path / "whole")) == expected, at
+
+
+def test_merged_runs_keep_the_problems_of_earlier_merges_and_refuse_other_golds(tmp_path: Path) -> None:
+    for number, name in enumerate("abc"):
+        gold = "2" if name == "c" else "1"
+        problems = [Problem("toy", "b" if name == "c" else name, name, "math", (gold,))]
+        sample_run(tmp_path / name, problems, Echo(), N, Decoding(max_tokens=4), "none", progress=False)
+        sources = ["--sources", str(tmp_path / name), "--run", str(tmp_path / "all")]
+        if number < 2:
+            main(["merge", *sources])
+    with pytest.raises(ValueError, match=r"problem \('toy', 'b'\) in .* differs from that of another run"):
+        main(["merge", *sources])
+    assert [problem.problem_id for problem in load_problems([tmp_path / "all" / "problems.jsonl"])] == ["b", "a"]
+    assert len(rows(SampleStore(tmp_path / "all" / "samples"))) == 2 * N
 
 
 KILLED = """

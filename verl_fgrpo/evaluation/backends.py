@@ -251,31 +251,10 @@ class VllmRayBackend:
 
     def generate(self, requests: Iterable[Request], decoding: Decoding) -> Iterator[Generated]:
         import ray
-        from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+        from ray.data.llm import build_processor
 
-        if not ray.is_initialized():
-            ray.init()
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        engines = self.concurrency or gpus // self.tensor_parallel_size
-        if engines < 1:
-            raise RuntimeError(
-                f"the Ray cluster has {gpus} GPUs, an engine needs {self.tensor_parallel_size}: use --backend openai "
-                "with a server elsewhere, or --backend transformers"
-            )
-        config = vLLMEngineProcessorConfig(
-            model_source=str(self.folder),
-            engine_kwargs={
-                "tensor_parallel_size": self.tensor_parallel_size,
-                "enable_prefix_caching": True,
-                **self.engine_kwargs,
-            },
-            concurrency=engines,
-            batch_size=self.batch_size,
-            chat_template_stage=False,  # prompts are tokenized here: the template's arguments differ between problems
-            tokenize_stage=False,
-        )
         processor = build_processor(
-            config,
+            self._config(),
             preprocess=lambda row: {
                 **row,
                 "sampling_params": {
@@ -287,6 +266,44 @@ class VllmRayBackend:
                 },
             },
         )
+        for row in processor(ray.data.from_items(self._rows(requests))).iter_rows():
+            num_tokens = int(row["num_generated_tokens"])
+            benchmark, problem_id, index = json.loads(row["key"])
+            yield Generated(
+                (benchmark, problem_id, index),
+                int(row["seed"]),
+                str(row["generated_text"]),
+                num_tokens,
+                "length" if num_tokens >= decoding.max_tokens else "stop",  # Ray Data does not pass the reason on
+            )
+
+    def _config(self) -> Any:
+        import ray
+        from ray.data.llm import vLLMEngineProcessorConfig
+
+        if not ray.is_initialized():
+            ray.init()
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        engines = self.concurrency or gpus // self.tensor_parallel_size
+        if engines < 1:
+            raise RuntimeError(
+                f"the Ray cluster has {gpus} GPUs, an engine needs {self.tensor_parallel_size}: use --backend openai "
+                "with a server elsewhere, or --backend transformers"
+            )
+        return vLLMEngineProcessorConfig(
+            model_source=str(self.folder),
+            engine_kwargs={
+                "tensor_parallel_size": self.tensor_parallel_size,
+                "enable_prefix_caching": True,
+                **self.engine_kwargs,
+            },
+            concurrency=engines,
+            batch_size=self.batch_size,
+            chat_template_stage=False,  # prompts are tokenized here: the template's arguments differ between problems
+            tokenize_stage=False,
+        )
+
+    def _rows(self, requests: Iterable[Request]) -> list[dict[str, Any]]:
         rows = []
         for _, same_problem in groupby(requests, key=lambda request: request.key[:2]):
             group = list(same_problem)
@@ -301,13 +318,4 @@ class VllmRayBackend:
                 {"key": json.dumps(request.key), "seed": request.seed, "prompt": "", "tokenized_prompt": list(ids)}
                 for request in group
             ]
-        for row in processor(ray.data.from_items(rows)).iter_rows():
-            num_tokens = int(row["num_generated_tokens"])
-            benchmark, problem_id, index = json.loads(row["key"])
-            yield Generated(
-                (benchmark, problem_id, index),
-                int(row["seed"]),
-                str(row["generated_text"]),
-                num_tokens,
-                "length" if num_tokens >= decoding.max_tokens else "stop",  # Ray Data does not pass the reason on
-            )
+        return rows

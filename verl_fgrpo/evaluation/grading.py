@@ -29,8 +29,8 @@ from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task
 
 __all__ = ["FastCheck", "Judged", "grade_samples", "grade_store", "grading_settings"]
 
-WINDOW = 65_536  # samples held in memory at a time (twice as many while the workers finish a window) ...
-WINDOW_CHARACTERS = 2**26  # ... or as many as have so many characters
+WINDOW = 32_768  # samples held in memory at a time (twice as many while the workers finish a window) ...
+WINDOW_CHARACTERS = 2**25  # ... or as many as have so many characters
 REMEMBERED = 2**17  # verdicts on texts that may come again; the oldest are forgotten
 TASK_RESPONSES = 2048  # to one worker at a time: many, so that one worker meets all equal answers to a problem
 TASK_CHARACTERS = 2**24  # or as many as have so many characters: the worker holds them all
@@ -141,7 +141,7 @@ def grade_samples(
     """Yield one verdict per sample, in order of completion.
 
     Two samples of a problem with the same response are graded once, as long as its verdict is remembered. A prompt
-    that the server refused gets the verdict `refused`. Memory: two windows of 65,536 samples or 64 Mi characters, and
+    that the server refused gets the verdict `refused`. Memory: two windows of 32,768 samples or 32 Mi characters, and
     131,072 verdicts.
 
     Args:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.evaluation.problems import load_problems, save_problems
+from verl_fgrpo.evaluation.problems import Problem, load_problems, save_problems
 from verl_fgrpo.evaluation.samples import merge_stores
 
 
@@ -18,10 +18,15 @@ def add_parser(commands: Any) -> None:
 
 
 def _merge(options: argparse.Namespace) -> None:
-    problems = {}
-    for source in options.sources:
-        for problem in load_problems([source / "problems.jsonl"]):
-            problems[problem.key] = problem
+    problems: dict[tuple[str, str], Problem] = {}
+    target = options.run / "problems.jsonl"
+    for path in [*(source / "problems.jsonl" for source in options.sources), *([target] if target.exists() else [])]:
+        for problem in load_problems([path]):
+            if problems.setdefault(problem.key, problem) != problem:
+                raise ValueError(
+                    f"problem {problem.key} in {path} differs from that of another run (prompt, gold answer or kind): "
+                    "the runs sampled different files of problems"
+                )
     added = merge_stores([source / "samples" for source in options.sources], options.run / "samples")
-    save_problems(problems.values(), options.run / "problems.jsonl")
+    save_problems(problems.values(), target)
     print(f"{added} samples added to {options.run}")

@@ -9,7 +9,7 @@ length-normalised NLL under the base model. Source: arXiv 2602.06717, M.2.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ import numpy as np
 
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.provenance import provenance
+from verl_fgrpo.evaluation.grading import Judged
 from verl_fgrpo.evaluation.problems import Problem, load_problems
 from verl_fgrpo.evaluation.prompts import build_prompt
-from verl_fgrpo.evaluation.samples import Sample, SampleStore, Score, ScoreStore, VerdictStore, key_of
+from verl_fgrpo.evaluation.samples import Key, Sample, SampleStore, Score, ScoreStore, VerdictStore, key_of
 
 __all__ = ["RareDrift", "Scorer", "Trajectory", "build_rare_set", "load_rare_set", "rarest", "score_rare_set"]
 
@@ -116,13 +117,12 @@ def build_rare_set(
 ) -> list[Trajectory]:
     """Score every correct sample of a graded run of the base model and write the rarest to `out` (JSON).
 
-    Scores are kept in RUN/scores as they come: interrupt and repeat at will.
+    Scores are kept in RUN/scores as they come: interrupt and repeat at will. One whose response or problem has changed
+    is made again.
 
     Raises:
-        ValueError: the run was sampled with other weights than the scorer has.
+        ValueError: the run was sampled with other weights than the scorer has, or has to be graded (again).
     """
-    from tqdm import tqdm
-
     store = SampleStore(run / "samples")
     sampled_with, scored_with = store.settings.get("weights"), scorer.identity()["weights"]
     if sampled_with not in (None, scored_with):
@@ -132,26 +132,15 @@ def build_rare_set(
         )
     preset = str(store.settings["prompt_preset"])
     problems = {problem.key: problem for problem in load_problems([run / "problems.jsonl"])}
-    correct = {key_of(row) for row in VerdictStore(run / "verdicts").read() if row.verdict == "correct"}
+    correct = {key_of(sample): sample for sample in _correct_samples(run, store, list(problems.values()))}
     if not correct:
         raise ValueError(f"{run} has no correct sample: nothing can be rare")
-    scores = ScoreStore(run / "scores", scorer.identity())
-    with scores.writer(flush_rows=64) as writer:
-        todo = [sample for sample in store.read() if key_of(sample) in correct and key_of(sample) not in writer]
-        items = [(problems[sample.benchmark, sample.problem_id], preset, *_text(sample)) for sample in todo]
-        bar = tqdm(total=len(correct), initial=len(correct) - len(todo), desc="scoring", disable=not progress)
-        with bar:
-            for sample, (nll, length) in zip(todo, scorer.score(items), strict=True):
-                writer.append(Score(*key_of(sample), nll, length))
-                bar.update()
-    chosen = rarest(list(scores.read()), share)
-    wanted = {key_of(score): score for score in chosen}
-    texts = {key_of(sample): sample for sample in store.read() if key_of(sample) in wanted}
+    chosen = rarest(_score_all(run, scorer, correct, problems, preset, progress), share)
     trajectories = [
         Trajectory(
             problems[score.benchmark, score.problem_id],
             preset,
-            *_text(texts[key_of(score)]),
+            *_text(correct[key_of(score)]),
             score.nll / score.num_tokens,
         )
         for score in chosen
@@ -165,6 +154,46 @@ def build_rare_set(
     }
     write_atomic(out, json.dumps(content, indent=1) + "\n")
     return trajectories
+
+
+def _correct_samples(run: Path, store: SampleStore, problems: Sequence[Problem]) -> Iterator[Sample]:
+    """The samples that are graded correct, by a verdict on the response that is there."""
+    verdicts = VerdictStore(run / "verdicts")
+    judged = Judged(problems, verdicts.settings)
+    digests = {key_of(row): row.digest for row in verdicts.read() if row.verdict == "correct"}
+    for sample in store.read():
+        digest = digests.get(key_of(sample))
+        if digest and digest != judged.digest(sample):
+            raise ValueError(
+                f"{run}: the verdict on {key_of(sample)} is on another response: run `verl-fgrpo eval grade`"
+            )
+        if digest is not None:
+            yield sample
+
+
+def _score_all(
+    run: Path,
+    scorer: Scorer,
+    samples: Mapping[Key, Sample],
+    problems: Mapping[tuple[str, str], Problem],
+    preset: str,
+    progress: bool,
+) -> list[Score]:
+    """The scores of all samples, as far as they are not in RUN/scores yet."""
+    from tqdm import tqdm
+
+    bound = Judged(problems.values(), {"preset": preset})
+    digests = {key: bound.digest(sample) for key, sample in samples.items()}
+    scores = ScoreStore(run / "scores", scorer.identity())
+    with scores.writer(flush_rows=64, drop=lambda row: digests.get(key_of(row)) != row.digest) as writer:
+        todo = [key for key in samples if key not in writer]
+        items = [(problems[key[:2]], preset, *_text(samples[key])) for key in todo]
+        done = len(samples) - len(todo)
+        with tqdm(total=len(samples), initial=done, desc="scoring", disable=not progress) as bar:
+            for key, (nll, length) in zip(todo, scorer.score(items), strict=True):
+                writer.append(Score(*key, nll, length, digests[key]))
+                bar.update()
+    return list(scores.read())
 
 
 def load_rare_set(path: Path) -> list[Trajectory]:

@@ -8,9 +8,10 @@
 A sample is identified by (benchmark, problem_id, sample_idx), with sample_idx = 0, 1, ..., n - 1. Topping up means
 asking for a larger n later; merging means joining stores made with equal settings, for instance on several machines.
 
-Rows are stored once or not at all, whatever ends the writer and whenever. Why a log and not sqlite3 (WAL): it needs no
-shared memory, so it works on the network file systems of clusters; 200,000 rows take a third of the space; and `zcat`
-reads it.
+Rows are stored once or not at all, whatever ends the writer and whenever. Why a log and not sqlite3 in WAL mode: that
+needs shared memory, which the network file systems of clusters do not have. 200,000 rows of 1 kB: 33 MiB against 164,
+written in 49 s against 15, read in 8 s against 5, in one run on a busy machine; both outrun sampling, and `zcat` reads
+the log.
 """
 
 from __future__ import annotations
