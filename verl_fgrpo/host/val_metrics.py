@@ -8,6 +8,7 @@ show it like any other metric. All that verl computes itself stays as it is.
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import math
 from collections import defaultdict
@@ -47,15 +48,20 @@ def install() -> None:
 
 
 def _extended(host: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
+    signature = inspect.signature(host)
+
     @functools.wraps(host)
-    def _val_metrics_update(
-        self: Any, data_sources: Any, sample_uids: Any, reward_extra_infos_dict: Any, *args: Any, **kwargs: Any
-    ) -> dict[str, float]:
-        metrics = host(self, data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs)
+    def _val_metrics_update(self: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics = host(self, *args, **kwargs)
         try:
-            settings = FocalConfig.from_algorithm(self.config.algorithm)
-            expected = kwargs.get("expected_acc_counts")
-            ours = validation_pass_at_k(data_sources, sample_uids, reward_extra_infos_dict, expected, settings)
+            given = signature.bind(self, *args, **kwargs).arguments
+            ours = validation_pass_at_k(
+                given["data_sources"],
+                given["sample_uids"],
+                given["reward_extra_infos_dict"],
+                given.get("expected_acc_counts"),
+                FocalConfig.from_algorithm(self.config.algorithm),
+            )
         except Exception:  # somebody else's run must not end for a metric of ours
             logger.exception("verl_fgrpo could not compute pass@k of this validation; verl's own metrics are complete")
             return metrics
