@@ -148,7 +148,7 @@ def test_verl_awaits_it(kernel):
 def test_what_is_asked_for_together_is_one_batch_in_another_thread(monkeypatch):
     calls = []
 
-    def check(items):
+    def check(items, seconds):
         calls.append((len(items), threading.current_thread() is threading.main_thread()))
         return ["proved"] * len(items)
 
