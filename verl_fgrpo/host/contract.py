@@ -69,7 +69,7 @@ RECIPE_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
     "verl.utils.tracking:Tracking": ("project_name", "experiment_name", "default_backend"),
 }
 
-#: the same for the v1 trainers (host/seams.py, val_metrics.py, trainer_modes.py); verl imports them, and TransferQueue, for a run
+#: the same for the v1 trainers (seams, val_metrics, trainer_modes); verl imports them, and TransferQueue, for a run
 TRAINER_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
     "verl.trainer.ppo.v1.trainer_base:register_trainer": ("name",),
     "verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY": (),
