@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ class Browser:
         command = f'exec "{CHROMIUM}" {flags} --user-data-dir="{profile}" about:blank 3<&{ours[0]} 4>&{theirs[1]}'
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(
-            ["bash", "-c", command], pass_fds=(ours[0], theirs[1]), stdout=quiet, stderr=quiet
+            ["bash", "-c", command], pass_fds=(ours[0], theirs[1]), stdout=quiet, stderr=quiet, start_new_session=True
         )
         os.close(ours[0])
         os.close(theirs[1])
@@ -77,7 +78,7 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._commands.close()
         self._answers.close()

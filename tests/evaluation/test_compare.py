@@ -5,45 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from graded_runs import SAMPLING, make_run
 
 from verl_fgrpo.evaluation.cli import main
 from verl_fgrpo.evaluation.compare import changed_problems, compare_metrics, compare_runs, paper_cells
 from verl_fgrpo.evaluation.counts import ProblemCounts
-from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.evaluation.report import block_rows
 from verl_fgrpo.evaluation.report_command import named_runs
 from verl_fgrpo.evaluation.samples import Sample, SampleStore, Verdict, VerdictStore
 from verl_fgrpo.evaluation.significance import paired_subsample_test
 from verl_fgrpo.evaluation.summary import load_run
 
-SAMPLING = {"model": "m", "weights": "w", "temperature": 1.0, "max_tokens": 64}
 HOSTILE = "<script>alert(1)</script> | `x` $\\frac$ [y](javascript:z)\nnext"
-
-
-def make_run(
-    folder: Path,
-    outcomes: dict[str, str],
-    benchmark: str = "toy",
-    sampling: dict[str, object] | None = None,
-    grading: dict[str, object] | None = None,
-    plan: dict[str, int] | None = None,
-    unsampled: tuple[str, ...] = (),
-    text: str = "so \\boxed{%s}",
-) -> Path:
-    """A graded run: "1" and "0" of each problem are its right and wrong samples."""
-    problems = [Problem(benchmark, name, "question", "math", ("1",)) for name in (*outcomes, *unsampled)]
-    save_problems(problems, folder / "problems.jsonl")
-    samples = SampleStore(folder / "samples", sampling or SAMPLING)
-    verdicts = VerdictStore(folder / "verdicts", grading or {"seconds": 10.0})
-    with samples.writer() as writer, verdicts.writer() as judge:
-        for name, letters in outcomes.items():
-            for index, letter in enumerate(letters):
-                writer.append(Sample(benchmark, name, index, index, text % letter, 7, "stop"))
-                verdict = "correct" if letter == "1" else "wrong"
-                judge.append(Verdict(benchmark, name, index, verdict, letter, ""))
-    if plan:
-        (folder / "plan.json").write_text(json.dumps(plan))
-    return folder
 
 
 def two_runs(folder: Path, **changes: dict[str, object]) -> list[str]:
@@ -246,3 +219,18 @@ def test_every_report_says_how_answers_were_read(tmp_path: Path) -> None:
     assert "B: reading default (math-verify unchanged)" in told
     with pytest.raises(ValueError, match="grading options.reading"):
         main(["compare", "--base", f"A={run}", "--focal", f"B={other}", "--out", str(tmp_path / "c")])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--ks", "1", "0"], "--ks 1 0: each must be at least 1"),
+        (["--m", "0"], "--m 0"),
+        (["--iterations", "-1"], "--iterations -1"),
+        (["--taus", "1.5"], r"tau=1.5 must lie in \(0, 1\]"),
+    ],
+)
+def test_options_are_checked_before_anything_is_read(tmp_path: Path, option: list[str], message: str) -> None:
+    arguments = ["compare", "--base", "a=nowhere", "--focal", "b=nowhere", "--out", str(tmp_path / "c")]
+    with pytest.raises(ValueError, match=message):
+        main([*arguments, *option])

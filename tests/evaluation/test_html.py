@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from chromium import CHROMIUM, Browser
-from test_compare import make_run
+from graded_runs import make_run
 
 from verl_fgrpo.evaluation.cli import main
 from verl_fgrpo.evaluation.html import Excerpt, changed_section, read_excerpts, table, text

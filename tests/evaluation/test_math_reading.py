@@ -70,6 +70,9 @@ TABLE = [
     (r"\begin{pmatrix}-1\\4\end{pmatrix}", r"\boxed{(4,-1)}", "wrong", "wrong"),
     ("C", r"\boxed{\textbf{(C)}\ 14}", "wrong", "correct"),
     ("C", r"\boxed{\textbf{(B)}\ 14}", "wrong", "wrong"),
+    (r"\text{(C)}", r"\boxed{\textbf{(C)}\ 14}", "wrong", "correct"),
+    ("-1", r"\boxed{e^{i\pi}}", "wrong", "correct"),
+    (r"3 \times 10^8", r"\boxed{3 x 10^8}", "wrong", "correct"),
     ("8", r"<think>Perhaps \boxed{9}.</think> The answer is \boxed{8}.", "correct", "correct"),
     ("x^2+2x", r"\boxed{x(x+2)}", "correct", "correct"),
     ("42", "I do not know", "unparsed", "unparsed"),
@@ -83,6 +86,8 @@ def test_the_table(gold: str, response: str, default: str, extended: str) -> Non
 
 def test_parentheses_by_the_hundred() -> None:
     assert rewritten("(" * 250 + "5" + ")" * 250) == "5"
+    assert rewritten("{" * 50 + "5" + "}" * 50) == "5"
+    assert rewritten(r"\frac{1}{2}") == r"\frac{1}{2}" and rewritten(r"\{1, 2\}") == r"\{1, 2\}"
     assert rewritten("(1, 2)") == "(1, 2)" and rewritten("((1, 2))") == "(1, 2)" and rewritten("2((x))") == "2(x)"
 
 

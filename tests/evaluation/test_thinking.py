@@ -1,10 +1,12 @@
 """What is left of a response when its thinking is taken out, and that every grader reads no more than that."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_fgrpo.evaluation.graders import grade_choice, grade_math, grader_of
+from verl_fgrpo.evaluation.graders import grade_choice, grade_ifeval, grade_math, grader_of
 from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.thinking import answer_text
 
@@ -84,3 +86,21 @@ def test_choices_and_mazes() -> None:
 def test_mathematics_without_tags_is_left_to_math_verify() -> None:
     problem = Problem("b", "p", "q", "math", ("8",))
     assert grade_math(problem, "The answer is 8.") == ("correct", "8", "")
+
+
+def test_ifeval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instructions are about the answer: a comma in the thoughts breaks none."""
+
+    class Checkers:
+        InputExample = staticmethod(lambda **fields: fields)
+
+        @staticmethod
+        def test_instruction_following_strict(example: object, response: str) -> object:
+            return SimpleNamespace(follow_instruction_list=["," not in response and bool(response.strip())])
+
+    monkeypatch.setattr("verl_fgrpo.evaluation.graders.optional_module", lambda name, remedy: Checkers)
+    extra = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    problem = Problem("ifeval", "1", "q", "ifeval", extra=extra)
+    assert grade_ifeval(problem, "<think>Okay, no commas.</think>No comma here")[0] == "correct"
+    assert grade_ifeval(problem, "<think>no commas</think>One, two")[0] == "wrong"
+    assert grade_ifeval(problem, "<think>no commas then")[0] == "wrong"  # an empty answer follows nothing

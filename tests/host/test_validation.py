@@ -147,7 +147,7 @@ def test_the_command(tmp_path, capsys):
         "| 5 | average | 25.0 | 37.5 | 50.0 |" in out and "| 10 | aime | 0.0 | 0.0 |  |" in out and "| 15 |" not in out
     )
     assert "step 10: 1 of 3 problems have fewer than 4 samples, the fewest 3, and k goes no further" in err
-    assert "step 15 is left out" in err and "ends within line 12" in err
+    assert "step 15 is left out" in err and "line 12 is no JSON" in err
     with (run / "passk.csv").open(newline="") as handle:
         table = list(csv.DictReader(handle))
     assert values(row for row in table if row["step"] == "5") == pytest.approx(BY_HAND)

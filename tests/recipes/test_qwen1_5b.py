@@ -49,9 +49,9 @@ def test_wrong_variables_are_refused_at_once(variables, message, tmp_path):
 @pytest.mark.verl_start
 def test_in_miniature_it_trains_evaluates_and_compares_and_resumes(tmp_path):
     variables = {"SMOKE": "true", "OUT": str(tmp_path / "run"), "ARMS": "grpo f_grpo"}
-    first = recipe("fgrpo_qwen1_5b", STAGE="train", TOTAL_STEPS="1", timeout=3000, **variables)
+    first = recipe("fgrpo_qwen1_5b", STAGE="train", TOTAL_STEPS="1", **variables)
     assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
-    done = recipe("fgrpo_qwen1_5b", timeout=3000, **variables)  # goes on to the second step, then evaluates
+    done = recipe("fgrpo_qwen1_5b", **variables)  # goes on to the second step, then evaluates
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for arm, gamma in (("grpo", "0"), ("f_grpo", "1.0")):
         run = tmp_path / "run" / arm
@@ -60,5 +60,5 @@ def test_in_miniature_it_trains_evaluates_and_compares_and_resumes(tmp_path):
         assert json.loads((run / "settings.json").read_text())["algorithm.focal_gamma"] == gamma
     assert "| math | 4 |" in (tmp_path / "run" / "compare" / "compare.md").read_text()
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
-    again = recipe("fgrpo_qwen1_5b", STAGE="train", timeout=3000, **variables)
+    again = recipe("fgrpo_qwen1_5b", STAGE="train", **variables)
     assert again.returncode == 0 and again.stderr.count("all steps are done") == 2

@@ -101,7 +101,7 @@ PAPER_GAMMA = {
 }  # fmt: skip
 
 
-def recipe(name, *arguments, timeout=300, **variables):
+def recipe(name, *arguments, **variables):
     """Run a recipe with this interpreter and only these variables."""
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "ALLOW_UNTESTED_VERL")  # the last: scripts/check_verl_releases.py
     environment = {key: value for key, value in os.environ.items() if key in kept}
@@ -110,7 +110,6 @@ def recipe(name, *arguments, timeout=300, **variables):
         ["bash", str(ROOT / "recipes" / f"run_{name}.sh"), *arguments],
         capture_output=True,
         text=True,
-        timeout=timeout,
         env=environment | variables,
     )
 
@@ -255,7 +254,7 @@ def test_the_dry_run_prints_yaml_and_the_cost_and_needs_nothing():
     with initialize_config_module("verl.trainer.config", version_base=None):
         hosts = compose("ppo_trainer", overrides=given)
     for composed in (config, hosts):
-        del composed.ray_kwargs.ray_init.runtime_env.env_vars["VERL_FILE_LOGGER_PATH"]  # named after the time
+        composed.ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH = ""  # named after the time
     assert OmegaConf.to_container(config) == OmegaConf.to_container(hosts, resolve=True)
 
 
@@ -334,18 +333,18 @@ def test_workers_of_a_cluster_log_into_the_run_folder():
 def test_what_is_missing_is_named_with_a_remedy_before_verl_is_started(tmp_path):
     """No GPU, no data, no model: one sentence each."""
     settings = {"OUT": str(tmp_path / "run"), "DATA_DIR": str(tmp_path), "MODEL_PATH": str(tmp_path / "m")}
-    refused = recipe("fgrpo_qwen7b", "algorithm.adv_estimator=f_gropo", PREFLIGHT_ONLY="1", timeout=300, **settings)
+    refused = recipe("fgrpo_qwen7b", "algorithm.adv_estimator=f_gropo", PREFLIGHT_ONLY="1", **settings)
     assert refused.returncode != 0 and not (tmp_path / "run").exists()
     errors = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
     for message in (
         f"TRAIN_FILE {tmp_path}/train.parquet is missing",
         f"MODEL_PATH {tmp_path}/m has no config.json",
         "adv_estimator is 'f_gropo'",
-        "did you mean f_grpo?",
+        "adv_estimator=f_grpo?",
     ):
         assert any(message in line for line in errors), refused.stderr
-    unknown = recipe("fgrpo_qwen7b", "data.no_such_key=1", timeout=300)
-    assert "verl's configuration refuses the arguments" in unknown.stderr and "no_such_key" in unknown.stderr
+    unknown = recipe("fgrpo_qwen7b", "data.no_such_key=1")
+    assert "verl would not compose this command line" in unknown.stderr and "no_such_key" in unknown.stderr
 
 
 def test_a_run_folder_belongs_to_one_experiment(tmp_path):
@@ -362,6 +361,12 @@ def test_a_run_folder_belongs_to_one_experiment(tmp_path):
             claim_run(resolved("fgrpo_qwen7b", **variables, **changed))
     with pytest.raises(ValueError, match=r"clip_ratio_high is '0\.28'"):
         claim_run(resolved("fdapo_qwen7b", **variables))
+    with pytest.raises(ValueError, match=r"f_grpo_gamma is '2', the run has 'null'"):
+        claim_run(resolved("fgrpo_qwen7b", "+algorithm.f_grpo_gamma=2", **variables))
+    with pytest.raises(ValueError, match=r"threshold_by_source is '\{\"openai/gsm8k\": 0\.9\}'"):
+        claim_run(
+            resolved("fgrpo_qwen7b", "+algorithm.focal_success_threshold_by_source={openai/gsm8k:0.9}", **variables)
+        )
     with pytest.raises(ValueError, match=r"focal_gamma is '0\.7'"):  # an argument for verl counts as a variable does
         claim_run(resolved("fgrpo_qwen7b", "algorithm.focal_gamma=0.7", **variables))
     assert set(json.loads((tmp_path / "run" / "settings.json").read_text())) == set(EXPERIMENT)
@@ -389,7 +394,7 @@ def train(tmp_path, name, steps, **variables):
         "MAX_RESPONSE_LENGTH": "48", "SAVE_FREQ": "1", "WEIGHTS_FREQ": "2", "LEARNING_RATE": "1e-4",
         "VAL_BEFORE_TRAIN": "False", "VAL_N": "4", "DUMP_ROLLOUTS": "1", "LOGGER": "[console,file]",
     }  # fmt: skip
-    done = recipe(name, timeout=900, **settings, **variables)
+    done = recipe(name, **settings, **variables)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     (metrics,) = set((out / "logs").glob("*.jsonl")) - before
     return {row["step"]: row["data"] for row in map(json.loads, metrics.read_text().splitlines())}

@@ -70,7 +70,7 @@ def test_the_recipe_trains_a_real_model_with_the_right_focal_weights(tmp_path):
     model = write_model(tmp_path / "model")
     data = write_data(tmp_path / "data", model)
     done = recipe(
-        "fgrpo_qwen7b", timeout=900,
+        "fgrpo_qwen7b",
         DEVICE="cpu", MODEL_PATH=str(model), DATA_DIR=str(data), OUT=str(run), TOTAL_STEPS=str(STEPS),
         TRAIN_BATCH_SIZE=str(PROMPTS), MINI_BATCH_SIZE=str(PROMPTS), GROUP_SIZE=str(GROUP), FOCAL_GAMMA=str(GAMMA),
         MAX_PROMPT_LENGTH="96", MAX_RESPONSE_LENGTH="32", LEARNING_RATE="1e-5", SAVE_FREQ="1000",

@@ -189,7 +189,7 @@ def test_a_cut_dump_is_left_out_and_told(run, capsys):
     path.write_bytes(path.read_bytes()[:-30])
     assert audit(run, "--focal-gamma", 0.5) == 0
     out, err = capsys.readouterr()
-    assert "1 steps (1 to 1)" in out and "step 2 is left out" in err and "ends within line 8" in err
+    assert "1 steps (1 to 1)" in out and "step 2 is left out" in err and "line 8 is no JSON" in err
 
 
 def test_many_groups_are_in_the_csv_alone_and_the_figure_is_drawn(tmp_path, capsys):

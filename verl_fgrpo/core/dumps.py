@@ -22,8 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from verl_fgrpo.core.rows import Row, read_jsonl
+
 __all__ = [
-    "CutDumpError",
     "DumpRow",
     "Group",
     "dump_files",
@@ -40,16 +41,12 @@ _KEY = re.compile(r"(.+)_(\d+)_(\d+)", re.DOTALL)
 _TRUTH = {"True": 1.0, "False": 0.0}  # the legacy trainer writes numpy values as text
 
 
-class CutDumpError(ValueError):
-    """The last line has no end: the run was killed while it wrote, or still writes."""
-
-
 @dataclass(frozen=True)
 class DumpRow:
     """One row of a dump.
 
     Attributes:
-        path, line: where it stands; lines count from 1.
+        where: file and line.
         step: number in the file's name, else the row's own `step`; -1 without either.
         input, output: texts as verl decoded them, without special tokens; output "" if the file has none.
         gts: gold answer as the data set had it.
@@ -58,12 +55,11 @@ class DumpRow:
             stores as `acc` before its penalty for long responses.
         data_source: if the reward function put it there.
         group: uid of the prompt's group; "" in files without uids.
-        session: uid_session; the line's own number without uids.
+        session: uid_session; `where` without uids.
         index: of the output within its session.
     """
 
-    path: Path
-    line: int
+    where: str
     step: int
     input: str
     output: str
@@ -94,7 +90,7 @@ class DumpRow:
         """
         if self.acc is None and math.isnan(self.score):
             raise ValueError(
-                f"{self.path}, line {self.line}: score is NaN, which is neither right nor wrong; find out why the "
+                f"{self.where}: score is NaN, which is neither right nor wrong; find out why the "
                 "reward function returned it, or delete the line"
             )
         return is_success(self.acc, self.score, threshold)
@@ -191,25 +187,12 @@ def read_rows(path: Path) -> Iterator[DumpRow]:
     A byte-order mark, CRLF and empty lines are tolerated.
 
     Raises:
-        CutDumpError: the last line has no end.
+        CutLineError: the last line is cut off.
         ValueError: a line that is no row of a dump: file, line, field, value, rule and remedy.
     """
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except ValueError as error:
-                if not line.endswith(b"\n"):
-                    raise CutDumpError(
-                        f"{path} ends within line {number}: the run was killed while it wrote the file, or still "
-                        "writes it; delete that line, or leave the step out"
-                    ) from error
-                raise ValueError(
-                    f"{path}, line {number} is no JSON ({error}); restore the file, or leave the step out"
-                ) from error
-            yield _dump_row(path, number, row)
+    stem = path.stem.partition(".")[0]
+    step = int(stem) if re.fullmatch(r"[0-9]+", stem) else None
+    yield from (_dump_row(row, step) for row in read_jsonl(path))
 
 
 def final_rows(path: Path) -> Iterator[DumpRow]:
@@ -220,20 +203,20 @@ def final_rows(path: Path) -> Iterator[DumpRow]:
     its outputs need not be held in memory.
 
     Raises:
-        CutDumpError, ValueError: as `read_rows`, before the first row.
+        CutLineError, ValueError: as `read_rows`, before the first row.
     """
     final: dict[str, tuple[int, int]] = {}
     prompts: dict[str, tuple[int, str]] = {}
-    for row in read_rows(path):
+    for place, row in enumerate(read_rows(path)):
         if row.is_padding:
             continue
         if row.index >= final.get(row.session, (-1, 0))[0]:
-            final[row.session] = (row.index, row.line)
+            final[row.session] = (row.index, place)
         if row.group and row.index < prompts.get(row.group, (math.inf, ""))[0]:
             prompts[row.group] = (row.index, row.input)
-    kept = {line for _, line in final.values()}
-    for row in read_rows(path):
-        if row.line in kept:
+    kept = {place for _, place in final.values()}
+    for place, row in enumerate(read_rows(path)):
+        if place in kept:
             yield replace(row, input=prompts[row.group][1]) if row.index else row
 
 
@@ -245,7 +228,7 @@ def read_groups(path: Path, threshold: float | Callable[[DumpRow], float] = 0.5)
         threshold: a score above it is correct where no `acc` decides; one for all, or of a row (its data source, say).
 
     Raises:
-        CutDumpError, ValueError: as `read_rows`, or a NaN score that decides.
+        CutLineError, ValueError: as `read_rows`, or a NaN score that decides.
     """
     scores: defaultdict[str, list[float]] = defaultdict(list)
     correct: defaultdict[str, int] = defaultdict(int)
@@ -261,43 +244,35 @@ def read_groups(path: Path, threshold: float | Callable[[DumpRow], float] = 0.5)
     ]
 
 
-def _dump_row(path: Path, number: int, row: Any) -> DumpRow:
-    where = f"{path}, line {number}"
-    if not isinstance(row, dict) or "input" not in row or "score" not in row:
-        found = f"its columns are {sorted(row)}" if isinstance(row, dict) else f"it is a {type(row).__name__}"
+def _dump_row(row: Row, step: int | None) -> DumpRow:
+    if "input" not in row or "score" not in row:
         raise ValueError(
-            f"{where} is no row of a verl dump: {found}, but verl writes input, output, gts and score; give a folder "
-            "or file of trainer.rollout_data_dir or trainer.validation_data_dir"
+            f"{row.where} is no row of a verl dump: its columns are {sorted(row)}, but verl writes input, output, gts "
+            "and score; give a folder or file of trainer.rollout_data_dir or trainer.validation_data_dir"
         )
-    for name in ("input", "output"):
-        if not isinstance(row.get(name, ""), str):
-            raise ValueError(f"{where}: {name} must be text, as verl writes it, got {str(row[name])[:100]!r}")
-    uid = row.get("uid")
+    uid, source, own_step = row.get("uid"), row.get("data_source"), row.get("step")
     key = _KEY.fullmatch(str(uid))
-    stem = path.stem.partition(".")[0]
-    step = int(stem) if re.fullmatch(r"[0-9]+", stem) else row.get("step")
-    source = row.get("data_source")
     return DumpRow(
-        path=path,
-        line=number,
-        step=step if isinstance(step, int) else -1,
-        input=row["input"],
-        output=row.get("output", ""),
+        where=row.where,
+        step=step if step is not None else own_step if isinstance(own_step, int) else -1,
+        input=row.text("input"),
+        output=row.text("output", ""),
         gts=row.get("gts"),
-        score=_number(row["score"], "score", where),
-        acc=None if row.get("acc") is None else _number(row["acc"], "acc", where),
+        score=_number(row, "score"),
+        acc=None if row.get("acc") is None else _number(row, "acc"),
         data_source=None if source is None else str(source),
         group="" if uid is None else key[1] if key else str(uid),
-        session=f"{key[1]}_{key[2]}" if key else f"line {number}",
+        session=f"{key[1]}_{key[2]}" if key else row.where,
         index=int(key[3]) if key else 0,
     )
 
 
-def _number(value: Any, name: str, where: str) -> float:
+def _number(row: Row, column: str) -> float:
+    value = row[column]
     try:
         number = _TRUTH[value] if value in ("True", "False") else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.inf
-    if math.isinf(number) or (name == "acc" and math.isnan(number)):
-        raise ValueError(f"{where}: {name} is {str(value)[:100]!r}, but it must be a number; repair or delete the line")
+    if math.isinf(number) or (column == "acc" and math.isnan(number)):
+        raise row.error(column, "a number; repair the line or leave it out")
     return number

@@ -12,13 +12,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Row", "iter_rows", "read_jsonl", "shown"]
+__all__ = ["CutLineError", "Row", "iter_rows", "read_jsonl", "shown"]
 
 
 def shown(value: object) -> str:
     """A value for an error text: its first 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+class CutLineError(ValueError):
+    """The last line of a file has no end: the process that wrote it was killed, or still writes."""
 
 
 class Row(dict[str, Any]):
@@ -101,6 +105,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
     """Rows of a file of JSON lines, one line in memory at a time.
 
     Raises:
+        CutLineError: the last line is cut off.
         ValueError: a line that is not a JSON object, with its number.
     """
     with path.open("rb") as lines:
@@ -110,10 +115,13 @@ def read_jsonl(path: Path) -> Iterator[Row]:
             try:
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except (ValueError, RecursionError) as error:
-                raise ValueError(
-                    f"{path}, line {number} is no JSON ({error}): if a process still writes the file, or was killed "
-                    "there, leave the line out"
-                ) from error
+                told = f"{path}, line {number} is no JSON ({error})"
+                if not line.endswith(b"\n"):
+                    raise CutLineError(
+                        f"{told}: the file ends within it, so a process still writes the file, or was killed there; "
+                        "leave the line out"
+                    ) from error
+                raise ValueError(f"{told}; repair the line or leave it out") from error
             yield _row(row, f"{path}, line {number}")
 
 

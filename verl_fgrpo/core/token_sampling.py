@@ -162,53 +162,19 @@ def generate(
     if not prompts:
         return results
 
-    distinct = {tuple(prompt): index for index, prompt in reversed(list(enumerate(prompts)))}
-    prompt_row = {prompt: row for row, prompt in enumerate(distinct)}
-    width = max(len(prompt) for prompt in distinct)
-    input_ids = torch.zeros(len(distinct), width, dtype=torch.long)
-    mask = torch.zeros(len(distinct), width, dtype=torch.long)
-    for prompt, row in prompt_row.items():
-        input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-
-    position_ids = (mask.cumsum(dim=-1) - 1).clamp(min=0)
-    output = model(
-        input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=True, logits_to_keep=1
-    )
-    cache = output.past_key_values
-    row_of = torch.tensor([prompt_row[tuple(prompt)] for prompt in prompts])
-    cache.batch_select_indices(row_of)
-    logits = output.logits[:, -1][row_of]
-    mask = mask[row_of]
-    position = position_ids[row_of, -1]
-
+    cache, logits, mask, position = _prefill(model, prompts)
     vocab = min(vocab_size or logits.shape[-1], logits.shape[-1])
-    temperature = torch.tensor([p.temperature for p in params])
-    top_k = torch.tensor([p.top_k if 0 < p.top_k < vocab else vocab for p in params])
-    top_p = torch.tensor([p.top_p for p in params])
-    limit = torch.tensor([p.max_tokens for p in params])
-    own_streams = {i: torch.Generator().manual_seed(int(p.seed)) for i, p in enumerate(params) if p.seed is not None}
-    stop_sets = sorted({p.stop_token_ids for p in params}, key=sorted)
-    stops = torch.zeros(len(stop_sets), vocab, dtype=torch.bool)
-    for row, ids in enumerate(stop_sets):
-        stops[row, [i for i in ids if i < vocab]] = True
-    stop_row = torch.tensor([stop_sets.index(p.stop_token_ids) for p in params])
-
+    batch = _Batch(params, vocab)
     running = torch.arange(len(prompts))  # index in `prompts` of every row of the batch
     step = 0
-    while True:
-        if aborted():
-            break
-        log_probs = processed_log_probs(logits[:, :vocab], temperature[running], top_k[running], top_p[running])
-        uniforms = _uniforms(running, own_streams, generator)
-        tokens = torch.where(temperature[running] > 0, draw_tokens(log_probs, uniforms), log_probs.argmax(dim=-1))
-        chosen = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    while not aborted():
+        tokens, chosen = batch.draw(logits[:, :vocab], running, generator)
         step += 1
         for index, token, log_prob in zip(running.tolist(), tokens.tolist(), chosen.tolist(), strict=True):
             results[index].token_ids.append(token)
             results[index].log_probs.append(log_prob)
-        stopped = stops[stop_row[running], tokens]
-        finished = stopped | (limit[running] <= step)
+        stopped = batch.stops[batch.stop_row[running], tokens]
+        finished = stopped | (batch.limit[running] <= step)
         if bool(finished.any()):
             for index, at_stop in zip(running[finished].tolist(), stopped[finished].tolist(), strict=True):
                 results[index].stop_reason = "completed" if at_stop else "length"
@@ -227,6 +193,53 @@ def generate(
             use_cache=True,
         ).logits[:, -1]
     return results
+
+
+def _prefill(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[Any, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One pass over the distinct prompts: cache, logits (B, V), attention mask (B, T), last position (B,)."""
+    distinct = {tuple(prompt): index for index, prompt in reversed(list(enumerate(prompts)))}
+    prompt_row = {prompt: row for row, prompt in enumerate(distinct)}
+    width = max(len(prompt) for prompt in distinct)
+    input_ids = torch.zeros(len(distinct), width, dtype=torch.long)
+    mask = torch.zeros(len(distinct), width, dtype=torch.long)
+    for prompt, row in prompt_row.items():
+        input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    position_ids = (mask.cumsum(dim=-1) - 1).clamp(min=0)
+    output = model(
+        input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=True, logits_to_keep=1
+    )
+    row_of = torch.tensor([prompt_row[tuple(prompt)] for prompt in prompts])
+    output.past_key_values.batch_select_indices(row_of)
+    return output.past_key_values, output.logits[:, -1][row_of], mask[row_of], position_ids[row_of, -1]
+
+
+class _Batch:
+    """The parameters of all rows as tensors of shape (B,), random streams, and the stop tokens of each set in use."""
+
+    def __init__(self, params: Sequence[SamplingParams], vocab: int) -> None:
+        self.temperature = torch.tensor([p.temperature for p in params])
+        self.top_k = torch.tensor([p.top_k if 0 < p.top_k < vocab else vocab for p in params])
+        self.top_p = torch.tensor([p.top_p for p in params])
+        self.limit = torch.tensor([p.max_tokens for p in params])
+        self.streams = {
+            i: torch.Generator().manual_seed(int(p.seed)) for i, p in enumerate(params) if p.seed is not None
+        }
+        sets = sorted({p.stop_token_ids for p in params}, key=sorted)
+        self.stop_row = torch.tensor([sets.index(p.stop_token_ids) for p in params])
+        self.stops = torch.zeros(len(sets), vocab, dtype=torch.bool)
+        for row, ids in enumerate(sets):
+            self.stops[row, [i for i in ids if i < vocab]] = True
+
+    def draw(
+        self, logits_BV: torch.Tensor, running_B: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A token of every running row and its log-prob: (B,) int64, (B,) float32."""
+        temperature = self.temperature[running_B]
+        log_probs = processed_log_probs(logits_BV, temperature, self.top_k[running_B], self.top_p[running_B])
+        drawn = draw_tokens(log_probs, _uniforms(running_B, self.streams, generator))
+        tokens = torch.where(temperature > 0, drawn, log_probs.argmax(dim=-1))
+        return tokens, log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
 def draw_tokens(log_probs_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:

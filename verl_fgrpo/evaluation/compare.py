@@ -32,7 +32,10 @@ __all__ = [
 Row = dict[str, Any]
 
 #: what may differ between two runs that are compared: it says which model was sampled and when, or names no setting
-MODEL_SETTINGS = ("model", "weights", "revision", "seed", "imported", "sha256", "server_root", "dtype", "backend")
+MODEL_SETTINGS = (
+    *("model", "weights", "revision", "run", "step", "seed"),
+    *("imported", "sha256", "server_root", "dtype", "backend"),
+)
 SEQUENTIAL = (
     "The m-out-of-n subsampling test needs a number of samples fixed in advance; a run with --stop-after-correct has "
     "none, so its intervals are those of the bootstrap over problems alone."
@@ -260,15 +263,15 @@ def metrics_cells(rows: Sequence[Row]) -> Cells:
     """Table of `compare_metrics`."""
     lines: list[list[object]] = []
     for row in rows:
-        scale = 100 if row["percent"] else 1
+        scale, digits = (100, 1) if row["percent"] else (1, 2)
         lines.append(
             [
                 row["benchmark"],
                 f"{row['metric']} (%)" if row["percent"] else row["metric"],
                 row["bias"],
-                *(f"{scale * row[side]:.1f}" for side in ("base", "focal")),
-                f"{scale * row['difference']:+.1f}",
-                _signed(row["boot_low"], row["boot_high"], scale),
+                *(f"{scale * row[side]:.{digits}f}" for side in ("base", "focal")),
+                f"{scale * row['difference']:+.{digits}f}",
+                _signed(row["boot_low"], row["boot_high"], scale, digits),
                 f"{row['boot_p']:.2g}",
             ]
         )
@@ -276,8 +279,8 @@ def metrics_cells(rows: Sequence[Row]) -> Cells:
     return ["benchmark", "metric", "estimate", *columns], lines, 3
 
 
-def _signed(low: float | None, high: float | None, scale: int) -> str:
-    return "-" if low is None or high is None else f"[{scale * low:+.1f}, {scale * high:+.1f}]"
+def _signed(low: float | None, high: float | None, scale: int, digits: int = 1) -> str:
+    return "-" if low is None or high is None else f"[{scale * low:+.{digits}f}, {scale * high:+.{digits}f}]"
 
 
 def _pair(rows: Sequence[Row], benchmark: str, low_k: int, high_k: int, side: str, mark: bool) -> str:

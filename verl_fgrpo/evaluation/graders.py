@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -178,6 +179,9 @@ def reading_note(options: Mapping[str, Any], verdicts: Iterable[tuple[str, str]]
     )
 
 
+_LETTER_GOLD = re.compile(r"(?:\\(?:text\w*|math\w+)\{)?\(?([A-J])\)?\}?")
+
+
 def _extended_verdict(problem: Problem, text: str, default: str) -> tuple[str, str | None]:
     found = math_reading.final_answer(text)
     if found is None or not found.text:
@@ -190,14 +194,15 @@ def _extended_verdict(problem: Problem, text: str, default: str) -> tuple[str, s
             return "correct", answers[0]
         if based is False:
             excluded = True
-        elif len(gold) == 1 and gold.isupper() and read_choice(f"\\boxed{{{found.text}}}") == gold:
-            return "correct", gold
-        else:
-            for one, other in product(math_reading.alternatives(gold), answers):
-                equal, tiny = _equal_rewritten(one, other)
-                if equal:
-                    return "correct", answers[0]
-                excluded = excluded or tiny
+            continue
+        letter = _LETTER_GOLD.fullmatch(gold.strip())
+        if letter and read_choice(f"\\boxed{{{found.text}}}") == letter[1]:
+            return "correct", letter[1]
+        for one, other in product(math_reading.alternatives(gold), answers):
+            equal, tiny = _equal_rewritten(one, other)
+            if equal:
+                return "correct", answers[0]
+            excluded = excluded or tiny
     if default == "correct":
         return ("wrong" if excluded else default), answers[0]
     if default == "wrong" or not _parsed_gold(answers[0]):

@@ -43,7 +43,8 @@ figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
   overflow-wrap: anywhere; max-width: 26rem; }
-th { font-weight: 600; background: var(--soft); } td.n, th.n { text-align: right; white-space: nowrap; }
+th { font-weight: 600; background: var(--soft); overflow-wrap: break-word; }
+td.n, th.n { text-align: right; white-space: nowrap; }
 .warn { border-left: .3rem solid var(--wrong); background: var(--soft); padding: .5rem .9rem; }
 .tools { display: flex; flex-wrap: wrap; gap: .8rem; margin: .8rem 0; align-items: end; }
 .tools label { display: grid; font-size: .85rem; } input, select { font: inherit; padding: .25rem .4rem; }

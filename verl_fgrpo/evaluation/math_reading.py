@@ -38,7 +38,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
 _PHRASE = re.compile(
-    r"(?:\banswers?\b(?:\s+(?!is\b|are\b)\w+){0,6}?\s*(?:is|are|:|=)|答案\s*(?:应该|应)?(?:是|为|:|：)|结果\s*(?:是|为)|等于)"
+    r"(?:\banswers?\b(?:\s+(?!is\b|are\b)\w+){0,6}?\s*(?:is|are|:|=)|答案\s*(?:应该|应)?(?:是|为|:|：)|结果\s*(?:是|为)|等于|\b答\s*:|答：)"
     r"[\s:：]*(?P<answer>[^\n。]+)",
     re.IGNORECASE,
 )
@@ -118,6 +118,8 @@ def _signs(text: str) -> str:
         lambda found: rf"\sqrt{{{found[found.lastindex or 1]}}}",
         text,
     )
+    text = re.sub(r"\\(?:mathrm|text|rm)\s*\{ *([ie]) *\}", r"\1", text)
+    text = re.sub(r"(?<=\d)\s*[xX*]\s*(?=10\s*\^)", r" \\times ", text)
     return unicodedata.normalize("NFKC", text)
 
 
@@ -195,18 +197,24 @@ def _vectors(text: str) -> str:
 
 
 def _parentheses(text: str) -> str:
+    for pair in ("()", "{}"):
+        text = _without_doubles(text, *pair)
+    return re.sub(r"^\(([^(),]*)\)$|^\{([^{},]*)\}$", r"\1\2", text)
+
+
+def _without_doubles(text: str, left: str, right: str) -> str:
+    """((x)) as (x), however deep."""
     opened: list[int] = []
     partner: dict[int, int] = {}
     for index, character in enumerate(text):
-        if character == "(":
+        if character == left and text[index - 1 : index] != "\\":
             opened.append(index)
-        elif character == ")" and opened:
+        elif character == right and opened and text[index - 1 : index] != "\\":
             partner[opened.pop()] = index
     doubled = {
         place for start, end in partner.items() if partner.get(start + 1) == end - 1 for place in (start + 1, end - 1)
     }
-    text = "".join(character for index, character in enumerate(text) if index not in doubled)
-    return re.sub(r"^\(([^(),]*)\)$", r"\1", text)
+    return "".join(character for index, character in enumerate(text) if index not in doubled)
 
 
 def _percent(text: str) -> str:
@@ -284,12 +292,10 @@ def equal_complex(gold: Any, answer: Any) -> bool:
     from sympy import I
 
     try:
-        values = [
-            value.subs({symbol: I for symbol in value.free_symbols if symbol.name == "i"}) for value in (gold, answer)
-        ]
-        if not any(value.has(I) for value in values) or any(value.free_symbols for value in values):
+        units = [{symbol: I for symbol in value.free_symbols if symbol.name == "i"} for value in (gold, answer)]
+        if not any(units):
             return False
-        one, other = (complex(value.evalf(20)) for value in values)
+        one, other = (complex(value.subs(unit).evalf(20)) for value, unit in zip((gold, answer), units, strict=True))
     except Exception:  # no numbers
         return False
     return abs(one - other) <= 1e-12 * max(1.0, abs(one), abs(other))

@@ -127,7 +127,7 @@ def _plain(row: Row, benchmark: str, kind: str) -> tuple[Problem, list[str]]:
 
 def _verl_rows(path: Path, benchmark: str, kind: str, steps: dict[int, Path]) -> Iterator[_Found]:
     for row in dumps.final_rows(path):
-        where = f"{path}, line {row.line}"
+        where = row.where
         steps.setdefault(row.step, path)
         if len(steps) > 1:
             raise ValueError(

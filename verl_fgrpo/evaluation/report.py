@@ -365,8 +365,8 @@ def _short(name: str, longest: int = 60) -> str:
 def _cell(row: Row | None, percent: bool) -> str:
     if row is None:
         return ""
-    scale = 100 if percent else 1
-    text = f"{scale * row['value']:.1f}"
+    scale, digits = (100, 1) if percent else (1, 2)
+    text = f"{scale * row['value']:.{digits}f}"
     if "low" in row:
-        text += f" [{scale * row['low']:.1f}, {scale * row['high']:.1f}]"
+        text += f" [{scale * row['low']:.{digits}f}, {scale * row['high']:.{digits}f}]"
     return text

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.command import command_parser
-from verl_fgrpo.core.dumps import CutDumpError, final_rows, find_dumps
+from verl_fgrpo.core.dumps import final_rows, find_dumps
 from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.rows import CutLineError
 from verl_fgrpo.core.sources import PromptSources, run_files
 from verl_fgrpo.core.tables import csv_text, markdown_table
 from verl_fgrpo.evaluation.report import ProblemCounts, pass_at_k_rows
@@ -42,7 +43,7 @@ def read_counts(path: Path, benchmarks: PromptSources | None = None, threshold: 
         threshold: a score above it is correct, where there is no `acc`.
 
     Raises:
-        CutDumpError, ValueError: as `core.dumps.final_rows`; no samples; a prompt of no benchmark.
+        CutLineError, ValueError: as `core.dumps.final_rows`; no samples; a prompt of no benchmark.
     """
     correct: defaultdict[tuple[str, str], list[bool]] = defaultdict(list)
     homes: dict[tuple[str, str], tuple[str, str]] = {}
@@ -111,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for step, path in dumps.items():
         try:
             counts = read_counts(path, benchmarks, given.threshold)
-        except CutDumpError as error:
+        except CutLineError as error:
             print(f"note: step {step} is left out: {error}", file=sys.stderr)
             continue
         if (short := int(counts.num_samples.min())) < (full := int(counts.num_samples.max())):

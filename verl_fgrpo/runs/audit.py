@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from verl_fgrpo.core.command import command_parser
-from verl_fgrpo.core.dumps import CutDumpError, DumpRow, Group, find_dumps, read_groups
+from verl_fgrpo.core.dumps import DumpRow, Group, find_dumps, read_groups
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.passk import pass_at_k
+from verl_fgrpo.core.rows import CutLineError
 from verl_fgrpo.core.sources import PromptSources, run_files
 from verl_fgrpo.core.tables import csv_text, markdown_table
 from verl_fgrpo.core.tail_miss import tail_miss_estimate
@@ -204,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for step, path in find_dumps(given.run, "rollout").items():
         try:
             found = read_groups(path, threshold)
-        except CutDumpError as error:
+        except CutLineError as error:
             print(f"note: step {step} is left out: {error}", file=sys.stderr)
             continue
         if found:
@@ -245,7 +246,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _threshold(given: argparse.Namespace) -> Callable[[DumpRow], float]:
     """The threshold of a row: that of its data source, which the row tells or the data file."""
-    default: float = given.threshold
+    rewards = _rewards(given)
+    default: float = given.threshold if rewards is None else sum(rewards) / 2
     by_source: dict[str, float] = {}
     for entry in given.threshold_by_source:
         source, _, value = entry.rpartition("=")

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KeepNewestState", "is_complete", "step_folders", "world_size"]
+__all__ = ["KeepNewestState", "is_complete", "step_folders", "weights", "world_size"]
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +21,12 @@ def step_folders(run: Path) -> dict[int, Path]:
     """verl's checkpoint folders of a run by step, in order."""
     found = {path.name.removeprefix("global_step_"): path for path in run.glob("global_step_*") if path.is_dir()}
     return dict(sorted((int(step), path) for step, path in found.items() if step.isdecimal()))
+
+
+def weights(folder: Path) -> Path | None:
+    """Folder of a checkpoint's weights in Hugging Face's format; None if there are none."""
+    found = folder / "actor" / "huggingface"
+    return found if any(found.glob("*.safetensors")) else None
 
 
 def is_complete(folder: Path) -> bool:
@@ -75,11 +81,10 @@ class KeepNewestState:
 
 
 def _keep_weights(folder: Path) -> None:
-    actor = folder / "actor"
-    if not any((actor / "huggingface").glob("*.safetensors")):
+    if weights(folder) is None:
         logger.warning("%s has no weights in actor/huggingface, so its state is kept", folder)
         return
     (folder / "data.pt").unlink(missing_ok=True)  # first: from here on it is not complete
-    for entry in [*folder.iterdir(), *actor.iterdir()]:
+    for entry in [*folder.iterdir(), *(folder / "actor").iterdir()]:
         if entry.name not in ("actor", "huggingface"):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -37,7 +37,17 @@ __all__ = ["EXPERIMENT", "claim_run", "findings", "main"]
 EXPERIMENT = (
     "algorithm.adv_estimator",
     "algorithm.focal_gamma",
+    "algorithm.f_grpo_gamma",
+    "algorithm.fgrpo_gamma",
     "algorithm.focal_success_threshold",
+    "algorithm.focal_success_threshold_by_source",
+    "algorithm.f_grpo_reward_correct",
+    "algorithm.f_grpo_reward_wrong",
+    "algorithm.passk_k",
+    "algorithm.unlikeliness_beta",
+    "algorithm.ds_gp",
+    "algorithm.ds_gn",
+    "algorithm.w_reinforce_lambda",
     "algorithm.norm_adv_by_std_in_grpo",
     "algorithm.filter_groups.enable",
     "actor_rollout_ref.actor.policy_loss.loss_mode",
@@ -198,7 +208,8 @@ def claim_run(config: DictConfig) -> None:
         raise ValueError(
             f"{folder} holds checkpoints but no settings.json, so nobody knows of which experiment; use another OUT"
         )
-    claim(folder, {key: json.dumps(OmegaConf.select(config, key), default=list) for key in EXPERIMENT})
+    noted = {key: OmegaConf.select(config, key) for key in EXPERIMENT}
+    claim(folder, {key: json.dumps(value, default=OmegaConf.to_container) for key, value in noted.items()})
     write_atomic(folder / "config.yaml", OmegaConf.to_yaml(config))
     step = last_checkpoint(folder)
     if step:

@@ -22,7 +22,7 @@ POINTER = "latest_checkpointed_iteration.txt"
 
 
 def claim(run: Path, settings: Mapping[str, str]) -> None:
-    """Note the settings in a new run folder, or check that an old one has the same.
+    """Note the settings in a new run folder, or check that an old one has the same; what is not noted was "null".
 
     Raises:
         ValueError: the folder holds a run with other settings; resuming it would mix two experiments.
@@ -33,7 +33,7 @@ def claim(run: Path, settings: Mapping[str, str]) -> None:
         differing = [
             f"{key} is {settings.get(key)!r}, the run has {found.get(key)!r}"
             for key in sorted({*found, *settings})
-            if found.get(key) != settings.get(key)
+            if found.get(key, "null") != settings.get(key, "null")
         ]
         if differing:
             raise ValueError(

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from verl_fgrpo.core.dumps import dump_files, read_groups
 from verl_fgrpo.core.files import read_log
-from verl_fgrpo.core.rows import read_jsonl
+from verl_fgrpo.core.rows import iter_rows
 from verl_fgrpo.core.tail_miss import tail_miss_probability
 
 Row = Mapping[str, Any]
@@ -209,19 +209,17 @@ def _graded_rows(source: Path) -> Iterator[Row]:
             raise ValueError(f"{source} holds neither rollout dumps (<step>.jsonl) nor a store of verdicts (parts/)")
         for part in parts:
             yield from read_log(part)
-    elif source.suffix == ".parquet":
-        import pyarrow.parquet as parquet
-
-        names = set(parquet.read_schema(source).names)
-        columns = sorted(names & {"benchmark", "problem_id", "correct", "verdict", "score"})
-        yield from parquet.read_table(source, columns=columns).to_pylist()
     elif source.name.endswith(".jsonl.gz"):
         yield from read_log(source)
     else:
-        yield from read_jsonl(source)
+        yield from iter_rows(source)
 
 
 def _number(value: Any, name: str, path: Path) -> float:
-    if not isinstance(value, (bool, int, float)) or not np.isfinite(value):
-        raise ValueError(f"{path}: {name} must be a finite number, got {value!r}")
-    return float(value)
+    try:
+        number = float(value) if isinstance(value, (bool, int, float)) else np.nan
+    except OverflowError:  # an integer of 400 digits
+        number = np.inf
+    if not np.isfinite(number):
+        raise ValueError(f"{path}: {name} must be a finite number, got {str(value)[:80]!r}")
+    return number

@@ -18,6 +18,7 @@ from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.graders import Graded
 from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.evaluation.samples import Sample, SampleStore, Verdict, VerdictStore, key_of
+from verl_fgrpo.runs.checkpoints import step_folders, weights
 from verl_fgrpo.tasks.common.tokenizer import WordTokenizer
 
 START = "start model"
@@ -72,17 +73,13 @@ def find_checkpoints(data: Path, runs: Sequence[Path]) -> list[Checkpoint]:
     """
     found = [Checkpoint(START, 0, data / "start_model")]
     for run in runs:
-        models = {
-            int(path.parent.parent.name.removeprefix("global_step_")): path
-            for path in run.glob("global_step_*/actor/huggingface")
-            if any(path.glob("*.safetensors"))
-        }
+        models = {step: model for step, folder in step_folders(run).items() if (model := weights(folder))}
         if not models:
             raise ValueError(
                 f"{run} has no global_step_*/actor/huggingface with weights; train with "
                 "actor_rollout_ref.actor.checkpoint.save_contents containing hf_model"
             )
-        found += [Checkpoint(run.name, step, models[step]) for step in sorted(models)]
+        found += [Checkpoint(run.name, step, model) for step, model in models.items()]
     return found
 
 
