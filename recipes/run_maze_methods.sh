@@ -10,7 +10,7 @@ source recipes/shared/maze.sh
 source recipes/shared/methods.sh
 
 # ---- user-adjustable ----
-METHODS=${METHODS:-grpo f_grpo unlikeliness ds_grpo maxrl w_reinforce nsr passk_training}   # or f_ and one of these
+METHODS=${METHODS:-grpo f_grpo unlikeliness ds_grpo maxrl w_reinforce nsr passk_training}   # also fade, gapo; or f_ and one of these
 SEEDS=${SEEDS:-1 2 3}                         # each with mazes, start model and training of its own
 FOCAL_GAMMA=${FOCAL_GAMMA:-1.0}               # of the f_ methods
 PASSK_K=${PASSK_K:-4}                         # ours: k of passk_training, half a group

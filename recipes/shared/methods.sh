@@ -13,7 +13,10 @@ method_arm() {
         unlikeliness) PRESET=unlikeliness OVERRIDES=(actor_rollout_ref.actor.use_kl_loss=false) ;;
         # ours: log-probabilities of these short answers are around -1, so 0.1 moves advantages (around 1) by a tenth
         ds_grpo) PRESET=ds_grpo OVERRIDES=(algorithm.ds_gp=0.1 algorithm.ds_gn=0.1) ;;
-        maxrl | w_reinforce) PRESET=$method ;;
-        *) die "METHODS has '$1', but it knows grpo, unlikeliness, ds_grpo, maxrl, w_reinforce, nsr, passk_training, and f_ with each" ;;
+        maxrl | w_reinforce | fade) PRESET=$method ;;
+        gapo)
+            [ "$1" = gapo ] || die "METHODS has '$1', but gapo reads unweighted advantages; use gapo"
+            PRESET=gapo ;;
+        *) die "METHODS has '$1', but it knows grpo, unlikeliness, ds_grpo, maxrl, w_reinforce, nsr, passk_training, fade, and f_ with each, or gapo" ;;
     esac
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,11 @@ def undisturbed(cap: int, stop: int) -> dict[str, tuple[int, int]]:
     return found
 
 
-def run(folder: Path, cap: int, stop: int, backend: Coins, say: Any = None) -> None:
+def run(
+    folder: Path, cap: int, stop: int, backend: Coins, say: Any = None, problems: Sequence[Problem] = PROBLEMS
+) -> None:
     sample_until_correct(
-        folder, PROBLEMS, backend, StopRule(cap, stop), Decoding(max_tokens=16), "none", progress=False, say=say
+        folder, problems, backend, StopRule(cap, stop), Decoding(max_tokens=16), "none", progress=False, say=say
     )
 
 

@@ -219,3 +219,18 @@ def test_every_report_says_how_answers_were_read(tmp_path: Path) -> None:
     assert "B: reading default (math-verify unchanged)" in told
     with pytest.raises(ValueError, match="grading options.reading"):
         main(["compare", "--base", f"A={run}", "--focal", f"B={other}", "--out", str(tmp_path / "c")])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--ks", "1", "0"], "--ks 1 0: each must be at least 1"),
+        (["--m", "0"], "--m 0"),
+        (["--iterations", "-1"], "--iterations -1"),
+        (["--taus", "1.5"], r"tau=1.5 must lie in \(0, 1\]"),
+    ],
+)
+def test_options_are_checked_before_anything_is_read(tmp_path: Path, option: list[str], message: str) -> None:
+    arguments = ["compare", "--base", "a=nowhere", "--focal", "b=nowhere", "--out", str(tmp_path / "c")]
+    with pytest.raises(ValueError, match=message):
+        main([*arguments, *option])

@@ -103,6 +103,19 @@ def test_a_fixed_run_of_the_same_folder_counts_a_fixed_number(tmp_path: Path) ->
     assert data.counts().stop_after_correct is None and not data.shortfall()
 
 
+def test_merged_runs_keep_their_stop(tmp_path: Path) -> None:
+    halves = (PROBLEMS[:3], PROBLEMS[3:])
+    for name, half in zip("ab", halves, strict=True):
+        run(tmp_path / name, CAP, STOP, Coins(), problems=half)
+    main(["merge", "--sources", str(tmp_path / "a"), str(tmp_path / "b"), "--run", str(tmp_path / "both")])
+    grade_store(SampleStore(tmp_path / "both" / "samples"), tmp_path / "both" / "verdicts", PROBLEMS, progress=False)
+    check(tmp_path / "both")
+    run(tmp_path / "c", CAP, STOP + 1, Coins(), problems=halves[1])
+    with pytest.raises(ValueError, match="end their problems by different rules"):
+        main(["merge", "--sources", str(tmp_path / "a"), str(tmp_path / "c"), "--run", str(tmp_path / "no")])
+    assert not (tmp_path / "no" / "samples").exists()
+
+
 def test_expected_draws_of_a_pilot() -> None:
     rng = np.random.default_rng(0)
     rates = np.where(rng.random(400) < 0.2, 0.0, rng.beta(0.25, 0.9, 400))

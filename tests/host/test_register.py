@@ -98,16 +98,17 @@ def test_the_doctor_is_content_with_this_installation():
         assert name in doctor.stdout
 
 
-def test_the_doctor_warns_of_a_verl_with_a_focal_weight_of_its_own(tmp_path):
+@pytest.mark.parametrize("key", ["focal_gamma", "f_grpo_gamma"])
+def test_the_doctor_warns_of_a_verl_with_a_focal_weight_of_its_own(tmp_path, key):
     (tmp_path / "sitecustomize.py").write_text(
         "from dataclasses import make_dataclass\n"
         "import verl.trainer.config as config\n"
-        "config.AlgoConfig = make_dataclass('AlgoConfig', [('focal_gamma', float, 0.0)], bases=(config.AlgoConfig,))\n"
+        f"config.AlgoConfig = make_dataclass('AlgoConfig', [('{key}', float, 0.0)], bases=(config.AlgoConfig,))\n"
     )
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=env, timeout=300)
     assert doctor.returncode == 1, doctor.stdout + doctor.stderr
-    assert "a focal weight of its own (algorithm.focal_gamma)" in doctor.stdout and "1 problem(s)" in doctor.stdout
+    assert f"a focal weight of its own (algorithm.{key})" in doctor.stdout and "1 problem(s)" in doctor.stdout
 
 
 def test_the_doctor_notices_a_plugin_that_is_switched_off():

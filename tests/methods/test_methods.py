@@ -25,7 +25,7 @@ from verl_fgrpo.methods.success import Reported
 from verl_fgrpo.methods.unlikeliness import unlikeliness_rewards
 from verl_fgrpo.methods.w_reinforce import w_reinforce_advantages
 
-SIBLINGS = [method.name for method in METHODS]
+SIBLINGS = [method.name for method in METHODS if "entropy" not in method.needs]  # fade: test_fade.py
 NEEDS_LOG_PROBS = {method.name for method in METHODS if "log_probs" in method.needs}
 EVERY = [prefix + name for name in SIBLINGS for prefix in ("", "f_")]
 

@@ -102,6 +102,13 @@ def focal_weight(mu: torch.Tensor, gamma: float) -> torch.Tensor:
     return torch.pow(1.0 - mu, gamma)
 
 
+def row_advantage(advantages: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """The advantage of each row, read at its first response token; shape (B,). Rows without a response get 0."""
+    mask = response_mask > 0
+    first = mask.to(torch.uint8).argmax(dim=1, keepdim=True)
+    return (advantages.gather(1, first) * mask.gather(1, first)).squeeze(1)
+
+
 def success_rate_from_advantage(
     advantage: torch.Tensor, group_size: int, divided_by_std: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,9 +11,9 @@ from typing import Any
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.tables import markdown_escape, markdown_table, write_table
 from verl_fgrpo.evaluation import compare, html
-from verl_fgrpo.evaluation.metrics import TAUS
+from verl_fgrpo.evaluation.metrics import TAUS, check_taus
 from verl_fgrpo.evaluation.report import pass_at_k_rows, plain_cells, plot_pass_at_k
-from verl_fgrpo.evaluation.report_command import first_line, named_runs, readings, shortfall
+from verl_fgrpo.evaluation.report_command import check_positive, first_line, named_runs, readings, shortfall
 from verl_fgrpo.evaluation.summary import RunData, load_run
 
 Row = dict[str, Any]
@@ -42,6 +42,10 @@ def add_parser(commands: Any) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
+    check_taus(options.taus)
+    for name in ("ks", "m", "iterations"):
+        given = getattr(options, name)
+        check_positive(f"--{name}", given if isinstance(given, list) else [given])
     folders = named_runs([options.base, *options.focal])
     more = named_runs(options.extra)
     runs = {name: load_run(path) for name, path in folders.items()}

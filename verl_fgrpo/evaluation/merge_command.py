@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.evaluation.counts import StopRule
 from verl_fgrpo.evaluation.problems import Problem, load_problems, save_problems
 from verl_fgrpo.evaluation.samples import merge_stores
 
@@ -27,6 +29,21 @@ def _merge(options: argparse.Namespace) -> None:
                     f"problem {problem.key} in {path} differs from that of another run (prompt, gold answer or kind): "
                     "the runs sampled different files of problems"
                 )
+    rule = _stop_rule([*options.sources, *([options.run] if target.exists() else [])])
     added = merge_stores([source / "samples" for source in options.sources], options.run / "samples")
     save_problems(problems.values(), target)
+    if rule is not None:
+        rule.save(options.run)
     print(f"{added} samples added to {options.run}")
+
+
+def _stop_rule(runs: Sequence[Path]) -> StopRule | None:
+    """The rule of runs sampled until a number of correct samples; None for runs of a fixed number."""
+    rules = {str(run): StopRule.load(run) for run in runs}
+    stopped = [rule for rule in rules.values() if rule is not None and rule.stop_after_correct is not None]
+    if stopped and any(rule != stopped[0] for rule in rules.values()):
+        raise ValueError(
+            f"the runs end their problems by different rules ({rules}): samples counted up to a stop cannot be joined "
+            "with others. Sample all with the same --num-samples and --stop-after-correct"
+        )
+    return stopped[0] if stopped else None

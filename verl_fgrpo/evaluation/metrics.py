@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from verl_fgrpo.core.passk import area_under_curve, pass_at_k_table, pass_hat_k, powers_of_two
 from verl_fgrpo.evaluation.summary import ProblemSamples, RunData
 
-__all__ = ["TAUS", "Metric", "common_k", "majority_at_k", "problem_metrics"]
+__all__ = ["TAUS", "Metric", "check_taus", "common_k", "majority_at_k", "problem_metrics"]
 
 TAUS = (0.1, 0.5, 0.9)
 UNBIASED = "unbiased"
@@ -35,6 +35,13 @@ class Metric(NamedTuple):
     values: NDArray[np.float64]
     bias: str
     percent: bool
+
+
+def check_taus(taus: Sequence[float]) -> None:
+    """ValueError unless every tau is a success rate above 0."""
+    for tau in taus:
+        if not 0 < tau <= 1:
+            raise ValueError(f"tau={tau} must lie in (0, 1]: it is a success rate")
 
 
 def common_k(runs: Sequence[RunData], benchmark: str) -> tuple[int, int]:
@@ -64,6 +71,7 @@ def problem_metrics(
         taus: of cover@tau.
         seed: of the subsets of majority@k.
     """
+    check_taus(taus)
     counts = run.counts().of_benchmark(benchmark)
     equal = _equal_samples(run)
     counted = [samples for key in run.keys(benchmark) if (samples := run.counted(key)) is not None]

@@ -13,7 +13,7 @@ from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.tables import markdown_escape, markdown_table, write_table
 from verl_fgrpo.evaluation import html, report
 from verl_fgrpo.evaluation.compare import settings_cells, settings_rows
-from verl_fgrpo.evaluation.metrics import TAUS
+from verl_fgrpo.evaluation.metrics import TAUS, check_taus
 from verl_fgrpo.evaluation.report import Cells
 from verl_fgrpo.evaluation.summary import RunData, load_run, verdict_rows
 
@@ -44,9 +44,17 @@ def add_parser(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    check_taus(options.taus)
+    check_positive("--ks", options.ks or ())
     runs = {name: load_run(path) for name, path in named_runs(options.runs).items()}
     for path in write_report(runs, options.out, options.ks, options.title, options.taus, options.html):
         print(path)
+
+
+def check_positive(name: str, numbers: Sequence[int]) -> None:
+    """ValueError unless all are at least 1, before anything is read."""
+    if any(number < 1 for number in numbers):
+        raise ValueError(f"{name} {' '.join(map(str, numbers))}: each must be at least 1")
 
 
 def write_report(

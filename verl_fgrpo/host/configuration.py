@@ -8,16 +8,18 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
 from verl_fgrpo.core.focal import check_gamma
 from verl_fgrpo.host.state import registration
 from verl_fgrpo.host.trainer_modes import MODES
 from verl_fgrpo.methods.estimators import HOST_ESTIMATORS, METHODS
+from verl_fgrpo.methods.gapo import GAPO_LOSSES
 from verl_fgrpo.methods.losses import BASE_LOSSES
 from verl_fgrpo.methods.settings import ALGORITHM_KEYS, FOCAL_KEYS, GAMMA_KEYS, FocalConfig, MethodConfig
 
-__all__ = ["LOSS_CONFIG", "POLICY_LOSS", "check", "find_problems"]
+__all__ = ["LOSS_CONFIG", "POLICY_LOSS", "ContradictionError", "check", "find_problems"]
 
 POLICY_LOSS = "actor_rollout_ref.actor.policy_loss"
 LOSS_CONFIG = "verl_fgrpo.config.FocalPolicyLossConfig"
@@ -30,17 +32,23 @@ _PLAIN = frozenset(method.name for method in METHODS)
 _LOSSES = frozenset(f"f_{name}" for name in BASE_LOSSES)
 
 
+class ContradictionError(CompactHydraException, ValueError):  # type: ignore[misc]
+    """The configuration contradicts itself. verl's entry points, which are Hydra's, show it without a traceback."""
+
+
 def check(config: Any) -> None:
     """Stop a run whose configuration contradicts itself; nothing happens for one that is not a trainer's.
 
     Raises:
-        ValueError: every problem with its remedy.
+        ContradictionError: a ValueError; every problem with its remedy.
     """
     if not isinstance(config, DictConfig) or "algorithm" not in config or "actor_rollout_ref" not in config:
         return
     problems = find_problems(config)
     if problems:
-        raise ValueError("verl_fgrpo: " + "\n".join(problems) + "\n(verl-fgrpo explain shows the same, before a run)")
+        raise ContradictionError(
+            "verl_fgrpo: " + "\n".join(problems) + "\n(verl-fgrpo explain shows the same, before a run)"
+        )
 
 
 def find_problems(config: DictConfig) -> list[str]:
@@ -72,14 +80,17 @@ def find_problems(config: DictConfig) -> list[str]:
         problems += _loss_problems(config, estimator, loss, settings)
     else:
         problems += _estimator_problems(config, estimator, loss, ours)
+        problems += _gapo_problems(config, estimator, loss, settings) if loss in GAPO_LOSSES else []
+    problems += _fade_problems(config) if estimator in ("fade", "f_fade") else []
     if not config.trainer.get("use_v1", True) and OmegaConf.select(config, "trainer.v1.trainer_mode") in MODES:
         problems.append(
             f"trainer.v1.trainer_mode is {config.trainer.v1.trainer_mode}, but trainer.use_v1 is False, where it is "
             "ignored; set trainer.use_v1=True"
         )
-    if estimator in _WEIGHTED and "focal_gamma" in hosts:
+    own = [key for key in GAMMA_KEYS if key in hosts]
+    if estimator in _WEIGHTED and own and "f_grpo" not in registration.clashes:
         problems.append(
-            "this verl has a focal weight of its own (algorithm.focal_gamma), which would be applied beside that of "
+            f"this verl has a focal weight of its own (algorithm.{own[0]}), which would be applied beside that of "
             f"adv_estimator={estimator}; use adv_estimator=grpo there, or a verl without it"
         )
     return problems
@@ -145,7 +156,7 @@ def _unknown_names(config: DictConfig) -> list[str]:
     problems = []
     for path, registry, names in (
         ("algorithm.adv_estimator", ADV_ESTIMATOR_REGISTRY, _WEIGHTED | _PLAIN),
-        (f"{POLICY_LOSS}.loss_mode", POLICY_LOSS_REGISTRY, _LOSSES),
+        (f"{POLICY_LOSS}.loss_mode", POLICY_LOSS_REGISTRY, _LOSSES | GAPO_LOSSES.keys()),
     ):
         value = str(OmegaConf.select(config, path))
         if value in registry:
@@ -207,6 +218,36 @@ def _loss_problems(config: DictConfig, estimator: str, loss: str, settings: Foca
             f"algorithm.f_grpo_reward_correct or f_grpo_reward_wrong is set with loss_mode={loss}, which does not "
             f"see rewards; use adv_estimator=f_grpo with loss_mode={base}"
         )
+    return problems
+
+
+def _gapo_problems(config: DictConfig, estimator: str, loss: str, settings: FocalConfig | None) -> list[str]:
+    """GAPO reads the number of correct rollouts off the advantages of GRPO without the std and without a weight."""
+    algorithm = config.algorithm
+    unweighted = settings is None or settings.gamma == 0 or estimator in PLAIN_GRPO
+    divided, kl = bool(algorithm.get("norm_adv_by_std_in_grpo", True)), bool(algorithm.get("use_kl_in_reward", False))
+    if estimator.removeprefix("f_") in PLAIN_GRPO and unweighted and not divided and not kl:
+        return []
+    gamma = f", gamma {settings.gamma:g}" if settings is not None and not unweighted else ""
+    return [
+        f"{POLICY_LOSS}.loss_mode is {loss}, which reads the number of correct rollouts off GRPO advantages without "
+        f"std and weight, but the run has adv_estimator={estimator}{gamma}, norm_adv_by_std_in_grpo={divided}, "
+        f"use_kl_in_reward={kl}; use +focal=gapo, or algorithm.adv_estimator=grpo "
+        "algorithm.norm_adv_by_std_in_grpo=False algorithm.use_kl_in_reward=False"
+    ]
+
+
+def _fade_problems(config: DictConfig) -> list[str]:
+    """FADE needs advantages without the std, and entropies, which verl's v1 trainers compute outside of bypass mode."""
+    problems = []
+    for path, wanted, default in (
+        ("algorithm.norm_adv_by_std_in_grpo", False, True),
+        ("algorithm.rollout_correction.bypass_mode", False, False),
+        ("trainer.use_v1", True, True),
+    ):
+        value = OmegaConf.select(config, path)
+        if bool(default if value is None else value) != wanted:
+            problems.append(f"{path} is {value}, but adv_estimator=fade needs {wanted}; set {path}={wanted}")
     return problems
 
 

@@ -108,10 +108,12 @@ def _fit() -> list[str]:
         f"{text}; this verl_fgrpo does not fit this verl: use one of {', '.join(TESTED_VERL)}"
         for text in broken_symbols(symbols)
     ]
-    if not broken_symbols({"verl.trainer.config:AlgoConfig": ("focal_gamma",)}):
+    keys = ("focal_gamma", "f_grpo_gamma")
+    own = [key for key in keys if not broken_symbols({"verl.trainer.config:AlgoConfig": (key,)})]
+    if own and "f_grpo" not in registration.clashes:
         problems.append(
-            "this verl has a focal weight of its own (algorithm.focal_gamma), which f_ estimators and f_ losses would "
-            "meet as a second one; use adv_estimator=grpo algorithm.focal_gamma=0.5 there, or a verl without it"
+            f"this verl has a focal weight of its own (algorithm.{own[0]}), which f_ estimators and f_ losses would "
+            f"meet as a second one; use adv_estimator=grpo algorithm.{own[0]}=0.5 there, or a verl without it"
         )
     for text in broken_symbols(RECIPE_HOST_SYMBOLS):
         print(f"note: the recipes do not run with this verl: {text}")

@@ -8,6 +8,7 @@ show it like any other metric. All that verl computes itself stays as it is.
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import math
 from collections import defaultdict
@@ -47,15 +48,20 @@ def install() -> None:
 
 
 def _extended(host: Callable[..., dict[str, float]]) -> Callable[..., dict[str, float]]:
+    signature = inspect.signature(host)
+
     @functools.wraps(host)
-    def _val_metrics_update(
-        self: Any, data_sources: Any, sample_uids: Any, reward_extra_infos_dict: Any, *args: Any, **kwargs: Any
-    ) -> dict[str, float]:
-        metrics = host(self, data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs)
+    def _val_metrics_update(self: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics = host(self, *args, **kwargs)
         try:
-            settings = FocalConfig.from_algorithm(self.config.algorithm)
-            expected = kwargs.get("expected_acc_counts")
-            ours = validation_pass_at_k(data_sources, sample_uids, reward_extra_infos_dict, expected, settings)
+            given = signature.bind(self, *args, **kwargs).arguments
+            ours = validation_pass_at_k(
+                given["data_sources"],
+                given["sample_uids"],
+                given["reward_extra_infos_dict"],
+                given.get("expected_acc_counts"),
+                FocalConfig.from_algorithm(self.config.algorithm),
+            )
         except Exception:  # somebody else's run must not end for a metric of ours
             logger.exception("verl_fgrpo could not compute pass@k of this validation; verl's own metrics are complete")
             return metrics
@@ -82,7 +88,7 @@ def validation_pass_at_k(
         data_sources, uids: (B,) of every sample that came back.
         infos: (B,) columns: `reward` and, if the reward function reports it, `acc`; None where a sample has none.
         expected: samples asked for, by (data source, uid); verl's v1 trainers tell it.
-        settings: thresholds; default 0.5.
+        settings: thresholds, default 0.5; with the official keys the middle of the two rewards.
 
     Returns:
         `val-passk/SOURCE/pass@K` for K = 1, 2, 4, ... and n, the smallest number of samples of the source's prompts;
@@ -92,10 +98,11 @@ def validation_pass_at_k(
     accs = infos.get("acc") or [None] * len(uids)
     sources = [str(source) for source in data_sources]
     with_acc = {source for source, acc in zip(sources, accs, strict=True) if acc is not None}
-    by_source = getattr(settings, "threshold_by_source", {})
     values: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for source, uid, acc, reward in zip(sources, map(str, uids), accs, infos["reward"], strict=True):
-        threshold = by_source.get(source, settings.success_threshold)
+        threshold = settings.threshold_by_source.get(source, settings.success_threshold)
+        if settings.rewards is not None:
+            threshold = sum(settings.rewards) / 2
         if math.isnan(reward if acc is None else acc):
             values[source][uid].append(math.nan)
         else:

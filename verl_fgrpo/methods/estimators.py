@@ -19,6 +19,7 @@ from verl_fgrpo.core.focal import focal_weight, group_codes
 from verl_fgrpo.core.groups import group_sum
 from verl_fgrpo.methods.context import EstimatorContext, current_context
 from verl_fgrpo.methods.ds_grpo import differential_smoothing
+from verl_fgrpo.methods.fade import fade_advantages, load_state, save_state, schedule, start_state
 from verl_fgrpo.methods.maxrl import maxrl_advantages
 from verl_fgrpo.methods.passk_training import passk_advantages
 from verl_fgrpo.methods.settings import FocalConfig, MethodConfig
@@ -226,6 +227,35 @@ def _passk_training(rollouts: Rollouts, settings: MethodConfig, grpo: Grpo) -> t
     return passk_advantages(rollouts.success.correct, rollouts.codes, settings.passk_k)
 
 
+def _fade(rollouts: Rollouts, settings: MethodConfig, grpo: Grpo) -> torch.Tensor:
+    context = rollouts.context
+    if rollouts.settings.norm_adv_by_std_in_grpo:
+        raise ValueError(
+            "algorithm.norm_adv_by_std_in_grpo is True, but fade does not divide by the std; set "
+            "algorithm.norm_adv_by_std_in_grpo=False"
+        )
+    if context.entropy is None or context.step is None:
+        raise ValueError(
+            "fade needs the policy's entropy and the global step, which only verl's v1 trainers hand over; set "
+            "trainer.use_v1=True and algorithm.rollout_correction.bypass_mode=False"
+        )
+    notes = {} if context.run is None else context.run.notes
+    state = notes.get("fade")
+    if state is None:
+        state = start_state(context.entropy, settings)
+        if context.step > 1 and context.folder is not None:
+            state = load_state(context.folder, context.step - 1)
+    solve_rate = float(rollouts.success.correct[rollouts.has_tokens].double().mean())
+    state, alpha, delta = schedule(state, context.step, solve_rate, context.entropy, settings)
+    notes["fade"] = state
+    if context.folder is not None:
+        save_state(context.folder, state)
+    if context.metrics is not None:
+        logged = {"alpha": alpha, "delta": delta, "solve_rate": state.solve_rate, "entropy": state.entropy}
+        context.metrics.update({f"fade/{name}": value for name, value in logged.items()})
+    return fade_advantages(grpo(rollouts.scores), rollouts.success.rate, alpha, delta)
+
+
 #: Left out: gdpo (several reward dimensions, so no one success rate), the optimal-token-baseline pair (needs data that
 #: a registered estimator is not given), gae, reinforce_plus_plus and remax (no group).
 HOST_ESTIMATORS = (
@@ -244,6 +274,7 @@ METHODS = (
     Method("maxrl", _maxrl),
     Method("w_reinforce", _w_reinforce, compares_rollouts=False),
     Method("passk_training", _passk_training),
+    Method("fade", _fade, needs=frozenset({"entropy"})),
 )
 BASE_ESTIMATORS = tuple(base.name for base in HOST_ESTIMATORS)
 

@@ -14,23 +14,17 @@ from typing import Any, ClassVar
 
 import torch
 
-from verl_fgrpo.core.focal import focal_weight, success_rate_from_advantage
+from verl_fgrpo.core.focal import focal_weight, row_advantage, success_rate_from_advantage
+from verl_fgrpo.methods.gapo import GAPO_LOSSES, GapoLoss
 from verl_fgrpo.methods.settings import PolicyLossSettings
 
-__all__ = ["BASE_LOSSES", "FocalLoss", "policy_losses", "row_advantage"]
+__all__ = ["BASE_LOSSES", "FocalLoss", "policy_losses"]
 
 PolicyLossFn = Callable[..., tuple[torch.Tensor, dict[str, Any]]]
 
 # Left out: dppo_tv and dppo_kl (masks built from the raw advantage), dro (a quadratic term that must not be scaled),
 # bypass_mode (computes its own advantages' weights and dispatches to another loss by name).
 BASE_LOSSES = ("vanilla", "cispo", "gspo", "sapo", "geo_mean", "gpg", "clip_cov", "kl_cov")
-
-
-def row_advantage(advantages: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
-    """The advantage of each row, read at its first response token; shape (B,). Rows without a response get 0."""
-    mask = response_mask > 0
-    first = mask.to(torch.uint8).argmax(dim=1, keepdim=True)
-    return (advantages.gather(1, first) * mask.gather(1, first)).squeeze(1)
 
 
 @dataclass(frozen=True)
@@ -130,5 +124,6 @@ class FocalLoss:
 
 def policy_losses(verls: Callable[[str], PolicyLossFn]) -> dict[str, PolicyLossFn]:
     """Every policy loss of ours by name; `verls` gives verl's own function by its name."""
-    table = [FocalLoss(base, verls(base)) for base in BASE_LOSSES]
+    table: list[FocalLoss | GapoLoss] = [FocalLoss(base, verls(base)) for base in BASE_LOSSES]
+    table += [GapoLoss(name, verls(base)) for name, base in GAPO_LOSSES.items()]
     return {loss.name: loss for loss in table}

@@ -5,7 +5,7 @@ A new method's keys go into `MethodConfig`; `ALGORITHM_KEYS` follows by itself.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from math import inf, isfinite
+from math import inf, isfinite, nextafter
 from typing import Any
 
 from verl_fgrpo.core.focal import check_gamma
@@ -222,6 +222,10 @@ class MethodConfig:
             token, so that long responses are not moved more; then ds_gp and ds_gn should be larger, e.g. 0.1.
         w_reinforce_lambda: advantage of a correct rollout, at least 0. 0.1: arXiv 2506.01347; 0 is NSR.
         passk_k: rollouts that share a reward, at least 1, at most the group size. Ours: 4, half of the usual 8.
+        fade_alpha_max: largest exponent, at least 1. 3: arXiv 2607.01490, as the next two.
+        fade_delta_min: least delta, above 0 and at most 1. 0.3.
+        fade_ema: weight of the new step in the moving averages, above 0 and at most 1. 0.02.
+        fade_entropy_target: H* in nats, at least 0; None for half of the start policy's entropy.
 
     Raises:
         ValueError: a value out of range or of the wrong type.
@@ -233,6 +237,10 @@ class MethodConfig:
     ds_length_normalized: bool = False
     w_reinforce_lambda: float = 0.1
     passk_k: int = 4
+    fade_alpha_max: float = 3.0
+    fade_delta_min: float = 0.3
+    fade_ema: float = 0.02
+    fade_entropy_target: float | None = None
 
     def __post_init__(self) -> None:
         for key, highest in (("unlikeliness_beta", 1.0), ("ds_gp", inf), ("ds_gn", inf), ("w_reinforce_lambda", inf)):
@@ -240,6 +248,7 @@ class MethodConfig:
             default = type(self).__dataclass_fields__[key].default
             remedy = f"e.g. +algorithm.{key}={default}"
             object.__setattr__(self, key, _number(getattr(self, key), f"algorithm.{key}", rule, remedy, 0.0, highest))
+        self._check_fade()
         if not isinstance(self.ds_length_normalized, bool):
             raise ValueError(
                 f"algorithm.ds_length_normalized is {self.ds_length_normalized!r}, but it must be True or False; "
@@ -250,6 +259,19 @@ class MethodConfig:
                 f"algorithm.passk_k is {self.passk_k!r}, but it must be a whole number from 1 to "
                 "actor_rollout_ref.rollout.n; e.g. +algorithm.passk_k=4"
             )
+
+    def _check_fade(self) -> None:
+        least = nextafter(0.0, 1.0)
+        for key, low, high, rule in (
+            ("fade_alpha_max", 1.0, inf, "a finite number of at least 1"),
+            ("fade_delta_min", least, 1.0, "a number above 0 and at most 1"),
+            ("fade_ema", least, 1.0, "a number above 0 and at most 1"),
+            ("fade_entropy_target", 0.0, inf, "a number of nats of at least 0, or null"),
+        ):
+            value, default = getattr(self, key), type(self).__dataclass_fields__[key].default
+            if value is not None or default is not None:
+                remedy = f"e.g. +algorithm.{key}={1.0 if default is None else default}"
+                object.__setattr__(self, key, _number(value, f"algorithm.{key}", rule, remedy, low, high))
 
     @classmethod
     def from_algorithm(cls, algorithm: Mapping[str, Any]) -> "MethodConfig":

@@ -2,6 +2,7 @@
 
     verl-fgrpo simulate && verl-fgrpo figures
     verl-fgrpo figures --quick       # runs a small simulation itself first
+    verl-fgrpo figures --methods     # gradient_mass alone: every method's update against the success rate; needs verl
 
 Files: tail_miss (figure 1a), simulation (2), tail_miss_by_success_rate (3), advantage_scale (4) and
 simulation_tail_miss (5); simulation.csv holds the last step of every run, simulation.csv.json its settings.
@@ -16,6 +17,7 @@ from verl_fgrpo.core.command import command_parser
 from verl_fgrpo.core.figures import save_figure
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.theory import figures
+from verl_fgrpo.theory.gradient_mass import gradient_mass_figure
 from verl_fgrpo.theory.sweep import QUICK, final_rows, run_sweep, settings_path
 
 
@@ -26,8 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/theory/figures"), help="folder")
     parser.add_argument("--quick", action="store_true", help="simulate 5 group sizes and 1 seed first, if not yet done")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes of the --quick simulation")
+    parser.add_argument("--methods", action="store_true", help="draw gradient_mass alone, from verl's estimators")
     args = parser.parse_args(arguments)
 
+    if args.methods:
+        print(*save_figure(gradient_mass_figure(), args.output / "gradient_mass"), sep="\n")
+        return
     sweep_path = args.sweep or Path("outputs/theory") / ("categorical_quick.csv" if args.quick else "categorical.csv")
     if args.quick:
         run_sweep(QUICK, sweep_path, args.workers)
