@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from verl_fgrpo.core.passk import pass_at_k
+from verl_fgrpo.runs.audit import main as audit_command
 from verl_fgrpo.tasks.common.start_model import SftSettings
 from verl_fgrpo.tasks.maze.prepare import MazeSettings, prepare
 
@@ -79,7 +80,7 @@ def run_verl(mazes, run, *overrides, timeout=400, modules=None):
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout, cwd=run)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return {row["step"]: row["data"] for row in rows}, result.stdout
+    return {row["step"]: row["data"] for row in rows}, result.stdout + result.stderr
 
 
 def dumped(run: Path, step: int) -> list[dict]:
@@ -98,7 +99,7 @@ def success_rates(run: Path, step: int) -> dict[str, float]:
     return {uid: float(np.mean(list(group.values()))) for uid, group in scores.items()}
 
 
-def check_focal_metrics(logged, rates, gamma):
+def check_focal_metrics(logged, rates, gamma, unexplained=0):
     """Every focal metric against its definition, computed from the success rates of the groups."""
     mu = np.array(list(rates.values()))
     correct = (mu * GROUP).round().astype(int)
@@ -109,6 +110,7 @@ def check_focal_metrics(logged, rates, gamma):
         "focal/all_wrong_share": (correct == 0).mean(),
         "focal/weight_mean": ((1 - mu) ** gamma).mean(),
         "focal/tail_miss_risk": np.where(active, 0.9**correct, 0.0).mean(),
+        "focal/unexplained_groups": unexplained,
         **{f"focal/success_rate/p{p}": np.quantile(mu, p / 100) for p in (10, 25, 50, 75, 90)},
         **{f"focal/train_pass@{k}": pass_at_k(GROUP, correct, k).mean() for k in (1, 2, 4, 8)},
     }
@@ -145,14 +147,34 @@ def check_advantages(logged, rates, gamma):
     assert logged["critic/advantages/max"] == pytest.approx(high, rel=1e-4)
 
 
-def test_f_grpo_in_focal_sync_with_its_metrics_checkpoint_and_validation(mazes, tmp_path):
+def audit(run, *arguments):
+    """`verl-fgrpo audit` of a run, which must agree with the run's log to 1e-6 in every step."""
+    (log,) = run.glob("metrics-*.jsonl")
+    assert audit_command([str(run / "rollouts"), "--log", str(log), *map(str, arguments)]) == 0
+
+
+REWARD_WITH_ACC = """
+from verl_fgrpo.tasks.maze.rewards import is_correct_answer
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+    correct = is_correct_answer(solution_str, ground_truth)
+    return {"score": float(correct), "acc": correct}
+"""
+
+
+def test_f_grpo_in_plain_sync_with_a_reward_that_reports_acc(mazes, tmp_path, capsys):
+    """Weights and metrics, the line of proof, checkpoint, validation and the audit of one run."""
     run = tmp_path / "f_grpo"
-    logged, _ = run_verl(
+    run.mkdir()
+    (run / "told.py").write_text(REWARD_WITH_ACC)
+    logged, output = run_verl(
         mazes,
         run,
         "+focal=grpo",
         "algorithm.focal_gamma=1.0",
-        "trainer.v1.trainer_mode=focal_sync",
+        "algorithm.focal_success_threshold=9.0",  # would make everything wrong, were acc not to decide
+        f"reward.custom_reward_function.path={run}/told.py",
         "trainer.total_training_steps=2",
         "trainer.save_freq=2",
         "trainer.test_freq=2",
@@ -162,6 +184,9 @@ def test_f_grpo_in_focal_sync_with_its_metrics_checkpoint_and_validation(mazes, 
         f"trainer.validation_data_dir={run}/validation",
     )
     assert set(logged) == {1, 2}
+    assert output.count("verl_fgrpo: first update by f_grpo: gamma 1 (algorithm.focal_gamma); success told by acc") == 1
+    audit(run, "--focal-gamma", 1.0)
+    assert "2 steps" in capsys.readouterr().out
     active = 0
     for step, metrics in logged.items():
         rates = success_rates(run, step)
@@ -191,7 +216,7 @@ def test_f_vanilla_on_verls_own_grpo_logs_what_the_weight_did(mazes, tmp_path):
         run,
         "+focal=grpo_loss",
         "algorithm.focal_gamma=0.5",
-        "trainer.v1.trainer_mode=focal_sync",
+        "trainer.v1.trainer_mode=focal_sync",  # the old name of sync
         "trainer.total_training_steps=2",
     )
     assert set(metrics) == {1, 2}
@@ -211,7 +236,6 @@ def test_f_vanilla_on_verls_own_grpo_logs_what_the_weight_did(mazes, tmp_path):
         weight = np.where(active, (1 - rates) ** 0.5, 1.0)
         assert logged["actor/focal/weight_mean"] == pytest.approx(weight.mean(), rel=0.1)
         assert logged["actor/focal/success_rate"] == pytest.approx((rates * active).mean(), rel=0.2)
-        assert logged["actor/focal/off_lattice"] == 0.0
 
 
 @pytest.mark.full
@@ -254,7 +278,6 @@ def test_two_outputs_in_half_of_the_sessions_give_the_weights_of_one(mazes, tmp_
             run,
             "+focal=grpo",
             "algorithm.focal_gamma=1.0",
-            "trainer.v1.trainer_mode=focal_sync",
             "trainer.total_training_steps=2",
             "actor_rollout_ref.rollout.agent.default_agent_loop=one_or_two_outputs",
             f"actor_rollout_ref.rollout.agent.agent_loop_config_path={run}/agents.yaml",
@@ -272,6 +295,59 @@ def test_two_outputs_in_half_of_the_sessions_give_the_weights_of_one(mazes, tmp_
     assert two == pytest.approx(one)
 
 
+TWO_SOURCES = """
+from verl_fgrpo.tasks.maze.rewards import is_correct_answer
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+    if data_source == "code":
+        return 1.0 if is_correct_answer(solution_str, ground_truth) else 0.6
+    return float(is_correct_answer(solution_str, ground_truth))
+"""
+
+
+def test_two_thresholds_sessions_of_two_outputs_and_kl_in_the_reward(mazes, tmp_path):
+    """What plain sync could not do before the seams, in one run; the reward before KL alone tells success."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    run = tmp_path / "mixed"
+    run.mkdir()
+    table = pq.read_table(mazes[0] / "train.parquet")
+    sources = pa.array(["code" if row % 2 else "maze" for row in range(len(table))])
+    table = table.set_column(table.column_names.index("data_source"), "data_source", sources)
+    pq.write_table(table, run / "train.parquet")
+    (run / "mixed.py").write_text(TWO_SOURCES)
+    (run / "outputs_agent.py").write_text("TWO = True\n" + TWO_OUTPUTS)
+    (run / "agents.yaml").write_text("- {name: one_or_two_outputs, _target_: outputs_agent.OneOrTwoOutputs}\n")
+    logged, _ = run_verl(
+        mazes,
+        run,
+        "+focal=grpo",
+        "+algorithm.focal_success_threshold_by_source={maze:0.5,code:0.99}",
+        f"data.train_files={run}/train.parquet",
+        "algorithm.use_kl_in_reward=True",
+        "algorithm.rollout_correction.bypass_mode=False",
+        "actor_rollout_ref.rollout.agent.default_agent_loop=one_or_two_outputs",
+        f"actor_rollout_ref.rollout.agent.agent_loop_config_path={run}/agents.yaml",
+        f"reward.custom_reward_function.path={run}/mixed.py",
+        "trainer.total_training_steps=2",
+        modules=run,
+    )
+    assert set(logged) == {1, 2}
+    for step, metrics in logged.items():
+        scores = defaultdict(dict)
+        for row in dumped(run, step):
+            uid, session, _ = row["uid"].rsplit("_", 2)
+            scores[uid][session] = row["score"]
+        assert len(dumped(run, step)) == PROMPTS * GROUP * 1.5 and {len(group) for group in scores.values()} == {GROUP}
+        assert len({value for group in scores.values() for value in group.values()}) == 3
+        rates = {uid: float(np.mean([score > 0.99 for score in group.values()])) for uid, group in scores.items()}
+        check_focal_metrics(metrics, rates, gamma=0.5)
+    thresholds = ["--threshold-by-source", "maze=0.5", "code=0.99", "--data-file", run / "train.parquet"]
+    audit(run, "--focal-gamma", 0.5, *thresholds)
+
+
 @pytest.mark.full
 def test_success_is_seen_through_a_shaped_reward_and_kl_in_the_reward(mazes, tmp_path):
     """Every reward is negative and depends on length, so only `acc` tells success; KL moves it further."""
@@ -287,7 +363,6 @@ def test_success_is_seen_through_a_shaped_reward_and_kl_in_the_reward(mazes, tmp
         mazes,
         run,
         "+focal=grpo",
-        "trainer.v1.trainer_mode=focal_sync",
         "algorithm.use_kl_in_reward=True",
         "algorithm.rollout_correction.bypass_mode=False",
         "algorithm.rollout_correction.rollout_is=token",
@@ -382,7 +457,6 @@ def test_sibling_methods_with_the_focal_weight(mazes, tmp_path, method):
         run,
         f"+focal={method}",
         "algorithm.focal_gamma=1.0",
-        "trainer.v1.trainer_mode=focal_sync",
         "trainer.total_training_steps=2",
         *extra.get(method, []),
     )

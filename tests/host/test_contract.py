@@ -9,8 +9,9 @@ import torch
 from omegaconf import OmegaConf
 from verl import DataProto
 
+from verl_fgrpo.core.sources import PromptSources
 from verl_fgrpo.host.contract import RECIPE_HOST_SYMBOLS, broken_symbols
-from verl_fgrpo.host.validation import Benchmarks, read_counts
+from verl_fgrpo.host.validation import read_counts
 from verl_fgrpo.runs.reward import compute_score
 
 VERDICT = {"score": 1.0, "acc": 1.0, "timeout": 0.0, "unparsed": 0.0, "error": 0.0}
@@ -84,6 +85,6 @@ def test_a_dump_written_by_verl_is_read(tmp_path):
         {"data_source": name, "prompt": [{"content": text}], "reward_model": {"ground_truth": [gold]}}
         for name, text, gold in (("aime", "Why?", "7"), ("amc", "When?", "8"))
     ]
-    counts = read_counts(tmp_path / "4.jsonl", Benchmarks(rows))
+    counts = read_counts(tmp_path / "4.jsonl", PromptSources(rows))
     assert counts.benchmarks == ("aime", "amc")
     assert (counts.num_samples.tolist(), counts.num_correct.tolist()) == ([3, 3], [1, 3])

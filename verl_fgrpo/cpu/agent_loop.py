@@ -3,6 +3,16 @@
 verl's worker makes about five remote calls and builds one agent loop object for every single rollout, some 10 ms of CPU
 time each; with a tiny model that is most of a step. Here the same code of verl runs, but what its concurrent rollouts
 ask for within a few milliseconds is sent in one call.
+
+What it reaches into, all in this process and only where the CPU preset names this manager:
+
+    AgentLoopWorkerTQ.__ray_metadata__    an actor class cannot be subclassed; the class that it decorates can
+    agent_loop_tq.tq                      replaced: puts of one moment are one put
+    agent_loop_tq.list_of_dict_to_tensordict   replaced: rows are joined when they are put, not one by one before
+    AgentLoopWorkerTQ._run_agent_loop, _agent_loop_postprocess    one agent loop object serves all single-turn rollouts
+    agent_loop._agent_loop_registry       the class of that object
+    LLMServerClient._load_balancer, _acquire_server, _release_server    one call a server for all requests of a moment
+    RewardLoopWorker                      runs in this process: one process and one call a rollout less
 """
 
 import asyncio

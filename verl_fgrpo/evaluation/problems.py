@@ -105,12 +105,14 @@ def written_answers(gold: Any) -> tuple[str, ...]:
 def _answer_text(gold: Any) -> str:
     if isinstance(gold, str):
         return gold.strip()
-    if isinstance(gold, bool) or not isinstance(gold, (int, float)) or not math.isfinite(gold):
+    if isinstance(gold, int) and not isinstance(gold, bool):
+        return str(gold)
+    if not isinstance(gold, float) or not math.isfinite(gold):
         raise ValueError(
             f"a gold answer is {shown(gold)}, but it must be text or a finite number (or a list of these); write it as "
             "text, or drop the row"
         )
-    return str(int(gold)) if float(gold).is_integer() else str(gold)
+    return str(int(gold)) if gold.is_integer() else str(gold)
 
 
 def mended(answers: Sequence[str]) -> tuple[str, ...]:

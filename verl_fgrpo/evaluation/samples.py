@@ -238,13 +238,18 @@ class RowStore(Generic[RowT]):
                 yield row
 
     def _made(self, part: Path, row: Mapping[str, Any]) -> RowT:
+        import msgspec
+
         known = {field.name: field.default for field in fields(self.row_type)}
         if absent := [name for name, default in known.items() if default is MISSING and name not in row]:
             raise SampleStoreError(f"{part}: a row has no {absent[0]!r}; restore the file, or move it away")
-        made = self.row_type(**{name: row[name] for name in known if name in row})
-        if not isinstance(made.sample_idx, int):
-            raise SampleStoreError(f"{part}: sample_idx {made.sample_idx!r} must be a whole number of at least 0")
-        return made
+        try:
+            return msgspec.convert(dict(row), self.row_type)
+        except msgspec.ValidationError as error:
+            raise SampleStoreError(
+                f"{part}: a row is no {self.row_type.__name__.lower()} ({error}); restore the file, or move it away to "
+                "have its rows made again"
+            ) from None
 
     def present(self) -> dict[tuple[str, str], Indices]:
         """{(benchmark, problem_id): sample indices stored}. Raises SampleStoreError on a key stored twice."""

@@ -29,6 +29,7 @@ def compose(overrides: Sequence[str], name: str = "ppo_trainer") -> Any:
     Raises:
         ValueError: verl has no such configuration, key or preset.
     """
+    import verl  # noqa: F401  (loads the plugin, and with it the presets)
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.errors import HydraException

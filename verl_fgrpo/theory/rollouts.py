@@ -216,6 +216,10 @@ def _graded_rows(source: Path) -> Iterator[Row]:
 
 
 def _number(value: Any, name: str, path: Path) -> float:
-    if not isinstance(value, (bool, int, float)) or not np.isfinite(value):
-        raise ValueError(f"{path}: {name} must be a finite number, got {value!r}")
-    return float(value)
+    try:
+        number = float(value) if isinstance(value, (bool, int, float)) else np.nan
+    except OverflowError:  # an integer of 400 digits
+        number = np.inf
+    if not np.isfinite(number):
+        raise ValueError(f"{path}: {name} must be a finite number, got {str(value)[:80]!r}")
+    return number

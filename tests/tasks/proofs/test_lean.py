@@ -49,6 +49,11 @@ def test_nothing_to_check(kernel):
     assert check_proofs([]) == []
 
 
+def test_what_is_no_text_is_an_error(kernel):
+    items = [(None, "h1"), ("A → A", ["fun h1 => h1"]), ("A → A", 7), RIGHT[0], ["D → D", "fun h1 => h1"]]
+    assert check_proofs(items) == ["error", "error", "error", "proved", "proved"]
+
+
 def test_batches_of_any_size_keep_the_order(kernel, monkeypatch):
     monkeypatch.setattr(lean, "BATCH", 7)
     items = [RIGHT[i % len(RIGHT)] if i % 3 else WRONG[i % len(WRONG)] for i in range(60)]

@@ -76,7 +76,7 @@ def test_the_report_counts_what_was_sampled(result):
 
 def test_grading_again_finds_nothing_to_do(result, monkeypatch):
     root, seed = result
-    monkeypatch.setattr("verl_fgrpo.tasks.proofs.rewards.check_proofs", lambda items: 1 / 0)
+    monkeypatch.setattr("verl_fgrpo.tasks.proofs.rewards.check_proofs", lambda items, seconds: 1 / 0)
     problems = [as_problem(theorem) for theorem in seed.theorems]
     grade_samples(PROOFS, root / "samples" / seed.checkpoints["grpo"].name, problems)
 

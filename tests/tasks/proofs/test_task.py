@@ -148,7 +148,7 @@ def test_verl_awaits_it(kernel):
 def test_what_is_asked_for_together_is_one_batch_in_another_thread(monkeypatch):
     calls = []
 
-    def check(items):
+    def check(items, seconds):
         calls.append((len(items), threading.current_thread() is threading.main_thread()))
         return ["proved"] * len(items)
 
@@ -193,7 +193,7 @@ def test_verdicts_for_the_evaluation(kernel):
 
 
 def test_distinct_proofs_by_hand():
-    found = Found({"a": {0: "p", 1: "q", 2: "p"}, "b": {5: "r"}}, {})
+    found = Found({"a": {0: "p", 1: "q", 2: "p"}, "b": {5: "r"}})
     assert distinct_counts(found, ["a", "b", "c"]).tolist() == [2, 1, 0]
     theorems = [Theorem("", ("p", "s", "q", "t")), Theorem("", ("s", "t")), Theorem("", ("p", "q"))]
     assert enumerated_share(found, ["a", "b", "c"], theorems).tolist() == [0.5, 0.0, 0.0]  # 2 of 4, 0 of 2, 0 of 2

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verl_fgrpo.core.dumps import dump_files, read_rows
-from verl_fgrpo.evaluation.samples import SampleStore, VerdictStore, key_of
+from verl_fgrpo.evaluation.samples import VerdictStore
 from verl_fgrpo.tasks.common.experiment import VERDICT_FOLDER
 from verl_fgrpo.tasks.proofs.rewards import proof_of
 from verl_fgrpo.tasks.proofs.search import canonical
@@ -27,15 +27,9 @@ RANKED_SAMPLES = 32  # of a theorem, as in the paper
 
 @dataclass(frozen=True)
 class Found:
-    """What the samples of one run hold, by problem id.
-
-    Attributes:
-        correct: canonical form of each correct sample, by sample index.
-        texts: the text of each of these samples.
-    """
+    """The canonical form of each correct sample of a run, by problem id and sample index."""
 
     correct: dict[str, dict[int, str]]
-    texts: dict[str, dict[int, str]]
 
     def distinct(self, problem_id: str) -> set[str]:
         """Different proofs, bound names aside."""
@@ -48,12 +42,7 @@ def read_found(run_folder: Path) -> Found:
     for row in VerdictStore(run_folder / VERDICT_FOLDER).read():
         if row.verdict == "correct" and row.answer is not None:
             correct[row.problem_id][row.sample_idx] = row.answer
-    texts: dict[str, dict[int, str]] = defaultdict(dict)
-    for sample in SampleStore(run_folder / "samples").read():
-        _, problem_id, index = key_of(sample)
-        if index in correct.get(problem_id, {}):
-            texts[problem_id][index] = proof_of(sample.response)
-    return Found(dict(correct), dict(texts))
+    return Found(dict(correct))
 
 
 def distinct_counts(found: Found, problem_ids: Sequence[str]) -> NDArray[np.float64]:

@@ -130,15 +130,13 @@ def check_proofs(items: Sequence[tuple[str, str]], seconds: float = SECONDS) -> 
     if not seconds > 0:
         raise ValueError(f"seconds={seconds} must be positive")
     lean = find_lean()
+    admitted = [why_not(statement, proof) is None for statement, proof in items]
+    todo = list(dict.fromkeys((item[0], item[1]) for item, let_in in zip(items, admitted, strict=True) if let_in))
     verdicts: dict[tuple[str, str], str] = {}
-    for statement, proof in items:
-        refused = why_not(statement, proof)
-        verdicts[statement, proof] = "error" if refused else ""
-    todo = [item for item, verdict in verdicts.items() if not verdict]
     for start in range(0, len(todo), BATCH):
         part = todo[start : start + BATCH]
         verdicts.update(zip(part, _check_in_halves(lean, part, seconds), strict=True))
-    return [verdicts[item] for item in items]
+    return [verdicts[item[0], item[1]] if let_in else "error" for item, let_in in zip(items, admitted, strict=True)]
 
 
 def kernel_report() -> tuple[bool, str]:

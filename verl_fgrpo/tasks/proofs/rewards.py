@@ -21,6 +21,7 @@ from verl_fgrpo.tasks.proofs.search import canonical
 logger = logging.getLogger(__name__)
 
 QUIET_SECONDS = 0.02  # a batch is sent to Lean when nothing new came for so long
+PATIENCE = 60.0  # seconds for one proof alone: heartbeats end a blow-up in two, a busy machine must not cost a verdict
 
 _VERDICTS = {"proved": "correct", "wrong": "wrong", "error": "unparsed", "timeout": "timeout"}
 
@@ -61,7 +62,7 @@ def _gatherer(loop: asyncio.AbstractEventLoop) -> Gatherer[tuple[str, str], str]
     async def check(items: list[tuple[str, str]]) -> list[str]:
         async with turn:
             await asyncio.to_thread(require_kernel)
-            verdicts = await asyncio.to_thread(check_proofs, items)
+            verdicts = await asyncio.to_thread(check_proofs, items, PATIENCE)
         if late := verdicts.count("timeout"):
             logger.warning("Lean decided %d of %d proofs within its limits", len(items) - late, len(items))
         return verdicts
@@ -86,7 +87,8 @@ def grade_proofs(pairs: Sequence[tuple[str, str]]) -> list[Graded]:
         return []
     require_kernel()
     proofs = [proof_of(response) for _, response in pairs]
-    verdicts = check_proofs([(statement, proof) for (statement, _), proof in zip(pairs, proofs, strict=True)])
+    items = [(statement, proof) for (statement, _), proof in zip(pairs, proofs, strict=True)]
+    verdicts = check_proofs(items, PATIENCE)
     return [
         (_VERDICTS[verdict], canonical(proof)[:ANSWER_CHARACTERS] if verdict in ("proved", "wrong") else None, "")
         for verdict, proof in zip(verdicts, proofs, strict=True)

@@ -32,4 +32,5 @@ def main(folder: str, limits: str, command: list[str]) -> None:
     os._exit(code & 255)
 
 
-main(sys.argv[1], sys.argv[2], sys.argv[3:])
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])
