@@ -25,6 +25,7 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict  # noqa: E402
 
 from verl_fgrpo.host import trainer_modes  # noqa: E402
 from verl_fgrpo.methods.context import current_context  # noqa: E402
+from verl_fgrpo.methods.fade import FadeState, load_state, save_state  # noqa: E402
 
 HOSTS = {
     "focal_sync": (v1.PPOTrainerSync, "sync", ReplayBuffer),
@@ -145,6 +146,7 @@ def step(monkeypatch, outputs, *overrides, colocated=False, mode="sync", sources
             "old_log_probs": log_probs,
             "rollout_log_probs": log_probs,
             "ref_log_prob": log_probs - 0.5,
+            "entropy": torch.full((length,), 0.7),
             "extra_fields": {"raw_prompt": [{"role": "user"}]} | ({} if colocated else {"reward_extra_info": info}),
         }
         if sources:
@@ -450,3 +452,23 @@ def test_the_entropy_of_the_step_is_there_for_methods_that_need_it():
     assert _mean_entropy(data) == pytest.approx(3.0)
     with pytest.raises(ValueError, match="bypass_mode=False"):
         _mean_entropy({})
+
+
+def test_fade_in_verls_own_trainer_goes_on_from_its_last_step(monkeypatch, tmp_path):
+    save_state(tmp_path, FadeState(2, 0.4, 0.9, 1.2))
+    overrides = ["+focal=fade", "algorithm.adv_estimator=f_fade", f"trainer.default_local_dir={tmp_path}"]
+    rows, metrics, _ = step(monkeypatch, OUTPUTS, *overrides)
+    # 3 of 8 sessions are correct by acc, and every token has an entropy of 0.7
+    p, entropy = 0.98 * 0.4 + 0.02 * 3 / 8, 0.98 * 0.9 + 0.02 * 0.7
+    alpha, delta = 1.5 * (1 - p) / p, 1 + entropy - 1.2
+    assert (metrics["fade/alpha"], metrics["fade/delta"]) == pytest.approx((alpha, delta))
+    rewards = {key: score for key, (score, _, _) in OUTPUTS.items() if key not in ("a_0_0", "pad7f3a_0_0")}
+    expected = {}
+    for uid, mu in (("a", 1 / 4), ("b", 2 / 4)):
+        finals = {key: value for key, value in rewards.items() if key[0] == uid}
+        centred = {
+            key: (1 - mu) ** (alpha - 1) * (value - np.mean(list(finals.values()))) for key, value in finals.items()
+        }
+        expected |= {key: value if value > 0 else value / delta for key, value in centred.items()}
+    check_advantages(rows, expected | {"a_0_0": expected["a_0_1"], "pad7f3a_0_0": 0.0})
+    assert load_state(tmp_path, 3).solve_rate == pytest.approx(p)

@@ -16,6 +16,7 @@ from verl.trainer.ppo.ray_trainer import RayPPOTrainer  # noqa: E402
 from verl.trainer.ppo.v1 import trainer_base  # noqa: E402
 
 from verl_fgrpo.host.val_metrics import METHOD, validation_pass_at_k  # noqa: E402
+from verl_fgrpo.methods.settings import FocalConfig  # noqa: E402
 
 #: c of n = 4: 1 and 3 in amc, 0 in aime
 CORRECT = {("amc", "a"): [0, 1, 0, 0], ("amc", "b"): [1, 1, 0, 1], ("aime", "c"): [0, 0, 0, 0]}
@@ -80,11 +81,13 @@ def test_acc_decides_over_the_reward_and_a_sample_without_one_is_wrong_as_for_ve
 def test_thresholds_of_the_run_and_the_bare_number_before_the_penalty():
     """-1/1 rewards with an overlong penalty: verl stores the bare number as acc."""
     infos = {"reward": [-1.5, 0.5, 0.9, 0.9], "acc": [-1.0, 1.0, 0.9, 0.9]}
-    settings = SimpleNamespace(success_threshold=0.0, threshold_by_source={"code": 0.99})
+    settings = FocalConfig(success_threshold=0.0, threshold_by_source={"code": 0.99})
     metrics = validation_pass_at_k(["m", "m", "code", "code"], ["a", "a", "b", "b"], infos, None, settings)
     assert (metrics["val-passk/m/pass@1"], metrics["val-passk/code/pass@1"]) == (0.5, 0.0)
     trainer, update = trainer_of(trainer_base.PPOTrainer, focal_success_threshold=2.0)
     assert update(trainer, ["m"], ["a"], {"reward": [1.0]}, [])["val-passk/m/pass@1"] == 0.0
+    trainer, update = trainer_of(trainer_base.PPOTrainer, f_grpo_gamma=1.0, f_grpo_reward_correct=2.0)  # middle: 1
+    assert update(trainer, ["m"] * 2, ["a"] * 2, {"reward": [0.9, 1.1]}, [])["val-passk/m/pass@1"] == 0.5
 
 
 def test_k_goes_to_the_smallest_n_and_n_itself_is_there():

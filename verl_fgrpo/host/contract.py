@@ -69,7 +69,7 @@ RECIPE_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
     "verl.utils.tracking:Tracking": ("project_name", "experiment_name", "default_backend"),
 }
 
-#: the same for the v1 trainers (host/seams.py, host/trainer_modes.py); verl imports them, and TransferQueue, for a run
+#: the same for the v1 trainers (seams, val_metrics, trainer_modes); verl imports them, and TransferQueue, for a run
 TRAINER_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
     "verl.trainer.ppo.v1.trainer_base:register_trainer": ("name",),
     "verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY": (),
@@ -77,6 +77,9 @@ TRAINER_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
     "verl.trainer.ppo.v1.trainer_base:tq": (),
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer": ("config",),
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_advantage": ("batch", "metrics"),
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._val_metrics_update": (
+        *("data_sources", "sample_uids", "reward_extra_infos_dict", "expected_acc_counts"),
+    ),
     "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync": ("config",),
     "verl.trainer.ppo.v1.trainer_colocate_async:PPOTrainerColocateAsync": ("config",),
     "verl.trainer.ppo.v1.trainer_separate_async:PPOTrainerSeparateAsync": ("config",),

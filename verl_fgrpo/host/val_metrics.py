@@ -88,7 +88,7 @@ def validation_pass_at_k(
         data_sources, uids: (B,) of every sample that came back.
         infos: (B,) columns: `reward` and, if the reward function reports it, `acc`; None where a sample has none.
         expected: samples asked for, by (data source, uid); verl's v1 trainers tell it.
-        settings: thresholds; default 0.5.
+        settings: thresholds, default 0.5; with the official keys the middle of the two rewards.
 
     Returns:
         `val-passk/SOURCE/pass@K` for K = 1, 2, 4, ... and n, the smallest number of samples of the source's prompts;
@@ -98,10 +98,11 @@ def validation_pass_at_k(
     accs = infos.get("acc") or [None] * len(uids)
     sources = [str(source) for source in data_sources]
     with_acc = {source for source, acc in zip(sources, accs, strict=True) if acc is not None}
-    by_source = getattr(settings, "threshold_by_source", {})
     values: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for source, uid, acc, reward in zip(sources, map(str, uids), accs, infos["reward"], strict=True):
-        threshold = by_source.get(source, settings.success_threshold)
+        threshold = settings.threshold_by_source.get(source, settings.success_threshold)
+        if settings.rewards is not None:
+            threshold = sum(settings.rewards) / 2
         if math.isnan(reward if acc is None else acc):
             values[source][uid].append(math.nan)
         else:

@@ -246,7 +246,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _threshold(given: argparse.Namespace) -> Callable[[DumpRow], float]:
     """The threshold of a row: that of its data source, which the row tells or the data file."""
-    default: float = given.threshold
+    rewards = _rewards(given)
+    default: float = given.threshold if rewards is None else sum(rewards) / 2
     by_source: dict[str, float] = {}
     for entry in given.threshold_by_source:
         source, _, value = entry.rpartition("=")
