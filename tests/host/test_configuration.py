@@ -1,5 +1,8 @@
 """Contradictions in the configuration, by the command lines that people type; and where the check runs."""
 
+import subprocess
+import sys
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -134,6 +137,15 @@ def test_verls_own_validation_runs_it_first():
         validate_config(config=bad, use_reference_policy=False, use_critic=False)
     with pytest.raises(ValueError, match="applies no focal weight"):  # one-step-off, fully async, recipes
         main_ppo.run_ppo(bad, task_runner_class=None)
+
+
+def test_main_ppo_ends_with_the_problem_and_no_traceback():
+    words = ["+focal=grpo", "algorithm.adv_estimator=grpo"]
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", *words]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert ended.returncode == 1
+    assert "adv_estimator is grpo, which applies no focal weight" in ended.stderr and "Traceback" not in ended.stderr
+    assert "ray init kwargs" not in ended.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The seams: verl's own functions with ours around them, put in at first import; foreign runs are handed through."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict  # noqa: E402
 
 from verl_fgrpo.host import trainer_modes  # noqa: E402
 from verl_fgrpo.methods.context import current_context  # noqa: E402
+from verl_fgrpo.methods.fade import FadeState, load_state, save_state  # noqa: E402
 
 HOSTS = {
     "focal_sync": (v1.PPOTrainerSync, "sync", ReplayBuffer),
@@ -145,6 +147,7 @@ def step(monkeypatch, outputs, *overrides, colocated=False, mode="sync", sources
             "old_log_probs": log_probs,
             "rollout_log_probs": log_probs,
             "ref_log_prob": log_probs - 0.5,
+            "entropy": torch.full((length,), 0.7),
             "extra_fields": {"raw_prompt": [{"role": "user"}]} | ({} if colocated else {"reward_extra_info": info}),
         }
         if sources:
@@ -417,6 +420,51 @@ def test_thresholds_by_source_in_the_v1_trainers(monkeypatch):
     assert metrics["focal/weight_mean"] == pytest.approx((3 / 4 + 1 / 2) / 2)
 
 
+ZERO_ONE = {key: (float(info["acc"]), info, length) for key, (_, info, length) in OUTPUTS.items()}
+CODE = {key: (1.0 if info["acc"] else 0.6, {}, length) for key, (_, info, length) in OUTPUTS.items()}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "overrides", "arguments"),
+    [
+        (ZERO_ONE, ["+algorithm.focal_gamma=1.0"], ["--focal-gamma", "1.0"]),  # acc; one session has two outputs
+        (ZERO_ONE, ["algorithm.use_kl_in_reward=True"], ["--focal-gamma", "0.5"]),
+        (
+            CODE,
+            ["+algorithm.focal_success_threshold_by_source={maze:0.5,code:0.99}"],
+            ["--focal-gamma", "0.5", "--threshold-by-source", "maze=0.5", "code=0.99"],
+        ),
+        (
+            CODE,
+            ["+algorithm.f_grpo_gamma=1.0", "+algorithm.f_grpo_reward_wrong=0.5"],
+            ["--focal-gamma", "1.0", "--reward-correct", "1.0", "--reward-wrong", "0.5"],
+        ),
+    ],
+)
+def test_the_audit_of_verls_own_dump_agrees_with_what_the_step_logged(
+    monkeypatch, tmp_path, outputs, overrides, arguments
+):
+    from verl_fgrpo.runs.audit import main as audit
+
+    sources = dict.fromkeys(outputs, "code")
+    _, metrics, _ = step(monkeypatch, outputs, *overrides, sources=sources)
+    scores = [score for score, _, _ in outputs.values()]
+    v1.PPOTrainer._write_generations(
+        inputs=[key[0] for key in outputs],
+        outputs=["so"] * len(outputs),
+        gts=["7"] * len(outputs),
+        scores=scores,
+        reward_extra_infos_dict={"uid": list(outputs), "data_source": list(sources.values())},
+        dump_path=str(tmp_path / "rollouts"),
+        global_steps=1,
+    )
+    log = tmp_path / "metrics.jsonl"
+    for error, code in ((0.0, 0), (1e-5, 1)):
+        weight = metrics["focal/weight_mean"] + error
+        log.write_text(json.dumps({"step": 1, "data": metrics | {"focal/weight_mean": weight}}) + "\n")
+        assert audit([str(tmp_path / "rollouts"), "--log", str(log), *arguments]) == code
+
+
 def test_a_threshold_that_tells_nothing_is_warned_of_and_then_stops_the_run(monkeypatch, caplog):
     # D6: rewards 0 .1 .2 .45 with the default threshold: every mu is 0, plain GRPO without a word
     outputs = {}
@@ -450,3 +498,23 @@ def test_the_entropy_of_the_step_is_there_for_methods_that_need_it():
     assert _mean_entropy(data) == pytest.approx(3.0)
     with pytest.raises(ValueError, match="bypass_mode=False"):
         _mean_entropy({})
+
+
+def test_fade_in_verls_own_trainer_goes_on_from_its_last_step(monkeypatch, tmp_path):
+    save_state(tmp_path, FadeState(2, 0.4, 0.9, 1.2))
+    overrides = ["+focal=fade", "algorithm.adv_estimator=f_fade", f"trainer.default_local_dir={tmp_path}"]
+    rows, metrics, _ = step(monkeypatch, OUTPUTS, *overrides)
+    # 3 of 8 sessions are correct by acc, and every token has an entropy of 0.7
+    p, entropy = 0.98 * 0.4 + 0.02 * 3 / 8, 0.98 * 0.9 + 0.02 * 0.7
+    alpha, delta = 1.5 * (1 - p) / p, 1 + entropy - 1.2
+    assert (metrics["fade/alpha"], metrics["fade/delta"]) == pytest.approx((alpha, delta))
+    rewards = {key: score for key, (score, _, _) in OUTPUTS.items() if key not in ("a_0_0", "pad7f3a_0_0")}
+    expected = {}
+    for uid, mu in (("a", 1 / 4), ("b", 2 / 4)):
+        finals = {key: value for key, value in rewards.items() if key[0] == uid}
+        centred = {
+            key: (1 - mu) ** (alpha - 1) * (value - np.mean(list(finals.values()))) for key, value in finals.items()
+        }
+        expected |= {key: value if value > 0 else value / delta for key, value in centred.items()}
+    check_advantages(rows, expected | {"a_0_0": expected["a_0_1"], "pad7f3a_0_0": 0.0})
+    assert load_state(tmp_path, 3).solve_rate == pytest.approx(p)

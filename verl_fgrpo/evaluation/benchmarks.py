@@ -95,7 +95,9 @@ def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Probl
             with two prompts or answers, or no row at all.
     """
     if kind in ("ifeval", "synlogic") or kind not in KINDS:
-        raise ValueError(f"--kind {kind} must be one of {', '.join(set(KINDS) - {'ifeval', 'synlogic'})} here")
+        raise ValueError(
+            f"--kind {kind} must be one of {', '.join(one for one in KINDS if one not in ('ifeval', 'synlogic'))} here"
+        )
     if not name.strip():
         raise ValueError("--name is empty, but problems need the name of a benchmark")
     problems: dict[str, Problem] = {}

@@ -50,6 +50,8 @@ def _prompts(options: argparse.Namespace) -> None:
     from verl_fgrpo.evaluation.benchmarks import read_problems
     from verl_fgrpo.evaluation.problems import save_problems
 
+    if options.num < 1:
+        raise ValueError(f"--num {options.num} must be at least 1")
     problems = read_problems(options.data, "train")
     if options.num > len(problems):
         raise ValueError(f"--num {options.num} exceeds the {len(problems)} distinct problems of {options.data}")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
 from verl_fgrpo.core.focal import check_gamma
@@ -18,7 +19,7 @@ from verl_fgrpo.methods.gapo import GAPO_LOSSES
 from verl_fgrpo.methods.losses import BASE_LOSSES
 from verl_fgrpo.methods.settings import ALGORITHM_KEYS, FOCAL_KEYS, GAMMA_KEYS, FocalConfig, MethodConfig
 
-__all__ = ["LOSS_CONFIG", "POLICY_LOSS", "check", "find_problems"]
+__all__ = ["LOSS_CONFIG", "POLICY_LOSS", "ContradictionError", "check", "find_problems"]
 
 POLICY_LOSS = "actor_rollout_ref.actor.policy_loss"
 LOSS_CONFIG = "verl_fgrpo.config.FocalPolicyLossConfig"
@@ -31,17 +32,23 @@ _PLAIN = frozenset(method.name for method in METHODS)
 _LOSSES = frozenset(f"f_{name}" for name in BASE_LOSSES)
 
 
+class ContradictionError(CompactHydraException, ValueError):  # type: ignore[misc]
+    """The configuration contradicts itself. verl's entry points, which are Hydra's, show it without a traceback."""
+
+
 def check(config: Any) -> None:
     """Stop a run whose configuration contradicts itself; nothing happens for one that is not a trainer's.
 
     Raises:
-        ValueError: every problem with its remedy.
+        ContradictionError: a ValueError; every problem with its remedy.
     """
     if not isinstance(config, DictConfig) or "algorithm" not in config or "actor_rollout_ref" not in config:
         return
     problems = find_problems(config)
     if problems:
-        raise ValueError("verl_fgrpo: " + "\n".join(problems) + "\n(verl-fgrpo explain shows the same, before a run)")
+        raise ContradictionError(
+            "verl_fgrpo: " + "\n".join(problems) + "\n(verl-fgrpo explain shows the same, before a run)"
+        )
 
 
 def find_problems(config: DictConfig) -> list[str]:

@@ -3,51 +3,45 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import math
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from verl_fgrpo.host.configuration import find_problems
+from verl_fgrpo.host.explain import compose
 
 __all__ = ["compose_config", "implausible"]
 
 
 def compose_config(arguments: Sequence[str]) -> DictConfig:
-    """The configuration `python -m verl.trainer.main_ppo ARGUMENTS` would compose, from the installed verl's own files.
+    """The configuration that `python -m verl.trainer.main_ppo ARGUMENTS` composes, with all references resolved.
 
     Raises:
-        ModuleNotFoundError: no verl.
+        ImportError: no verl.
         ValueError: Hydra refuses an argument (unknown key, bad value).
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
+    import verl  # noqa: F401 - loads our plugin, with which Hydra finds the presets
     from omegaconf.errors import OmegaConfBaseException
 
-    spec = importlib.util.find_spec("verl")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("verl is not installed in this environment: pip install 'verl>=0.9.1,<0.10'")
-    folder = Path(next(iter(spec.submodule_search_locations))) / "trainer" / "config"
+    config: DictConfig = compose(arguments)
     try:
-        with initialize_config_dir(str(folder), version_base=None):
-            search_path = "hydra.searchpath=[pkg://verl_fgrpo.presets]"  # what our plugin does while verl is imported
-            config: DictConfig = compose("ppo_trainer", overrides=[*arguments, search_path])
         OmegaConf.resolve(config)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"verl's configuration refuses the arguments: {error}") from error
+    except OmegaConfBaseException as error:
+        raise ValueError(f"verl would not compose this command line: {error}") from error
     return config
 
 
 def implausible(config: DictConfig) -> list[str]:
     """Values that would fail or mislead later, one sentence each: value, rule, remedy. Imports verl for its names."""
-    return [*_numbers(config), *_names(config), *_batches(config)]
+    problems = find_problems(config)
+    return [*problems, *_numbers(config), *_names(config, "\n".join(problems)), *_batches(config)]
 
 
 def _numbers(config: DictConfig) -> list[str]:
     rules: list[tuple[str, str, Callable[[Any], bool]]] = [
         ("actor_rollout_ref.actor.optim.lr", "above 0 and below 1, e.g. 1e-6", lambda x: 0 < x < 1),
-        ("algorithm.focal_gamma", "at least 0, e.g. 0.5", lambda x: x >= 0),
         ("actor_rollout_ref.rollout.temperature", "above 0, e.g. 1.0", lambda x: x > 0),
         ("actor_rollout_ref.rollout.n", "at least 2, for a group compares its rollouts", lambda x: x >= 2),
         ("data.train_batch_size", "at least 1", lambda x: x >= 1),
@@ -58,23 +52,26 @@ def _numbers(config: DictConfig) -> list[str]:
     problems = []
     for key, rule, holds in rules:
         value = OmegaConf.select(config, key)
-        if key == "algorithm.focal_gamma" and value is None:
-            continue
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not (number and holds(value)):
             problems.append(f"{key} is {value!r}, but must be a number {rule}")
     return problems
 
 
-def _names(config: DictConfig) -> list[str]:
+def _names(config: DictConfig, told: str) -> list[str]:
+    """Estimator, loss and loggers that verl does not know, but for those that are `told` already."""
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
     from verl.utils.tracking import Tracking
 
     loggers = config.trainer.logger
     actor = config.actor_rollout_ref.actor
     problems = [
-        _unknown("algorithm.adv_estimator", config.algorithm.adv_estimator, ADV_ESTIMATOR_REGISTRY),
-        _unknown("actor_rollout_ref.actor.policy_loss.loss_mode", actor.policy_loss.loss_mode, POLICY_LOSS_REGISTRY),
+        _unknown(key, value, known)
+        for key, value, known in (
+            ("algorithm.adv_estimator", config.algorithm.adv_estimator, ADV_ESTIMATOR_REGISTRY),
+            ("actor_rollout_ref.actor.policy_loss.loss_mode", actor.policy_loss.loss_mode, POLICY_LOSS_REGISTRY),
+        )
+        if f"{key} is " not in told
     ]
     for name in [loggers] if isinstance(loggers, str) else loggers:
         problems.append(_unknown("trainer.logger (LOGGER)", name, Tracking.supported_backend))

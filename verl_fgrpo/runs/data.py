@@ -16,7 +16,6 @@ manifest.json (counts after every step, next to the paper's 39,202). Presets: qw
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from verl_fgrpo.core.command import command_parser
@@ -61,22 +60,23 @@ def _benchmarks(options: argparse.Namespace) -> None:
             size = " or ".join(map(str, benchmark.sizes)) or "any"
             print(f"{name:14} {size:>10} problems  {'/'.join(filter(None, benchmark.hub))}: {benchmark.note}")
         return
+    if wrong := [entry for entry in options.local if "=" not in entry]:
+        raise ValueError(f"--local {wrong[0]!r} must be NAME=FILE, e.g. aime24=aime.json")
     local = dict(entry.split("=", 1) for entry in options.local)
     names = options.only or [name for name, benchmark in BENCHMARKS.items() if benchmark.block]
     if unused := sorted(set(local) - set(names)):
         raise ValueError(f"--local names {unused}, which --only leaves out")
-    failed = []
+    failed: dict[str, str] = {}
     for name in names:
         try:
             problems = load_benchmark(name, local.get(name), check_size=not options.any_size)
-        except (ValueError, RuntimeError, FileNotFoundError) as error:
-            failed.append(name)
-            print(error, file=sys.stderr)
+        except (ValueError, RuntimeError, OSError) as error:
+            failed[name] = str(error)
             continue
         save_problems(problems, options.out / f"{name}.jsonl")
         print(f"{name}: {len(problems)} problems -> {options.out / f'{name}.jsonl'}")
     if failed:
-        raise RuntimeError(f"{', '.join(failed)} not written")
+        raise RuntimeError("; ".join([f"not written: {', '.join(failed)}", *failed.values()]))
 
 
 def _problems(options: argparse.Namespace) -> None:
