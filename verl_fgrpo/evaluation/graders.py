@@ -1,7 +1,8 @@
 """What is right: one grader per kind of problem. They run in killable worker processes, see `workers`.
 
 A grader maps (problem, response) to (verdict, extracted answer, detail) with verdict one of correct, wrong, unparsed,
-error; it reads the response without its thinking. How answers are read: docs/grading.md. Time-outs, memory limits and crashes are the workers' business, except math-verify's own time limit.
+error; it reads the response without its thinking. How answers are read: docs/grading.md. Time-outs, memory limits and
+crashes are the workers' business, except math-verify's own time limit.
 """
 
 from __future__ import annotations
