@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from faulty_os import FAULTS, FaultyOs
 
+from verl_fgrpo.cli import main as command_line
 from verl_fgrpo.core import files
 from verl_fgrpo.evaluation.cli import main
 from verl_fgrpo.evaluation.generation import Decoding, Generated, Request, sample_run
@@ -153,6 +155,50 @@ def test_merged_runs_keep_the_problems_of_earlier_merges_and_refuse_other_golds(
         main(["merge", *sources])
     assert [problem.problem_id for problem in load_problems([tmp_path / "all" / "problems.jsonl"])] == ["b", "a"]
     assert len(rows(SampleStore(tmp_path / "all" / "samples"))) == 2 * N
+
+
+def one_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command that fails says: exit code 1, no traceback, one line beside the bars."""
+    assert command_line(["eval", *arguments]) == 1
+    told = [line for line in capsys.readouterr().err.splitlines() if line.strip() and "it/s" not in line]
+    told = [line for line in told if "sample/s" not in line and "?sample" not in line]
+    assert len(told) == 1 and told[0].startswith("verl-fgrpo eval: "), told
+    return told[0]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+def test_a_disk_that_takes_nothing_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    run = tmp_path / "run"
+    sample(run)
+    monkeypatch.setattr(files, "os", FaultyOs(1, "before", lambda: OSError(number, os.strerror(number)), 10**9))
+    assert os.strerror(number) in one_line(capsys, "grade", "--run", str(run))
+    assert os.strerror(number) in one_line(capsys, "merge", "--sources", str(run), "--run", str(tmp_path / "all"))
+    monkeypatch.setattr(files, "os", os)
+    assert command_line(["eval", "grade", "--run", str(run)]) == 0
+
+
+def test_wrong_kinds_of_paths_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, file = tmp_path / "run", tmp_path / "file"
+    sample(run)
+    file.write_text("text")
+    (tmp_path / "empty").mkdir()
+    asked = ["--model", "m", "--backend", "openai", "--dry-run"]
+    assert "file" in one_line(capsys, "grade", "--run", str(file))
+    assert "no sample store at" in one_line(capsys, "grade", "--run", str(tmp_path / "nowhere"))
+    assert "no sample store at" in one_line(capsys, "grade", "--run", str(tmp_path / "empty"))
+    assert "directory" in one_line(capsys, "sample", "--run", str(run), "--problems", str(tmp_path), *asked)
+    assert "nowhere" in one_line(capsys, "sample", "--run", str(run), "--problems", str(tmp_path / "nowhere"), *asked)
+    for name in ("samples/manifest.json", "problems.jsonl"):
+        kept = (run / name).read_bytes()
+        for content in (b"", b"[]", b"{}", b"\xff", b'{"format": 9, "settings": {}}', b"null"):
+            (run / name).write_bytes(content)
+            one_line(capsys, "grade", "--run", str(run))
+        (run / name).write_bytes(kept)
+    for option, value in (("--workers", "0"), ("--seconds", "nan"), ("--seconds", "inf"), ("--memory-mib", "-1")):
+        assert value.removeprefix("-") in one_line(capsys, "grade", "--run", str(run), option, value)
+    assert command_line(["eval", "grade", "--run", str(run)]) == 0
 
 
 KILLED = """
