@@ -69,7 +69,7 @@ def test_the_report_counts_what_was_sampled(result):
     examples = json.loads((report / "examples.json").read_text())["rows"]
     assert len({row["theorem"] for row in examples}) == len(examples) == 6
     assert all(0 < row["p_grpo"] < 1 and 0 < row["p_start model"] < 1 for row in examples)
-    assert " .1" not in text and "The runs wrote no rollouts." in text
+    assert text.count("\nexample : ") == 6 and " .1" not in text and "The runs wrote no rollouts." in text
     for name in ("methods", "uplift"):
         assert (report / f"{name}.png").stat().st_size > 10_000
 

@@ -97,7 +97,7 @@ def write_report(results: Mapping[int, SeedResult], out: Path, k: int, settings:
         "![unique proofs](unique.png)" if unique else "The runs wrote no rollouts.",
         "## Theorems gained and lost",
         _gained_and_lost(counts, methods),
-        "## Some proofs, before and after training",
+        "## Some proofs, and their probability before and after training",
         _write_examples(results, scored, methods, report / "examples"),
     ]
     text = "\n\n".join(part.strip() for part in parts) + "\n"
@@ -273,10 +273,10 @@ def _write_examples(
     for key in pick_examples(by_model[START], by_model[REFERENCE]):
         row: dict[str, Any] = {"theorem": to_lean(statements[key[0]]), "proof": to_lean(key[1])}
         rows.append(row | {f"p_{name}": math.exp(values[key]) for name, values in by_model.items()})
-    table = markdown_table(
-        ["theorem", "proof", START, *methods],
-        [[row["theorem"], row["proof"], *(f"{row[f'p_{name}']:.2g}" for name in (START, *methods))] for row in rows],
-        left=2,
-    )
+    lines = []  # proofs that Lean accepted: nothing in them can end the code block
+    for row in rows:
+        said = ", ".join(f"{name} {row[f'p_{name}']:.2g}" for name in (START, *methods))
+        lines.append(f"example : {row['theorem']} :=\n  {row['proof']}  -- {said}")
+    table = "```lean\n" + "\n".join(lines) + "\n```\n"
     write_table(rows, stem, table, seed=seed)
     return table
