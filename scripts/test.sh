@@ -14,7 +14,8 @@ if [ "$#" -eq 0 ]; then
     "$PYTHON" -m ruff format --check .
     say "mypy"
     "$PYTHON" -m mypy
-    say "layers"
+    say "house: layers, long functions, rooms that say what they hold"
+    "$PYTHON" scripts/house.py --check >/dev/null
     "$PYTHON" -c "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
 fi
 say "pytest"
