@@ -89,7 +89,16 @@ def run_in(folder: Path, *command: str, patched: bool = True) -> str:
 def pytest_in(folder: Path, *tests: str) -> str:
     """Run tests in the patched copy."""
     return run_in(
-        folder, "-m", "pytest", "-q", "-o", "addopts=", "--disable-warnings", "-p", "no:cacheprovider", *tests
+        folder,
+        "-m",
+        "pytest",
+        "-q",
+        "-o",
+        "addopts=--import-mode=importlib",
+        "--disable-warnings",
+        "-p",
+        "no:cacheprovider",
+        *tests,
     )
 
 
@@ -103,7 +112,8 @@ def verify(change: str, source: Path) -> None:
         git_apply(folder, change)
         theirs = [test for test in VERLS_TESTS if (folder / test).exists()]
         ours = [str(ROOT / "tests/methods/test_estimators.py")] if change == "estimator_inputs" else []
-        print(pytest_in(folder, *CHANGES[change], *theirs, *ours), end="")
+        # verl's own tests come last: they empty the table of estimators
+        print(pytest_in(folder, *CHANGES[change], *ours, *theirs), end="")
         if change == "focal_weight":
             print(run_in(folder, str(UPSTREAM / "focal_weight/check.py"), "compare", "unpatched.pt"), end="")
 

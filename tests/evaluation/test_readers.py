@@ -202,6 +202,9 @@ def test_null_where_it_has_a_meaning(tmp_path: Path) -> None:
     [problem], [sample] = read_samples([write_lines(tmp_path / "a.jsonl", [row])], "b")
     assert (problem.key, problem.answers) == (("b", "1"), ("2",))
     assert (sample.num_tokens, sample.finish_reason) == (-1, "unknown")
+    for given, kept in (("length", "length"), ("eos_token", "unknown")):
+        path = write_lines(tmp_path / "b.jsonl", [{**PLAIN, "finish_reason": given}])
+        assert read_samples([path], "b")[1][0].finish_reason == kept
 
 
 def test_hostile_ids_are_data(tmp_path: Path) -> None:

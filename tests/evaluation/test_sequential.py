@@ -116,6 +116,16 @@ def test_merged_runs_keep_their_stop(tmp_path: Path) -> None:
     assert not (tmp_path / "no" / "samples").exists()
 
 
+def test_an_interrupted_fixed_run_is_no_finished_one(tmp_path: Path) -> None:
+    # every problem with samples has equally many: only what was asked for tells that more is to come
+    arguments = (Decoding(max_tokens=16), "none", False)
+    with pytest.raises(RuntimeError, match="the engine died"):
+        sample_run(tmp_path / "run", PROBLEMS[:1], Coins(fail_after=5), 8, *arguments)
+    store = SampleStore(tmp_path / "run" / "samples")
+    grade_store(store, tmp_path / "run" / "verdicts", PROBLEMS, progress=False)
+    assert load_run(tmp_path / "run").shortfall() == ["1 problems have fewer than 8 samples (the fewest: 5)"]
+
+
 def test_expected_draws_of_a_pilot() -> None:
     rng = np.random.default_rng(0)
     rates = np.where(rng.random(400) < 0.2, 0.0, rng.beta(0.25, 0.9, 400))

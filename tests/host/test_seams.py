@@ -1,5 +1,6 @@
 """The seams: verl's own functions with ours around them, put in at first import; foreign runs are handed through."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -417,6 +418,51 @@ def test_thresholds_by_source_in_the_v1_trainers(monkeypatch):
         sources=sources,
     )
     assert metrics["focal/weight_mean"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+
+
+ZERO_ONE = {key: (float(info["acc"]), info, length) for key, (_, info, length) in OUTPUTS.items()}
+CODE = {key: (1.0 if info["acc"] else 0.6, {}, length) for key, (_, info, length) in OUTPUTS.items()}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "overrides", "arguments"),
+    [
+        (ZERO_ONE, ["+algorithm.focal_gamma=1.0"], ["--focal-gamma", "1.0"]),  # acc; one session has two outputs
+        (ZERO_ONE, ["algorithm.use_kl_in_reward=True"], ["--focal-gamma", "0.5"]),
+        (
+            CODE,
+            ["+algorithm.focal_success_threshold_by_source={maze:0.5,code:0.99}"],
+            ["--focal-gamma", "0.5", "--threshold-by-source", "maze=0.5", "code=0.99"],
+        ),
+        (
+            CODE,
+            ["+algorithm.f_grpo_gamma=1.0", "+algorithm.f_grpo_reward_wrong=0.5"],
+            ["--focal-gamma", "1.0", "--reward-correct", "1.0", "--reward-wrong", "0.5"],
+        ),
+    ],
+)
+def test_the_audit_of_verls_own_dump_agrees_with_what_the_step_logged(
+    monkeypatch, tmp_path, outputs, overrides, arguments
+):
+    from verl_fgrpo.runs.audit import main as audit
+
+    sources = dict.fromkeys(outputs, "code")
+    _, metrics, _ = step(monkeypatch, outputs, *overrides, sources=sources)
+    scores = [score for score, _, _ in outputs.values()]
+    v1.PPOTrainer._write_generations(
+        inputs=[key[0] for key in outputs],
+        outputs=["so"] * len(outputs),
+        gts=["7"] * len(outputs),
+        scores=scores,
+        reward_extra_infos_dict={"uid": list(outputs), "data_source": list(sources.values())},
+        dump_path=str(tmp_path / "rollouts"),
+        global_steps=1,
+    )
+    log = tmp_path / "metrics.jsonl"
+    for error, code in ((0.0, 0), (1e-5, 1)):
+        weight = metrics["focal/weight_mean"] + error
+        log.write_text(json.dumps({"step": 1, "data": metrics | {"focal/weight_mean": weight}}) + "\n")
+        assert audit([str(tmp_path / "rollouts"), "--log", str(log), *arguments]) == code
 
 
 def test_a_threshold_that_tells_nothing_is_warned_of_and_then_stops_the_run(monkeypatch, caplog):

@@ -1,7 +1,7 @@
 """Samples made elsewhere: plain JSONL/Parquet, verl's rollout and validation dumps, lm-eval's sample logs.
 
 Each reader gives problems and samples, as if they had been drawn here. Number of tokens and finish reason are not in
-such files unless named so: they become -1 and "unknown".
+such files unless named so: they become -1 and "unknown", as does a finish reason that is none of ours.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from verl_fgrpo.core import dumps
 from verl_fgrpo.core.rows import Row, iter_rows, shown
 from verl_fgrpo.evaluation.problems import Problem, graded_problem, problem_id_of, written_answers
-from verl_fgrpo.evaluation.samples import Sample
+from verl_fgrpo.evaluation.samples import FINISH_REASONS, Sample
 
 __all__ = ["FORMATS", "detect_format", "iter_samples", "read_samples"]
 
@@ -114,7 +114,12 @@ def _file_rows(path: Path, benchmark: str, kind: str, file_format: str, steps: d
         except ValueError as error:
             raise error if row.where in str(error) else ValueError(f"{row.where}: {error}") from error
         if converted is not None:
-            yield row.where, *converted, row.count("num_tokens", -1), row.text("finish_reason", "unknown")
+            yield row.where, *converted, row.count("num_tokens", -1), _finish_reason(row)
+
+
+def _finish_reason(row: Row) -> str:
+    reason = row.text("finish_reason", "unknown")
+    return reason if reason in FINISH_REASONS else "unknown"
 
 
 def _plain(row: Row, benchmark: str, kind: str) -> tuple[Problem, list[str]]:
