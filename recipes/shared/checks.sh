@@ -44,7 +44,7 @@ check_choice() {
 check_switch() {
     local name
     for name in "$@"; do
-        case ${!name,,} in
+        case $(tr '[:upper:]' '[:lower:]' <<<"${!name}") in
             1 | yes | true | on) printf -v "$name" 1 ;;
             0 | no | false | off) printf -v "$name" 0 ;;
             *) fault "$name is '${!name}', but it must be 1 (yes, true) or 0 (no, false)" ;;

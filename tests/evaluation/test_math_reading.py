@@ -71,6 +71,7 @@ TABLE = [
     ("C", r"\boxed{\textbf{(C)}\ 14}", "wrong", "correct"),
     ("C", r"\boxed{\textbf{(B)}\ 14}", "wrong", "wrong"),
     (r"\text{(C)}", r"\boxed{\textbf{(C)}\ 14}", "wrong", "correct"),
+    ("12", r"\boxed{1 2}", "wrong", "wrong"),
     ("-1", r"\boxed{e^{i\pi}}", "wrong", "correct"),
     (r"3 \times 10^8", r"\boxed{3 x 10^8}", "wrong", "correct"),
     ("8", r"<think>Perhaps \boxed{9}.</think> The answer is \boxed{8}.", "correct", "correct"),

@@ -8,14 +8,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 pytest.importorskip("transfer_queue")
 
+import verl.trainer.ppo.v1 as v1  # noqa: E402
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer  # noqa: E402
 from verl.trainer.ppo.v1 import trainer_base  # noqa: E402
+from verl.utils.tensordict_utils import list_of_dict_to_tensordict  # noqa: E402
 
 from verl_fgrpo.host.val_metrics import METHOD, validation_pass_at_k  # noqa: E402
+from verl_fgrpo.host.validation import read_counts  # noqa: E402
 from verl_fgrpo.methods.settings import FocalConfig  # noqa: E402
 
 #: c of n = 4: 1 and 3 in amc, 0 in aime
@@ -111,6 +116,65 @@ def test_what_ours_cannot_read_does_not_end_somebody_elses_run(caplog):
         metrics = update(trainer, ["m", "m"], ["a", "a"], infos, [])
     assert metrics == update.__wrapped__(trainer, ["m", "m"], ["a", "a"], infos, [])
     assert "could not compute pass@k" in caplog.text
+
+
+class Queue:
+    """TransferQueue as far as a validation goes: every session of every prompt is there, but for those that failed."""
+
+    #: prompt -> acc of each session; None: it failed; a list: it gave several outputs
+    SESSIONS = (("amc", (0.0, 1.0, None, 0.0)), ("amc", (1.0, [0.0, 1.0], 0.0, 1.0)), ("aime", (None,) * 4))
+
+    def __init__(self):
+        self.rows = {}
+
+    def kv_batch_put(self, keys, partition_id, tags):
+        for number, (uid, (source, sessions)) in enumerate(zip(keys, self.SESSIONS, strict=True)):
+            for session, outputs in enumerate(sessions):
+                for index, acc in enumerate(outputs if isinstance(outputs, list) else [outputs]):
+                    if acc is not None:
+                        self.rows[f"{uid}_{session}_{index}"] = row_of(uid, source, number, acc)
+
+    def sample(self, global_steps, partition_id, batch_size):
+        return SimpleNamespace(keys=list(self.rows), partition_id=partition_id), {}
+
+    def kv_batch_get(self, keys, partition_id, select_fields):
+        return list_of_dict_to_tensordict([{name: self.rows[key][name] for name in select_fields} for key in keys])
+
+    def kv_clear(self, keys, partition_id):
+        self.rows.clear()
+
+
+def row_of(uid, source, number, acc):
+    """Lengths differ, as verl's nested tensors need them to."""
+    response = torch.arange(1 + int(acc))
+    return {
+        "uid": uid, "data_source": source, "prompts": torch.arange(2 + number), "responses": response,
+        "rm_scores": torch.full(response.shape, (acc - 0.4) / len(response)), "num_turns": 1,
+        "reward_model": {"ground_truth": str(number)},
+        "extra_fields": {"reward_extra_info": {"score": acc, "acc": acc}},
+    }  # fmt: skip
+
+
+def test_a_validation_of_verls_own_trainer_and_its_dump_agree(tmp_path, monkeypatch):
+    """verl's _validate with four samples a prompt: one session failed, one gave two outputs, a prompt failed wholly."""
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        overrides = ["actor_rollout_ref.rollout.val_kwargs.n=4", f"trainer.validation_data_dir={tmp_path}"]
+        config = compose("ppo_trainer", overrides=overrides)
+    trainer, queue = v1.get_trainer_cls("sync")(config), Queue()
+    monkeypatch.setattr(trainer_base, "tq", queue)
+    sources = np.array([source for source, _ in queue.SESSIONS], dtype=object)
+    trainer.val_dataloader = [{"raw_prompt": np.array(["a", "b", "c"], dtype=object), "data_source": sources}]
+    trainer.tokenizer = SimpleNamespace(pad_token_id=0, decode=lambda ids, skip_special_tokens: str(ids.tolist()))
+    trainer.agent_loop_manager = SimpleNamespace(generate_sequences=lambda batch: None)
+    trainer.reward_loop_manager = SimpleNamespace(reward_loop_worker_handles=[1])
+    trainer.replay_buffer, trainer.global_steps = queue, 5
+    trainer._init_dump_executor()
+    metrics = trainer._validate()
+    trainer._shutdown_dump_executor()
+    assert {name: value for name, value in metrics.items() if "passk" in name} == pytest.approx(BY_HAND)
+    assert metrics["val-core/amc/acc/mean@4"] == BY_HAND["val-passk/amc/pass@1"]
+    counts = read_counts(tmp_path / "5.jsonl")  # which has no row of what failed
+    assert sorted(zip(counts.num_samples.tolist(), counts.num_correct.tolist(), strict=True)) == [(3, 1), (4, 3)]
 
 
 def test_nothing_of_verls_trainers_is_imported_for_it():

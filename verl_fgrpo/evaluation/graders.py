@@ -1,7 +1,8 @@
 """What is right: one grader per kind of problem. They run in killable worker processes, see `workers`.
 
 A grader maps (problem, response) to (verdict, extracted answer, detail) with verdict one of correct, wrong, unparsed,
-error. Time-outs, memory limits and crashes are the workers' business, except math-verify's own time limit.
+error; it reads the response without its thinking. How answers are read: docs/grading.md. Time-outs, memory limits and
+crashes are the workers' business, except math-verify's own time limit.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ __all__ = [
     "Grader",
     "GraderOptions",
     "default_verdict",
-    "grade_math_extended",
     "grade_choice",
     "grade_ifeval",
     "grade_math",
+    "grade_math_extended",
     "grader_of",
     "reading_note",
 ]
@@ -214,7 +215,7 @@ def _equal_rewritten(gold: str, answer: str) -> tuple[bool, bool]:
     """(whether the two are equal, whether math-verify takes them for equal because both are tiny)."""
     from math_verify import verify
 
-    if "".join(gold.split()) == "".join(answer.split()):
+    if _closed_up(gold) == _closed_up(answer):
         return True, False
     tiny = False
     for one, other in product(_parsed_gold(gold), _parsed_gold(answer)):
@@ -225,6 +226,11 @@ def _equal_rewritten(gold: str, answer: str) -> tuple[bool, bool]:
         elif math_reading.equal_complex(one, other):
             return True, False
     return False, tiny
+
+
+def _closed_up(text: str) -> str:
+    """Without white space, but for that between two words or numbers."""
+    return re.sub(r"(?<!\w)\s+|\s+(?!\w)", "", " ".join(text.split()))
 
 
 class _Parsed:
