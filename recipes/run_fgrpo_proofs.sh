@@ -12,6 +12,7 @@ source recipes/shared/methods.sh
 
 # ---- user-adjustable ----
 SMOKE=${SMOKE:-0}                             # 1: everything in miniature
+check_switch SMOKE
 if [ "$SMOKE" = 1 ]; then
     STEPS=${STEPS:-2} PROMPTS_PER_STEP=${PROMPTS_PER_STEP:-8} SAVE_FREQ=${SAVE_FREQ:-2} SFT_STEPS=${SFT_STEPS:-120}
     SUPERVISED=${SUPERVISED:-200} TRAIN=${TRAIN:-64} HELDOUT=${HELDOUT:-16} NUM_SAMPLES=${NUM_SAMPLES:-16} LARGE_K=${LARGE_K:-8}
@@ -38,33 +39,34 @@ OUT=${OUT:-outputs/proofs/n$GROUP_SIZE-gamma$FOCAL_GAMMA-steps$STEPS${SUFFIX:-}}
 DATA_PREFIX=${DATA_PREFIX:-outputs/proofs/data${SUFFIX:-}-seed}
 # -------------------------
 
-[[ " $METHODS " == *" grpo "* ]] || die "METHODS is '$METHODS', but grpo, the reference of the report, must be among them"
-[[ $FOCAL_GAMMA =~ ^[0-9]*\.?[0-9]+$ ]] || die "FOCAL_GAMMA is '$FOCAL_GAMMA', but it must be a number of at least 0, e.g. 0.5"
-for name in PASSK_K GROUP_SIZE STEPS PROMPTS_PER_STEP SUPERVISED TRAIN HELDOUT SFT_STEPS NUM_SAMPLES LARGE_K SAVE_FREQ SIDE_BY_SIDE; do
-    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || die "$name is '${!name}', but it must be a whole number of at least 1"
-done
-[ "$GROUP_SIZE" -ge 2 ] || die "GROUP_SIZE is '$GROUP_SIZE', but a group needs at least 2 rollouts to compare"
-[ "$LARGE_K" -ge 2 ] && [ "$LARGE_K" -le "$NUM_SAMPLES" ] || die "LARGE_K is '$LARGE_K', but it must be 2 to NUM_SAMPLES=$NUM_SAMPLES"
-[ "$PROMPTS_PER_STEP" -le "$TRAIN" ] || die "PROMPTS_PER_STEP is '$PROMPTS_PER_STEP', but it must be at most TRAIN=$TRAIN"
-for SEED in $SEEDS; do [[ $SEED =~ ^[0-9]+$ ]] || die "SEEDS has '$SEED', but seeds are whole numbers of at least 0"; done
-case $DEVICE in cpu | cuda) ;; *) die "DEVICE is '$DEVICE', but it must be cpu or cuda" ;; esac
+check_names "${BASH_SOURCE[0]}" scripts/setup_env.sh
+check_number 'x >= 0' 0.5 FOCAL_GAMMA
+check_number 'x > 0 && x < 1' 1e-4 LEARNING_RATE
+check_whole 1 STEPS PROMPTS_PER_STEP SUPERVISED TRAIN HELDOUT SFT_STEPS NUM_SAMPLES SAVE_FREQ SIDE_BY_SIDE
+check_whole 2 GROUP_SIZE PASSK_K LARGE_K
+check_choice DEVICE cpu cuda
+end_checks
+[[ " $METHODS " == *" grpo "* ]] || fault "METHODS is '$METHODS', but grpo, the reference of the report, must be among them"
+[ "$LARGE_K" -le "$NUM_SAMPLES" ] || fault "LARGE_K is '$LARGE_K', but it must be at most NUM_SAMPLES=$NUM_SAMPLES"
+[ "$PASSK_K" -le "$GROUP_SIZE" ] || fault "PASSK_K is '$PASSK_K', but it must be at most GROUP_SIZE=$GROUP_SIZE"
+[ "$PROMPTS_PER_STEP" -le "$TRAIN" ] || fault "PROMPTS_PER_STEP is '$PROMPTS_PER_STEP', but it must be at most TRAIN=$TRAIN"
+[[ $SEEDS =~ [0-9] ]] || fault "SEEDS is '$SEEDS', but it must name at least one seed, e.g. '1 2'"
+for SEED in $SEEDS; do check_whole 0 SEED; done
+for method in $METHODS; do method_arm "$method"; done
+end_checks
 
-# What a run is trained with; maze.sh's settings come before these, and the last one wins.
+TASK=proofs
+task_setting() { printf 'theorems=%s-%s-%s' "$SUPERVISED" "$TRAIN" "$HELDOUT"; }
 arm() {
     method_arm "$1"
-    OVERRIDES+=(
-        reward.custom_reward_function.path=pkg://verl_fgrpo.tasks.proofs.rewards
-        trainer.project_name=proofs
-        trainer.rollout_data_dir="$OUT/seed$SEED/$1/rollouts"
-    )
+    OVERRIDES+=(trainer.rollout_data_dir="$OUT/seed$SEED/$1/rollouts")
 }
-for method in $METHODS; do method_arm "$method"; done
-setup_env
+choose_python
 "$PYTHON" -m verl_fgrpo.cli proofs check >&2 # a kernel, before time is spent
 set_maze_environment
-export RAY_ADDRESS=${RAY_ADDRESS:-local} # a Ray of its own, also where another cluster runs on the machine
 EXTRA=("$@")
-MAZE_SIZE=none # noted by maze.sh with every run
+DATA=$DATA_PREFIX$SEED
+check_configuration grpo
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 

@@ -59,7 +59,9 @@ def test_entry_points_and_command_of_the_wheel(wheel):
         ("console_scripts", "verl-fgrpo"): "verl_fgrpo.cli:main",
     }
     required = {line.split(";")[0].strip() for line in distribution.requires if "extra ==" not in line}
-    assert {re.split("[><=]", line)[0] for line in required} == {"numpy", "omegaconf", "hydra-core"}
+    names = {re.split("[><=]", line)[0] for line in required}
+    assert {"numpy", "omegaconf", "hydra-core"} <= names
+    assert not names & {"torch", "verl", "ray", "transformers", "vllm"}  # the host's business
 
 
 def test_the_version_stands_in_one_place():

@@ -1,5 +1,8 @@
-# What the maze recipes share: mazes and start model, one verl run per arm, several side by side. Sourced after the
-# adjustable block and setup_env; the recipe defines arm RUN, which sets PRESET, GAMMA and OVERRIDES of a run.
+# What recipes of small tasks share: mazes and start model, one verl run per arm, several side by side. Sourced after the
+# adjustable block and setup_env; the recipe defines arm RUN, which sets PRESET, GAMMA and OVERRIDES of a run. A recipe of
+# another task than mazes sets TASK (a folder of verl_fgrpo/tasks) and task_setting (noted with every run).
+TASK=maze
+task_setting() { printf 'maze_size=%s' "$MAZE_SIZE"; }
 
 source "$(dirname "${BASH_SOURCE[0]}")/checks.sh"
 
@@ -61,12 +64,12 @@ set_arguments() {
         "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]"
         actor_rollout_ref.rollout.n="$GROUP_SIZE" actor_rollout_ref.rollout.seed="$SEED"
         actor_rollout_ref.rollout.temperature=1.0 actor_rollout_ref.rollout.top_p=1.0 actor_rollout_ref.rollout.top_k=-1
-        reward.custom_reward_function.path=pkg://verl_fgrpo.tasks.maze.rewards
+        reward.custom_reward_function.path="pkg://verl_fgrpo.tasks.$TASK.rewards"
         reward.custom_reward_function.name=compute_score
         trainer.total_training_steps="$STEPS" trainer.total_epochs=1000
         trainer.save_freq="$SAVE_FREQ" trainer.test_freq=-1 trainer.val_before_train=False
         trainer.resume_mode=auto "trainer.default_local_dir=$run"
-        trainer.project_name=maze trainer.experiment_name="$(basename "$run")"
+        trainer.project_name="$TASK" trainer.experiment_name="$(basename "$run")"
         "trainer.logger=[console,file]"
         ${OVERRIDES[@]+"${OVERRIDES[@]}"} ${EXTRA[@]+"${EXTRA[@]}"}
     )
@@ -100,7 +103,7 @@ train_all() {
     for run in "$@"; do # all of them first: a refusal costs no training
         arm "$(basename "$run")"
         "$PYTHON" scripts/training_run.py claim "$run" preset="$PRESET" focal_gamma="$GAMMA" group_size="$GROUP_SIZE" \
-            seed="$SEED" prompts_per_step="$PROMPTS_PER_STEP" learning_rate="$LEARNING_RATE" maze_size="$MAZE_SIZE" \
+            seed="$SEED" prompts_per_step="$PROMPTS_PER_STEP" learning_rate="$LEARNING_RATE" "$(task_setting)" \
             overrides="${OVERRIDES[*]-}" extra="${EXTRA[*]-}"
     done
     for run in "$@"; do

@@ -535,6 +535,10 @@ def test_a_missing_grader_is_refused_before_anything_is_graded(tmp_path: Path, m
     with pytest.raises(RuntimeError, match="kind synlogic cannot be graded: SynLogic.*SYNLOGIC_ROOT"):
         grade_store(store, tmp_path / "verdicts", [game], options=options, progress=False)
     assert list(VerdictStore(tmp_path / "verdicts").read()) == []
+    for kind, needed in (("ifeval", "instruction_id_list"), ("synlogic", "task")):
+        bare = Problem(*game.key, "q", kind)
+        with pytest.raises(RuntimeError, match=f"of kind {kind} has no {needed} in `extra`"):
+            grade_store(store, tmp_path / kind, [bare], progress=False)
 
 
 SYNLOGIC_OPTIONS: dict[str, Any] = {"allow_code_execution": True}

@@ -246,7 +246,7 @@ def test_an_empty_file_of_problems_is_no_run(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "p.jsonl").write_text("")
     command = ["eval", "sample", "--run", str(tmp_path / "run"), "--model", "tiny", "--backend", "openai"]
     assert main([*command, "--problems", str(tmp_path / "p.jsonl")]) == 1
-    assert "no problems" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert "no problem" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("presses", [1, 2])
@@ -283,7 +283,9 @@ def test_ctrl_c_ends_sampling_soon_and_keeps_what_was_drawn(
     assert process.returncode == 130, err
     assert "Traceback" not in err and "interrupted; rerun to resume" in err
     rows = list(SampleStore(tmp_path / "run" / "samples").read())
-    assert len(rows) == 6 or (presses == 2 and len(rows) in (0, 6))  # a second one may hit the last flush
+    assert len(rows) == len(set(rows)) <= 6
+    assert subprocess.run(command, capture_output=True).returncode == 0  # it goes on
+    assert len(list(SampleStore(tmp_path / "run" / "samples").read())) == 40
     print(f"ended after {seconds:.2f} s")
 
 

@@ -32,9 +32,10 @@ def run(recipe, **variables):
     [
         ({"METHODS": "f_grpo"}, "METHODS is 'f_grpo', but grpo, the reference of the report, must be among them"),
         ({"METHODS": "grpo reinforce"}, "METHODS has 'reinforce', but it knows grpo, unlikeliness"),
-        ({"SEEDS": "one"}, "SEEDS has 'one'"),
+        ({"SEEDS": "1 one"}, "SEED is 'one'"),
+        ({"SEEDS": "one"}, "SEEDS is 'one', but it must name at least one seed"),
         ({"GROUP_SIZE": "1"}, "GROUP_SIZE is '1'"),
-        ({"LARGE_K": "99"}, "LARGE_K is '99', but it must be 2 to NUM_SAMPLES=64"),
+        ({"LARGE_K": "99"}, "LARGE_K is '99', but it must be at most NUM_SAMPLES=64"),
         ({"STEPS": "0"}, "STEPS is '0'"),
         ({"DEVICE": "tpu"}, "DEVICE is 'tpu'"),
         ({"LEAN": "/bin/false"}, "/bin/false does not tell right proofs from wrong ones"),

@@ -1,9 +1,11 @@
 """Evaluation: sample a model many times per problem, grade every sample, and say with statistics what changed.
 
-Nothing in this package imports verl. One module per step:
+Nothing in this package imports verl. In the order of a run (`cli` lists the commands, one `*_command` module each):
 
-- `samples`: crash-safe, append-only store of samples (resume, top up, merge);
-- `passk`: pass@k and pass^k from counts of correct samples;
-- `significance`: paired m-out-of-n subsampling test and bootstrap over problems;
-- `report`: tables and figures from counts per problem.
+- `benchmarks`, `problems`, `prompts`, `readers`: what is asked, and samples made elsewhere;
+- `generation`, `backends`, `openai_backend`, `sequential`: draw samples, a fixed number or until the r-th correct one;
+- `samples`: crash-safe, append-only stores of samples and verdicts (resume, top up, merge);
+- `grading`, `graders`, `choice`, `math_reading`, `thinking`, `workers`, `preload`, `fast_grading`: verdicts;
+- `summary`, `counts`, `metrics`, `passk`: the numbers of one run; `significance`, `compare`: of two; `power`: planned;
+- `report`, `html`: tables, figures and pages; `rare_nll`: drift of rare correct solutions.
 """

@@ -38,6 +38,8 @@ CHECKED_SHARE = 32  # with `fast`, one distinct response in so many is graded by
 CHECKED_AT_ONCE = 512  # so many of them, or TASK_CHARACTERS
 Key = tuple[str, str, str]  # benchmark, problem id, digest of a response: see `Judged.digest`
 GRADER_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy", "lm-eval")
+#: What a grader reads of `Problem.extra`.
+NEEDED_EXTRA = {"ifeval": ("instruction_id_list", "kwargs"), "synlogic": ("task", "game_data_str")}
 #: Errors of the machine, not of the response: what is missing may be there the next time.
 MACHINE_ERRORS = ("ModuleNotFoundError:", "ImportError:", "LookupError:", "PermissionError:", "FileNotFoundError:")
 
@@ -270,6 +272,13 @@ def _tell(say: Callable[[str], None], graded: int, seconds: float, num_workers: 
 
 def _refuse_missing_graders(pool: GradingPool, problems: Iterable[Problem]) -> None:
     """Grade an empty response to one problem of each kind: what its grader needs is there, or nothing is graded."""
+    problems = list(problems)
+    for problem in problems:
+        if absent := [name for name in NEEDED_EXTRA.get(problem.kind, ()) if name not in problem.extra]:
+            raise RuntimeError(
+                f"{problem.benchmark}/{problem.problem_id} of kind {problem.kind} has no {absent[0]} in `extra`, "
+                "so nobody knows what is right: take the files of `verl-fgrpo data benchmarks`"
+            )
     for problem in {problem.kind: problem for problem in problems}.values():
         verdict, _, detail = pool.grade(problem, "")
         if verdict == "error" and detail.startswith(MACHINE_ERRORS):
