@@ -194,7 +194,7 @@ def test_the_authors_columns_become_verls_and_the_evaluations(tmp_path):
         "{informal}", "").replace("{statement}", "")  # fmt: skip
     assert written["reward_model"]["ground_truth"] == STATEMENT + "\n"
     (problem,) = load_problems([tmp_path / "out.jsonl"])
-    assert (problem.kind, problem.prompt, problem.answers) == ("mathlib", prompt, (STATEMENT + "\n",))
+    assert (problem.kind, problem.prompt, problem.answers) == ("mathlib", prompt, (STATEMENT,))
     pd.DataFrame([{"theorem_full_name": "t1"}]).to_parquet(tmp_path / "bad.parquet")
     with pytest.raises(ValueError, match="no column informal_statement"):
         convert(tmp_path / "bad.parquet", tmp_path / "bad", "train")
