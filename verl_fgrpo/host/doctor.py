@@ -1,6 +1,6 @@
-"""The doctor: `verl-fgrpo doctor` (also `python -m verl_fgrpo`) says whether the plugin works with the installed "
-"verl, and why not."""
+"""The doctor, `verl-fgrpo doctor`: does the plugin work with the installed verl, and if not, why?"""
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -19,6 +19,10 @@ from verl_fgrpo.host.contract import (
 )
 from verl_fgrpo.host.state import registration
 from verl_fgrpo.host.trainer_modes import MODES
+
+#: what a task needs beyond verl: name -> "module:function" that returns (works, a line that says so), by name because
+#: tasks stand above this room
+TASK_REPORTS = {"Lean kernel": "verl_fgrpo.tasks.proofs.lean:kernel_report"}
 
 
 def _version(package: str) -> str | None:
@@ -62,6 +66,10 @@ def check() -> list[str]:
 
     print("estimators       " + _ours(ADV_ESTIMATOR_REGISTRY))
     print("policy losses    " + _ours(POLICY_LOSS_REGISTRY))
+    for name, place in TASK_REPORTS.items():
+        module, function = place.split(":")
+        works, line = getattr(importlib.import_module(module), function)()
+        print(f"{name:<16} {line}" if works else f"note: {name}: {line}")
     problems += [f"registration failed:\n{failure}" for failure in registration.failures]
     problems += [
         f"the name {name!r} is taken by {holder}, so ours is not registered; the others are: use another name, or "
