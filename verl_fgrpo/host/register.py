@@ -74,6 +74,8 @@ def register() -> None:
         RuntimeError: a part failed, after logging it and keeping it in `host.state`.
     """
     registration.loaded = True
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)  # verl shows warnings only; the line of proof is to be seen
     parts = (register_estimators, register_policy_losses, register_presets, install_seams, install_trainer_modes)
     for part in (*parts, val_metrics.install):
         try:

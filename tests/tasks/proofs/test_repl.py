@@ -1,12 +1,12 @@
 """The REPL pool, with a fake REPL and with the packaged Lean behind the REPL's protocol."""
 
 import asyncio
-import os
 import sys
 import textwrap
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from verl_fgrpo.evaluation.problems import load_problems
@@ -110,11 +110,11 @@ def test_processes_are_renewed_and_end_with_the_pool(tmp_path, monkeypatch):
     started = tmp_path / "started"
     command = write_repl(tmp_path, f"open({str(started)!r}, 'a').write('x')\n{textwrap.dedent(FAKE)}".replace(
         "open(", "import os\nopen(", 1))  # fmt: skip
+    before = set(psutil.Process().children(recursive=True))
     with ReplPool(settings(tmp_path, command, workers=1)) as pool:
         assert pool.check([(STATEMENT, "right")] * 5) == ["proved"] * 5
     assert started.read_text() == "xxx"  # 2 + 2 + 1 proofs
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 def test_a_repl_that_does_not_start_is_named(tmp_path):
