@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # GRPO against F-GRPO on Qwen2.5-1.5B and MATH, with the low-learning-rate control: one 80 GB GPU, about a day.
 #   bash recipes/run_fgrpo_qwen1_5b.sh              everything: training, evaluation, comparison, one report
-#   STAGE=train | eval | compare                    one part; each goes on where it was
+#   STAGE=train | eval | compare                    one part; rerun to resume
 #   DRY_RUN=1, PREFLIGHT_ONLY=1                     configuration and cost of one arm; what would stop it
 #   SMOKE=1                                         the same script in miniature, on a CPU, with a tiny model
 # Expected cost and the smallest effect it can show: README.md. Further arguments go to verl. Not run on a GPU by us.

@@ -1,4 +1,4 @@
-"""After training: sample held-out problems from every checkpoint and grade them. Run again, it goes on where it was.
+"""After training: sample held-out problems from every checkpoint and grade them. Rerun to resume.
 
 OUT/samples/<run>-step<N>/   a run of verl-fgrpo eval (problems, samples) and the task's verdicts
 """

@@ -1,4 +1,4 @@
-"""Sample held-out mazes from all checkpoints of two maze runs and compare them. Run again, it goes on where it was.
+"""Sample held-out mazes from all checkpoints of two maze runs and compare them. Rerun to resume.
 
 verl-fgrpo maze eval --out outputs/maze/RUN --data outputs/maze/DATA --base grpo --focal f_grpo
 """
@@ -23,7 +23,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of verl-fgrpo maze prepare")
     parser.add_argument("--base", default="grpo", help="folder name of the baseline run (default %(default)s)")
     parser.add_argument("--focal", default="f_grpo", help="folder name of the focal run (default %(default)s)")
-    parser.add_argument("--num-samples", type=int, default=128, help="samples a maze (default %(default)s)")
+    parser.add_argument("--num-samples", type=int, default=128, help="samples per maze (default %(default)s)")
     parser.add_argument("--mazes", type=int, default=256, help="held-out mazes (default %(default)s)")
     parser.add_argument(
         "--m", type=int, default=64, help="subsample size of the paired test, largest k (default %(default)s)"

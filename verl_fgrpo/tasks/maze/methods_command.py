@@ -1,4 +1,4 @@
-"""Sample held-out mazes from the runs of recipes/run_maze_methods.sh and compare all methods; goes on where it was.
+"""Sample held-out mazes from the runs of recipes/run_maze_methods.sh and compare all methods; rerun to resume.
 
 verl-fgrpo maze methods --out outputs/maze/methods --data outputs/maze/data-size7-seed --seeds 1 2 3 \
     --methods grpo f_grpo maxrl --step 50
@@ -23,7 +23,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     parser.add_argument("--methods", nargs="+", required=True, help="grpo must be among them")
     parser.add_argument("--step", type=int, required=True, help="the checkpoint to compare")
-    parser.add_argument("--num-samples", type=int, default=128, help="samples a maze (default %(default)s)")
+    parser.add_argument("--num-samples", type=int, default=128, help="samples per maze (default %(default)s)")
     parser.add_argument("--mazes", type=int, default=256, help="held-out mazes a seed (default %(default)s)")
     parser.add_argument("--k", type=int, default=64, help="k of pass@k beside 1 (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="models sampled at a time (default %(default)s)")

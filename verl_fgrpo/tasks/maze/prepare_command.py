@@ -1,4 +1,4 @@
-"""Mazes, verl data files and a supervised start model in one folder; run again, it goes on where it was.
+"""Mazes, verl data files and a supervised start model in one folder; rerun to resume.
 
 verl-fgrpo maze prepare --out outputs/maze --size 7 --train 5000 --heldout 256 --sft-steps 600 --seed 0
 """

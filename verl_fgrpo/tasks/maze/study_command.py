@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--results", type=Path, required=True, help="folder of the committed results")
     parser.add_argument("--seed", type=int, default=1, help="of mazes, start model and training (default 1)")
     parser.add_argument("--data", type=Path, help="record: folder of verl-fgrpo maze prepare")
-    parser.add_argument("--num-samples", type=int, default=128, help="record: samples a maze (default 128)")
+    parser.add_argument("--num-samples", type=int, default=128, help="record: samples per maze (default 128)")
     parser.add_argument("--mazes", type=int, default=256, help="record: held-out mazes (default 256)")
     parser.add_argument("--jobs", type=int, default=2, help="record: models sampled at a time (default 2)")
     given = parser.parse_intermixed_args(arguments)

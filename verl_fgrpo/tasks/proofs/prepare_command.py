@@ -1,4 +1,4 @@
-"""Theorems, verl data files and a supervised start model in one folder; run again, it goes on where it was.
+"""Theorems, verl data files and a supervised start model in one folder; rerun to resume.
 
 verl-fgrpo proofs prepare --out outputs/proofs/data-seed1 --seed 1
 """

@@ -1,4 +1,4 @@
-"""Sample held-out theorems from the runs of recipes/run_fgrpo_proofs.sh and compare all methods; goes on where it was.
+"""Sample held-out theorems from the runs of recipes/run_fgrpo_proofs.sh and compare all methods; rerun to resume.
 
 verl-fgrpo proofs report --out outputs/proofs/RUNS --data outputs/proofs/data-seed --seeds 1 2 \
     --methods grpo f_grpo unlikeliness --step 60
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     parser.add_argument("--methods", nargs="+", required=True, help="grpo must be among them")
     parser.add_argument("--step", type=int, required=True, help="the checkpoint to compare")
-    parser.add_argument("--num-samples", type=int, default=64, help="samples a theorem (default %(default)s)")
+    parser.add_argument("--num-samples", type=int, default=64, help="samples per theorem (default %(default)s)")
     parser.add_argument("--theorems", type=int, default=160, help="held-out theorems a seed (default %(default)s)")
     parser.add_argument("--k", type=int, default=32, help="k of pass@k beside 1 (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="models sampled at a time (default %(default)s)")
