@@ -1,0 +1,82 @@
+"""How commands end: exit codes, one line for a user's mistake, and no secret in anything that is printed."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verl_fgrpo.cli import COMMANDS, main
+from verl_fgrpo.core.command import INTERRUPTED, redact, run_command
+
+
+def test_secrets_of_the_environment_are_masked(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "abcd-efgh-1234\n")
+    assert redact("the server said: abcd-efgh-1234 is unknown") == "the server said: *** is unknown"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("Illegal header value b'Bearer s3cr3t-token'", "Illegal header value b'Bearer ***'"),
+        ("http://user:pa55word@host:8000/v1 refused", "http://***@host:8000/v1 refused"),
+        ("api_key=k3yk3yk3y&n=1", "api_key=***&n=1"),
+        ('{"api-key": "k3yk3yk3y"}', '{"api-key": "***"}'),
+        ("sk-proj-0123456789abcdef and hf_0123456789abcdef", "*** and ***"),
+        ("no secret: 3 tokens a word, http://host/v1?n=2", "no secret: 3 tokens a word, http://host/v1?n=2"),
+    ],
+)
+def test_secrets_are_masked_wherever_they_stand(text, masked):
+    assert redact(text) == masked
+
+
+@given(secret=st.text("abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789-_.", min_size=8, max_size=60))
+def test_no_bearer_token_survives(secret):
+    # letters of the frame are left out of what is looked for
+    assert secret not in redact(f"Authorization: Bearer {secret}")
+    assert secret not in redact(f"https://me:{secret}@example.org/v1")
+
+
+@pytest.mark.parametrize("error", [ValueError("v"), OSError("o"), RuntimeError("r"), KeyboardInterrupt()])
+def test_errors_are_one_line_and_a_code(error, capsys):
+    def fails(_):
+        raise error
+
+    before = signal.getsignal(signal.SIGINT)  # ignored after a first Ctrl-C
+    try:
+        code = run_command("verl-fgrpo x", fails, [])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert code == (INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1)
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("verl-fgrpo x: ") and printed.err.count("\n") == 1
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    def fails(_):
+        raise TypeError("ours")
+
+    with pytest.raises(TypeError):
+        run_command("verl-fgrpo x", fails, [])
+
+
+def test_usage_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"verl-fgrpo {name}" in told for name in COMMANDS)
+    assert main(["nonsense"]) == 2 and "there is no command 'nonsense'" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error():
+    """`verl-fgrpo ... | head -1`: no traceback, exit code 0."""
+    code = "import sys; from verl_fgrpo.core.command import run_command\n"
+    code += "def talk(_):\n    for _ in range(100000): print('a line')\n"
+    code += "sys.exit(run_command('x', talk, []))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=-1, stderr=-1)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait() == 0 and process.stderr.read() == b""
