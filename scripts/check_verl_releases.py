@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted(
     path.stem.removeprefix("run_") for path in (ROOT / "recipes").glob("run_f*_*.sh") if "maze" not in path.stem
 )
-UNIT_TESTS = ("test_advantages.py", "test_policy_losses.py")
-TRAINING_TEST = "test_recipes.py::test_f_cispo_trains_a_step_for_real"
+UNIT_TESTS = ("methods/test_estimators.py", "methods/test_losses.py")
+TRAINING_TEST = "recipes/test_recipes.py::test_f_cispo_trains_a_step_for_real_beside_another_ray_cluster"
 
 #: what a replaced package needs besides, because the environment's own versions refuse to go with it
 COMPANIONS = {"numpy": ("pandas<2.3", "pyarrow<20", "scipy<1.15", "pytz", "tzdata")}
