@@ -83,4 +83,4 @@ def test_report_and_what_is_left(results, capsys):
 
 def test_without_runs_the_remedy_is_named(tmp_path, capsys):
     assert main(["maze", "study", "report", "--results", str(tmp_path)]) == 1
-    assert "run_maze_study.sh" in capsys.readouterr().err
+    assert "train and record one with the task's recipe" in capsys.readouterr().err

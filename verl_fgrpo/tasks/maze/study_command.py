@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verl_fgrpo.core.command import command_parser
-from verl_fgrpo.tasks.maze.study import load_runs, recorded, save_run, training_curves
+from verl_fgrpo.tasks.common.records import left
+from verl_fgrpo.tasks.maze.study import load_runs, save_run, training_curves
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="record: models sampled at a time (default 2)")
     given = parser.parse_intermixed_args(arguments)
     if given.command == "left":
-        print(" ".join(arm for arm in given.names if not recorded(given.results, given.seed, arm).exists()))
+        print(" ".join(left(given.results, given.seed, given.names)))
     elif given.command == "record":
         if given.data is None or not given.names:
             parser.error("record needs --data and the folders of finished runs")
