@@ -67,7 +67,7 @@ choose_python
 set_maze_environment
 EXTRA=("$@")
 DATA=$DATA_PREFIX$SEED
-check_configuration grpo
+for method in $METHODS; do check_configuration "$method"; done
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 
@@ -86,6 +86,7 @@ for SEED in $SEEDS; do
     RUNS=()
     for method in $left; do RUNS+=("$OUT/seed$SEED/$method"); done
     train_all "${RUNS[@]}"
+    for run in "${RUNS[@]}"; do save_configuration "$run" "$RESULTS/configs/$(basename "$run").yaml"; done
     say "seed $SEED: sampling $HELDOUT held-out theorems, $NUM_SAMPLES samples each"
     "$PYTHON" -m verl_fgrpo.cli proofs report record --results "$RESULTS" --seed "$SEED" --data "$DATA" --step "$STEPS" \
         --num-samples "$NUM_SAMPLES" --theorems "$HELDOUT" --jobs "$SIDE_BY_SIDE" "${RUNS[@]}"

@@ -62,6 +62,8 @@ def test_curves_are_those_of_the_dumped_groups(tmp_path):
     # weights 3/4 and 1/4; sizes are equal, so the update scale is their mean
     assert curves["weight_mean"] == [0.5] and curves["update_scale"] == [0.5] and curves["active_share"] == [1.0]
     assert curves["histogram"] == [[0, 1, 0, 1, 0]]
+    curves = training_curves(tmp_path, 1.0, normalize=True)  # 3/2 and 1/2
+    assert curves["weight_mean"] == [1.0] and curves["update_scale"] == [1.0]
     with pytest.raises(ValueError, match="no STEP.jsonl"):
         training_curves(tmp_path / "none", 1.0)
 

@@ -82,12 +82,13 @@ def save_run(
     return save_record(results, seed, arm, record)
 
 
-def training_curves(rollouts: Path, gamma: float) -> dict[str, list[Any]]:
+def training_curves(rollouts: Path, gamma: float, normalize: bool = False) -> dict[str, list[Any]]:
     """What the weight did at each step, recomputed from verl's rollout dumps.
 
     Args:
         rollouts: `trainer.rollout_data_dir` of the run.
         gamma: focal exponent of the run.
+        normalize: whether weights were divided by their mean over the active groups (`algorithm.focal_normalize`).
 
     Returns:
         step; mean_success_rate; active_share (0 < X < N); weight_mean over groups; update_scale, sum g |A| / sum |A|
@@ -106,11 +107,14 @@ def training_curves(rollouts: Path, gamma: float) -> dict[str, list[Any]]:
         groups = read_groups(path)
         mu = np.array([group.success_rate for group in groups])
         weight = (1.0 - mu) ** gamma
+        active = (mu > 0) & (mu < 1)
+        if normalize and active.any():
+            weight /= weight[active].mean()
         size = 2.0 * np.sqrt(mu * (1.0 - mu))  # mean |A| of a group of 0/1 rewards, up to a constant of N
         counts = np.bincount([group.num_correct for group in groups], minlength=max(group.size for group in groups) + 1)
         curves["step"].append(step)
         curves["mean_success_rate"].append(round(float(mu.mean()), 4))
-        curves["active_share"].append(round(float(np.mean((mu > 0) & (mu < 1))), 4))
+        curves["active_share"].append(round(float(np.mean(active)), 4))
         curves["weight_mean"].append(round(float(weight.mean()), 4))
         curves["update_scale"].append(round(float((weight * size).sum() / size.sum()), 4) if size.any() else None)
         curves["histogram"].append(counts.tolist())

@@ -55,7 +55,8 @@ def _record(results: Path, seed: int, data: Path, runs: Sequence[Path], given: o
     start = next(values for point, values in counts.items() if point.step == 0)
     for run in runs:
         settings = json.loads((run / "settings.json").read_text())
+        normalize = "focal_normalize=True" in settings["overrides"] + settings["extra"]
         settings = {name: value for name, value in settings.items() if name not in ("overrides", "extra")}
         correct = {0: start} | {point.step: values for point, values in counts.items() if point.run == run.name}
-        curves = training_curves(run / "rollouts", float(settings["focal_gamma"]))
+        curves = training_curves(run / "rollouts", float(settings["focal_gamma"]), normalize)
         print(save_run(results, run.name, seed, settings, num_samples, fingerprint(mazes), correct, curves))
