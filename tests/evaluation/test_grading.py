@@ -25,7 +25,7 @@ from verl_fgrpo.evaluation.grading import Judged, grade_samples, grade_store
 from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.evaluation.samples import VERDICTS, Sample, SampleStore, SampleStoreError, Verdict, VerdictStore
 from verl_fgrpo.evaluation.summary import load_run
-from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task, Worker, grade_tasks
+from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task, Worker
 from verl_fgrpo.tasks.maze.rewards import grade_maze
 
 HALF = Problem("b", "half", "q", "math", (r"\frac{1}{2}",))
@@ -33,6 +33,11 @@ HALF = Problem("b", "half", "q", "math", (r"\frac{1}{2}",))
 
 def sample(index: int, response: str, problem: Problem = HALF) -> Sample:
     return Sample(*problem.key, index, None, response, 1, "stop")
+
+
+def graded_by_token(tasks: list[Task], limits: Limits | None = None, options: str = "{}") -> dict[Any, graders.Graded]:
+    with GradingPool(limits, 1, options) as pool:
+        return dict(pool.grade_tasks(tasks))
 
 
 def grade(responses: list[str], problem: Problem = HALF, limits: Limits | None = None, workers: int = 1) -> list[str]:
@@ -199,7 +204,7 @@ def test_memory_limit_gives_error_not_a_dead_machine() -> None:
     responses = ["\\boxed{0.5}", "x" * 80_000_000]  # does not even fit into the worker
     samples = [sample(index, text) for index, text in enumerate(responses)]
     tasks = [Task(HALF, [one.response], [one.sample_idx]) for one in samples]
-    results = dict(grade_tasks(tasks, Limits(seconds=20.0, memory_mib=64), 1))
+    results = graded_by_token(tasks, Limits(seconds=20.0, memory_mib=64))
     assert results[0][0] == "correct"
     assert results[1][0] == "error"
 
@@ -208,14 +213,14 @@ def test_a_worker_that_has_grown_is_replaced_between_tasks(monkeypatch: pytest.M
     worker = Worker(Limits(memory_mib=256))
     task = Task(HALF, ["\\boxed{0.5}", "\\boxed{3}"], [0, 1])
     try:
-        assert [token for replies in worker.run(task) for token, _ in replies] == [0, 1]
+        assert [token for token, _ in worker.run(task)] == [0, 1]
         assert not worker.has_grown()
         worker.progress[3] -= 120 * 2**20
         assert not worker.has_grown()
         worker.progress[3] -= 20 * 2**20  # 140 of 256 MiB are more than half
         assert worker.has_grown()
         first = worker.process
-        assert [graded[0] for replies in worker.run(task) for _, graded in replies] == ["correct", "wrong"]
+        assert [graded[0] for _, graded in worker.run(task)] == ["correct", "wrong"]
         assert worker.process.pid != first.pid and not first.is_alive() and not worker.has_grown()
     finally:
         worker.kill()
@@ -238,7 +243,8 @@ import os, sys
 from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.evaluation.workers import Limits, Task, Worker
 worker = Worker(Limits(seconds=300.0))
-for replies in worker.run(Task(Problem("b", "p", "q", "math", ("1",)), ["one", "\\\\boxed{9^{9^{9^{9}}}}"], [0, 1])):
+for response in ["one", "\\\\boxed{9^{9^{9^{9}}}}"]:
+    worker.run(Task(Problem("b", "p", "q", "math", ("1",)), [response], [0]))
     print(worker.process.pid, flush=True)
 """
 
@@ -261,7 +267,7 @@ def test_the_kernel_ends_a_worker_that_its_parent_does_not_watch(monkeypatch: py
     worker = Worker(Limits(seconds=0.5))
     try:
         task = Task(HALF, ["$9^{9^{9^9}}$", "\\boxed{0.5}"], [0, 1])
-        assert [graded[0] for replies in worker.run(task) for _, graded in replies] == ["timeout", "correct"]
+        assert [graded[0] for _, graded in worker.run(task)] == ["timeout", "correct"]
     finally:
         worker.kill()
 
@@ -360,7 +366,7 @@ def test_a_worker_that_dies_gives_error_and_is_replaced(monkeypatch: pytest.Monk
 
     bad = Problem("b", "bad", "q", "math", ("1",), {"bomb": Bomb()})
     tasks = [Task(bad, ["x", "y"], [0, 1]), Task(HALF, ["\\boxed{0.5}"], [2])]
-    results = dict(grade_tasks(tasks, Limits(seconds=30), 1))
+    results = graded_by_token(tasks, Limits(seconds=30))
     assert results[0][0] == results[1][0] == "error"
     assert "exit code 7" in results[0][2]
     assert results[2][0] == "correct"
@@ -491,19 +497,6 @@ def test_a_report_refuses_verdicts_on_other_responses_or_golds(tmp_path: Path) -
 
 
 CHANGES: dict[str, Any] = {"answers": ("1/2",), "prompt": "r", "kind": "choice", "extra": {"a": 1}}
-
-
-def test_verdicts_of_an_earlier_version_are_read_and_graded_again(tmp_path: Path) -> None:
-    store = store_of(tmp_path / "samples", ["\\boxed{0.5}", "\\boxed{3}"])
-    old = tmp_path / "verdicts"
-    with VerdictStore(old, {"seconds": 10.0, "problems": "0123456789abcdef"}).writer() as writer:
-        for index in range(2):
-            writer.append(Verdict(*HALF.key, index, "wrong", None, ""))
-    assert verdicts_of(VerdictStore(old)) == ["wrong", "wrong"]
-    said: list[str] = []
-    done = grade_store(store, old, [HALF], progress=False, say=said.append)
-    assert "earlier version" in said[0]
-    assert verdicts_of(done) == ["correct", "wrong"] and all(row.digest for row in done.read())
 
 
 def test_regrade_follows_a_link_and_is_refused_while_another_grades(tmp_path: Path) -> None:
@@ -729,7 +722,7 @@ def test_graders_that_need_more_say_what(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("SYNLOGIC_ROOT", raising=False)
     problem = Problem("synlogic", "p", "q", "synlogic", extra={"task": "game_of_24", "game_data_str": "{}"})
     options = json.dumps(SYNLOGIC_OPTIONS)
-    [(_, graded)] = list(grade_tasks([Task(problem, ["x"], [0])], num_workers=1, options=options))
+    graded = graded_by_token([Task(problem, ["x"], [0])], options=options)[0]
     assert graded[0] == "error"
     assert "SYNLOGIC_ROOT" in graded[2] and "clone" in graded[2]
 

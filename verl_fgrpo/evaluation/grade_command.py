@@ -27,6 +27,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--benchmark", default="imported", help="name for imported samples that carry none")
     parser.add_argument("--kind", default="math", choices=KINDS, help="how imported samples are graded")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="grading processes")
+    parser.add_argument("--ray", action="store_true", help="grade on all CPUs of a Ray cluster (RAY_ADDRESS) instead")
     parser.add_argument(
         "--fast",
         action="store_true",
@@ -68,6 +69,7 @@ def _grade(options: argparse.Namespace) -> None:
         _grader_options(options),
         regrade=options.regrade,
         say=print,
+        ray=options.ray,
     )
     if options.reading != "default":
         print(reading_note(verdicts.settings["options"], ((row.verdict, row.detail) for row in verdicts.read())))

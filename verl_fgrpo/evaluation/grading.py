@@ -24,7 +24,7 @@ from typing import Any
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, Graded, GraderOptions
 from verl_fgrpo.evaluation.problems import Problem
-from verl_fgrpo.evaluation.samples import REFUSED, Sample, SampleStore, Verdict, VerdictStore
+from verl_fgrpo.evaluation.samples import REFUSED, Sample, SampleStore, Verdict, VerdictStore, key_of
 from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task
 
 __all__ = ["FastCheck", "Judged", "grade_samples", "grade_store", "grading_settings"]
@@ -32,7 +32,7 @@ __all__ = ["FastCheck", "Judged", "grade_samples", "grade_store", "grading_setti
 WINDOW = 32_768  # samples held in memory at a time (twice as many while the workers finish a window) ...
 WINDOW_CHARACTERS = 2**25  # ... or as many as have so many characters
 REMEMBERED = 2**17  # verdicts on texts that may come again; the oldest are forgotten
-TASK_RESPONSES = 2048  # to one worker at a time: many, so that one worker meets all equal answers to a problem
+TASK_RESPONSES = 256  # to one worker at a time
 TASK_CHARACTERS = 2**24  # or as many as have so many characters: the worker holds them all
 CHECKED_SHARE = 32  # with `fast`, one distinct response in so many is graded by the unchanged library too
 CHECKED_AT_ONCE = 512  # so many of them, or TASK_CHARACTERS
@@ -139,6 +139,7 @@ def grade_samples(
     num_workers: int = 1,
     options: str = "{}",
     check: FastCheck | None = None,
+    ray: bool = False,
 ) -> Iterator[Verdict]:
     """Yield one verdict per sample, in order of completion.
 
@@ -154,6 +155,7 @@ def grade_samples(
         options: of the graders, JSON, see `graders.grader_of`. With "fast", one distinct response in 32, and the first,
             is also graded by the unchanged library, whose verdict counts.
         check: takes the result of that comparison.
+        ray: on a Ray cluster, one process for each of its CPUs, instead of `num_workers` here.
 
     Raises:
         ValueError: a sample of an unknown problem.
@@ -165,15 +167,19 @@ def grade_samples(
         return
     run = _Run(chain([first], source), problems, Judged(problems.values(), grading_settings(limits, options)))
     chosen = GraderOptions.from_json(options)
-    with GradingPool(limits, num_workers, options) as pool:
+    unchanged = json.dumps(asdict(replace(chosen, fast=False)))
+    with _pool(ray, limits, num_workers, options) as pool, _pool(ray, limits, num_workers, unchanged) as second:
         _refuse_missing_graders(pool, problems.values())
         graded = pool.grade_tasks(run.tasks())
-        if chosen.fast:
-            unchanged = json.dumps(asdict(replace(chosen, fast=False)))
-            with GradingPool(limits, num_workers, unchanged) as second:
-                yield from run.verdicts(_checked(graded, second, run, check or FastCheck()))
-        else:
-            yield from run.verdicts(graded)
+        yield from run.verdicts(_checked(graded, second, run, check or FastCheck()) if chosen.fast else graded)
+
+
+def _pool(ray: bool, limits: Limits, num_workers: int, options: str) -> GradingPool:
+    if not ray:
+        return GradingPool(limits, num_workers, options)
+    from verl_fgrpo.evaluation.ray_grading import RayPool
+
+    return RayPool(limits, options)
 
 
 def grade_store(
@@ -185,7 +191,8 @@ def grade_store(
     options: str = "{}",
     progress: bool = True,
     regrade: bool = False,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    ray: bool = False,
 ) -> VerdictStore:
     """Grade what is not yet graded of a sample store into the folder `destination`; interrupt and repeat at will.
 
@@ -195,7 +202,7 @@ def grade_store(
     Args:
         store, problems: samples, and the problems they answer.
         destination: folder of a `VerdictStore`.
-        limits, num_workers, options: see `grade_samples`.
+        limits, num_workers, options, ray: see `grade_samples`.
         progress: show a bar.
         regrade: delete the verdicts and begin anew.
         say: takes lines that tell what was done, the speed among them.
@@ -204,11 +211,12 @@ def grade_store(
         SampleStoreError: the verdicts there were made with other settings, or another process grades.
         RuntimeError: a grader is missing, or fast verdicts differ from the unchanged library's (whose are stored).
     """
+    from tqdm import tqdm
+
     limits = limits or Limits()
-    say = say or (lambda line: None)
     by_key = {problem.key: problem for problem in problems}
     settings = grading_settings(limits, options)
-    verdicts = _verdict_store(Path(destination), settings, regrade, say)
+    verdicts = VerdictStore.emptied(destination, settings) if regrade else VerdictStore(destination, settings)
     judged = Judged(by_key.values(), settings)
     for sample in store.read():
         judged.add(sample)
@@ -226,13 +234,22 @@ def grade_store(
         present = sum(map(len, writer.present.values()))
         if dropped:
             say(f"graded again: {judged.samples - present} samples, some of which changed or had no grader")
-        todo = (row for row in store.read() if (row.benchmark, row.problem_id, row.sample_idx) not in writer)
+        todo = (row for row in store.read() if key_of(row) not in writer)
         started = time.monotonic()
-        for verdict in _with_bar(
-            grade_samples(todo, by_key, limits, num_workers, options, check), judged.samples, present, progress
-        ):
-            writer.append(verdict)
-    _tell(say, judged.samples - present, time.monotonic() - started, num_workers, check)
+        graded = grade_samples(todo, by_key, limits, num_workers, options, check, ray)
+        with tqdm(total=judged.samples, initial=present, desc="grading", unit="sample", disable=not progress) as bar:
+            for verdict in graded:
+                writer.append(verdict)
+                bar.update()
+    if count := judged.samples - present:
+        seconds = time.monotonic() - started
+        where = "Ray" if ray else f"{num_workers} workers"
+        say(f"graded {count:,} samples in {seconds:.1f} s: {count / seconds:.0f} samples/s with {where}")
+    if check.compared:
+        say(
+            f"fast grading: {check.compared:,} distinct responses were graded by unchanged math-verify too, "
+            f"{len(check.different)} verdicts differ"
+        )
     if check.different:
         shown = "\n".join(check.different[:20])
         raise RuntimeError(
@@ -240,34 +257,6 @@ def grade_store(
             f"stored are math-verify's verdicts on these. Grade without --fast, with --regrade:\n{shown}"
         )
     return verdicts
-
-
-def _verdict_store(path: Path, settings: Mapping[str, Any], regrade: bool, say: Callable[[str], None]) -> VerdictStore:
-    if not regrade and (path / "manifest.json").exists() and "problems" in VerdictStore(path).settings:
-        say(f"{path} was graded by an earlier version, which did not bind verdicts to responses: grading again")
-        regrade = True
-    return VerdictStore.emptied(path, settings) if regrade else VerdictStore(path, settings)
-
-
-def _with_bar(verdicts: Iterable[Verdict], total: int, present: int, progress: bool) -> Iterator[Verdict]:
-    from tqdm import tqdm
-
-    with tqdm(total=total, initial=present, desc="grading", unit="sample", disable=not progress) as bar:
-        for verdict in verdicts:
-            yield verdict
-            bar.update()
-
-
-def _tell(say: Callable[[str], None], graded: int, seconds: float, num_workers: int, check: FastCheck) -> None:
-    if graded:
-        say(
-            f"graded {graded:,} samples in {seconds:.1f} s: {graded / seconds:.0f} samples/s with {num_workers} workers"
-        )
-    if check.compared:
-        say(
-            f"fast grading: {check.compared:,} distinct responses were graded by unchanged math-verify too, "
-            f"{len(check.different)} verdicts differ"
-        )
 
 
 def _refuse_missing_graders(pool: GradingPool, problems: Iterable[Problem]) -> None:

@@ -29,16 +29,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Any
 
 from verl_fgrpo.evaluation.graders import Graded, grader_of
 from verl_fgrpo.evaluation.problems import Problem
 
-__all__ = ["GradingPool", "Limits", "Task", "Worker", "grade_tasks"]
+__all__ = ["GradingPool", "Limits", "Task", "Worker", "in_flight"]
 
 START_SECONDS = 120.0
 REPLY_SECONDS = 0.02
@@ -77,9 +79,6 @@ class Task:
     tokens: list[Any]
 
 
-Replies = list[tuple[Any, Graded]]
-
-
 class WorkerClosed(Exception):
     """The worker was closed while it graded."""
 
@@ -102,59 +101,56 @@ class Worker:
         self.options = options
         self.process: Any = None
         self.progress: Any = None
-        self._pipe: Connection | None = None
+        self._pipe: Any = None
         self._lifeline: Connection | None = None
         self._deadline = 0.0
         self._closed = False
 
-    def run(self, task: Task) -> Iterator[Replies]:
-        """Grade every response of a task: lists of (token, (verdict, answer, detail)) as they come.
+    def run(self, task: Task) -> list[tuple[Any, Graded]]:
+        """(token, (verdict, answer, detail)) of every response of a task.
 
         Raises:
             RuntimeError: the process cannot start (a library is missing, say); its message is passed on.
         """
-        todo = list(range(len(task.responses)))
-        while todo:
-            if self._closed:
-                raise WorkerClosed
+        verdicts: dict[int, Graded] = {}
+        while todo := [index for index in range(len(task.responses)) if index not in verdicts]:
             if self.process is not None and (not self.process.is_alive() or self.has_grown()):
                 self.kill()
             if self.process is None:
                 self._start()
-            todo = yield from self._attempt(task, todo)
+            self._attempt(task, todo, verdicts)
+        return [(token, verdicts[index]) for index, token in enumerate(task.tokens)]
 
-    def _attempt(self, task: Task, todo: list[int]) -> Generator[Replies, None, list[int]]:
-        """Send the responses `todo` to the process; returns those that are left if it had to be killed or died."""
-        assert self._pipe is not None
-        done, failure = 0, ("", "")
+    def _attempt(self, task: Task, todo: list[int], verdicts: dict[int, Graded]) -> None:
+        """Send the responses `todo` to the process; where it had to be killed or died, not all get a verdict."""
+        waiting = deque(todo)
+
+        def receive() -> None:
+            for graded in self._pipe.recv():
+                verdicts[waiting.popleft()] = graded
+
         try:
             self._start_clock()
             self._pipe.send((task.problem, [task.responses[index] for index in todo]))
-            while done < len(todo) and not failure[0]:
+            while waiting:
                 if self._pipe.poll(max(0.0, self._deadline - time.monotonic())):
-                    replies = self._pipe.recv()
-                    yield [(task.tokens[index], graded) for index, graded in zip(todo[done:], replies, strict=False)]
-                    done += len(replies)
+                    receive()
                     self._deadline = time.monotonic() + self.limits.seconds
                 elif not self._has_time_left():
                     failure = "timeout", self._too_slow()
+                    break
+            else:
+                return
         except (EOFError, OSError):  # it died, or reading did not fit into its memory
             failure = self._death()
-        if not failure[0]:
-            return []
         if self._closed:
             raise WorkerClosed
         self.process.kill()
         with contextlib.suppress(EOFError, OSError):
             while self._pipe.poll():  # what it sent before it ended
-                replies = self._pipe.recv()
-                yield [(task.tokens[index], graded) for index, graded in zip(todo[done:], replies, strict=False)]
-                done += len(replies)
-        at = max(done, min(int(self.progress[0]), len(todo) - 1))
+                receive()
+        verdicts.setdefault(todo[min(int(self.progress[0]), len(todo) - 1)], (failure[0], None, failure[1]))
         self.kill()
-        if done < len(todo):
-            yield [(task.tokens[todo[at]], (failure[0], None, failure[1]))]
-        return [index for position, index in enumerate(todo) if position >= done and position != at]
 
     def _start(self) -> None:
         """Start a process and wait until it is ready."""
@@ -172,6 +168,8 @@ class Worker:
         with _starting:
             process.start()
         self.process = process
+        if self._closed:
+            process.kill()
         child.close()
         hangs_up.close()
         try:
@@ -255,10 +253,18 @@ class GradingPool:
     def __init__(self, limits: Limits | None = None, size: int = 1, options: str = "{}") -> None:
         if size < 1:
             raise ValueError(f"{size} grading workers: at least 1 is needed")
-        self.limits = limits or Limits()
+        self.limits, self.options = limits or Limits(), options
         self.workers = [Worker(self.limits, options) for _ in range(size)]
         self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
         for worker in self.workers:
+            self._idle.put(worker)
+
+    def run(self, task: Task) -> list[tuple[Any, Graded]]:
+        """`Worker.run` of the next worker that is free."""
+        worker = self._idle.get()
+        try:
+            return worker.run(task)
+        finally:
             self._idle.put(worker)
 
     def grade(self, problem: Problem, response: str) -> Graded:
@@ -267,12 +273,7 @@ class GradingPool:
         Raises:
             RuntimeError: a process cannot start.
         """
-        worker = self._idle.get()
-        try:
-            [(_, graded)] = [item for replies in worker.run(Task(problem, [response], [0])) for item in replies]
-            return graded
-        finally:
-            self._idle.put(worker)
+        return self.run(Task(problem, [response], [0]))[0][1]
 
     def grade_tasks(self, tasks: Iterable[Task]) -> Iterator[tuple[Any, Graded]]:
         """Yield (token, (verdict, answer, detail)) for every response of every task, in order of completion.
@@ -283,35 +284,14 @@ class GradingPool:
         Raises:
             RuntimeError: a process cannot start (a library is missing, say); its message is passed on.
         """
-        source = iter(tasks)
-        given: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
-        results: queue.SimpleQueue[Replies | BaseException | None] = queue.SimpleQueue()
-        for worker in self.workers:
-            threading.Thread(target=_drive, args=(worker, given, results), daemon=True).start()
-        in_hand, exhausted = 0, False
+        threads = ThreadPoolExecutor(len(self.workers))
         try:
-            while True:
-                while not exhausted and in_hand < 2 * len(self.workers):
-                    task = next(source, None)
-                    exhausted = task is None
-                    if task is not None:
-                        given.put(task)
-                        in_hand += 1
-                if not in_hand:
-                    break
-                answer = results.get()
-                if isinstance(answer, BaseException):
-                    raise answer
-                if answer is None:
-                    in_hand -= 1
-                else:
-                    yield from answer
+            yield from in_flight(lambda task: threads.submit(self.run, task), tasks, 2 * len(self.workers))
         except BaseException:
             self.close()
             raise
         finally:
-            for _ in self.workers:
-                given.put(None)
+            threads.shutdown(cancel_futures=True)
 
     def close(self) -> None:
         """End all processes, at once and for good."""
@@ -321,29 +301,23 @@ class GradingPool:
     def __enter__(self) -> GradingPool:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def grade_tasks(
-    tasks: Iterable[Task], limits: Limits | None = None, num_workers: int = 1, options: str = "{}"
+def in_flight(
+    submit: Callable[[Task], Future[list[tuple[Any, Graded]]]], tasks: Iterable[Task], limit: int
 ) -> Iterator[tuple[Any, Graded]]:
-    """`GradingPool.grade_tasks` in a pool of its own."""
-    with GradingPool(limits, num_workers, options) as pool:
-        yield from pool.grade_tasks(tasks)
-
-
-def _drive(worker: Worker, given: Any, results: Any) -> None:
-    """A thread: hand tasks to one worker until there are no more."""
-    try:
-        while (task := given.get()) is not None:
-            for replies in worker.run(task):
-                results.put(replies)
-            results.put(None)
-    except BaseException as error:
-        results.put(error)
+    """The results of all tasks, in order of completion; at most `limit` of them are submitted at a time."""
+    source = iter(tasks)
+    begun: set[Future[list[tuple[Any, Graded]]]] = set()
+    while True:
+        begun |= {submit(task) for task in islice(source, limit - len(begun))}
+        if not begun:
+            return
+        done, begun = wait(begun, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield from future.result()
 
 
 def _serve(pipe: Connection, lifeline: Connection, progress: Any, limits: Limits, options: str) -> None:
@@ -385,7 +359,7 @@ def _confine(lifeline: Connection, limits: Limits) -> int:
     if select.select([lifeline], [], [], 0)[0]:
         os._exit(1)  # it was gone before
     # Nothing a response makes the libraries print may reach the user's terminal.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno() if _has_fileno(sys.stdout) else 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     logging.disable(logging.CRITICAL)
     used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")  # noqa: SIM115
     limit = used + limits.memory_mib * 2**20
@@ -415,11 +389,3 @@ def _grade(graders: dict[str, Any], problem: Problem, response: str, options: st
         return "error", None, "nested too deeply (RecursionError)"
     except Exception as error:
         return "error", None, f"{type(error).__name__}: {str(error)[:300]}"
-
-
-def _has_fileno(stream: Any) -> bool:
-    try:
-        stream.fileno()
-    except (AttributeError, OSError, ValueError):
-        return False
-    return True
