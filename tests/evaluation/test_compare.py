@@ -95,7 +95,7 @@ def test_commands_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         row["metric"] for row in stored["metrics"]
     }
     assert stored["details"][0]["truncated"] == 0.0 and stored["details"][0]["mean_tokens"] == 7.0
-    assert (tmp_path / "report" / "report.md").read_text().startswith("\n# pass@k")  # nothing is missing
+    assert (tmp_path / "report" / "report.md").read_text().startswith("# pass@k")  # nothing is missing
     arguments = ["compare", "--base", named[0], "--focal", named[1], "--out", str(tmp_path / "cmp")]
     main([*arguments, "--ks", "1", "4", "--m", "4", "--iterations", "2000"])
     text = (tmp_path / "cmp" / "compare.md").read_text()

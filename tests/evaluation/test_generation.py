@@ -29,7 +29,7 @@ from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.evaluation.prompts import BOXED, build_prompt
 from verl_fgrpo.evaluation.rare_nll import Scorer, build_rare_set, load_rare_set, rarest, score_rare_set
 from verl_fgrpo.evaluation.report_command import write_report
-from verl_fgrpo.evaluation.samples import SampleStore, SampleStoreError, Score, sample_seed
+from verl_fgrpo.evaluation.samples import SampleStore, Score, sample_seed
 from verl_fgrpo.evaluation.summary import load_run
 
 WORDS = ["<end>", "<user>", "<system>", "<assistant>", "\\boxed{1}", "\\boxed{2}", "so", "then"]
@@ -140,7 +140,7 @@ def test_plan_top_up_and_refusal(model: Path, tmp_path: Path) -> None:
     assert after[:8] == before and len(after) == 12
     fresh = sample_run(tmp_path / "fresh", PROBLEMS, backend, 6, decoding, "none", progress=False)
     assert set(fresh.read()) == set(after)  # topping up gives what drawing at once gives
-    with pytest.raises(SampleStoreError, match="max_tokens: found 8, asked 9"):
+    with pytest.raises(ValueError, match="max_tokens: found 8, asked 9"):
         sample_run(run, PROBLEMS, backend, 6, Decoding(max_tokens=9), "none", progress=False)
     changed = [Problem("toy", "a", "other text", "math", ("1",))]
     with pytest.raises(ValueError, match="differs from the one sampled before"):

@@ -8,7 +8,7 @@ from chromium import CHROMIUM, Browser
 from graded_runs import make_run
 
 from verl_fgrpo.evaluation.cli import main
-from verl_fgrpo.evaluation.html import Excerpt, changed_section, read_excerpts, table, text
+from verl_fgrpo.evaluation.html import Excerpt, changed_problems, read_excerpts, table, text
 from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.summary import load_run
 
@@ -75,9 +75,7 @@ def test_text_and_tables() -> None:
     row = {"change": "lost", "benchmark": "b", "problem_id": "p", "base_correct": 1, "base_samples": 2}
     row |= {"focal_correct": 0, "focal_samples": 2}
     problem = {("b", "p"): Problem("b", "p", "<q>", "math", ("1/2", "0.5"))}
-    section = changed_section(
-        [row], ("A", "B"), problem, [{("b", "p"): [Excerpt(1, "correct", "<r>")]}, {}], "1 lost", 0
-    )
+    section = changed_problems([row], ("A", "B"), problem, [{("b", "p"): [Excerpt(1, "correct", "<r>")]}, {}], 0)
     assert "&lt;q&gt;" in section and "1/2 or 0.5" in section and "&lt;r&gt;" in section
 
 

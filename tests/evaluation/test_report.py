@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from verl_fgrpo.core.passk import pass_at_k
+from verl_fgrpo.core.tables import write_table
 from verl_fgrpo.evaluation.report import (
     ProblemCounts,
     markdown_table,
     pass_at_k_rows,
     plot_pass_at_k,
     plot_training_curve,
-    write_table,
 )
 
 

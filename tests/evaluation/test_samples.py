@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verl_fgrpo.core.files import CorruptLogError, LogWriter, read_log
-from verl_fgrpo.evaluation.samples import Sample, SampleStore, SampleStoreError, key_of, merge_stores, sample_seed
+from verl_fgrpo.evaluation.samples import Sample, SampleStore, key_of, merge_stores, sample_seed
 
 SETTINGS = {"model": "tiny", "temperature": 1.0, "max_tokens": 16, "seed": 0}
 
@@ -103,29 +103,29 @@ def test_damage_is_reported_not_skipped(tmp_path: Path, where: str) -> None:
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     fill(tmp_path / "s", [make(0)])
-    with pytest.raises(SampleStoreError, match=r"temperature: found 1.0, asked 0.6") as error:
+    with pytest.raises(ValueError, match=r"temperature: found 1.0, asked 0.6") as error:
         SampleStore(tmp_path / "s", {**SETTINGS, "temperature": 0.6})
     assert "model" not in str(error.value)
-    with pytest.raises(SampleStoreError, match=r"top_p: not there, asked 0.9"):
+    with pytest.raises(ValueError, match=r"top_p: not there, asked 0.9"):
         SampleStore(tmp_path / "s", {**SETTINGS, "top_p": 0.9})
     SampleStore(tmp_path / "s", dict(reversed(SETTINGS.items())))  # order does not matter
 
 
 def test_no_store_no_settings(tmp_path: Path) -> None:
-    with pytest.raises(SampleStoreError, match="no sample store at"):
+    with pytest.raises(ValueError, match="no sample store at"):
         SampleStore(tmp_path)
 
 
 def test_a_sample_is_never_stored_twice(tmp_path: Path) -> None:
     store = fill(tmp_path / "s", [make(0)])
-    with store.writer() as writer, pytest.raises(SampleStoreError, match="already stored"):
+    with store.writer() as writer, pytest.raises(ValueError, match="already stored"):
         writer.append(make(0))
     assert Counter(key_of(sample) for sample in store.read()) == {("maze", "p0", 0): 1}
 
 
 def test_a_second_writer_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     store = SampleStore(tmp_path / "s", SETTINGS)
-    with store.writer(), pytest.raises(SampleStoreError, match="another process"):
+    with store.writer(), pytest.raises(ValueError, match="another process"):
         SampleStore(tmp_path / "s").writer()
     with store.writer():
         pass
@@ -138,10 +138,10 @@ def test_merge_joins_shards_and_can_be_repeated(tmp_path: Path) -> None:
     assert merge_stores([tmp_path / "a", tmp_path / "b"], tmp_path / "all") == 0
     assert sorted(sample.sample_idx for sample in SampleStore(tmp_path / "all").read()) == [0, 1, 2]
     fill(tmp_path / "c", [replace(make(2), response="another")])
-    with pytest.raises(SampleStoreError, match="differs from the one already merged"):
+    with pytest.raises(ValueError, match="differs from the one already merged"):
         merge_stores([tmp_path / "b", tmp_path / "c"], tmp_path / "all")
     SampleStore(tmp_path / "d", {**SETTINGS, "seed": 1})
-    with pytest.raises(SampleStoreError, match="seed: found 0, asked 1"):
+    with pytest.raises(ValueError, match="seed: found 0, asked 1"):
         merge_stores([tmp_path / "a", tmp_path / "d"], tmp_path / "other")
 
 

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,6 @@ from typing import Any
 from verl_fgrpo.core.files import new_folder
 from verl_fgrpo.evaluation.generation import Decoding, Generated, Request, weights_fingerprint
 from verl_fgrpo.evaluation.prompts import Prompt
-
-__all__ = ["TransformersBackend", "VllmRayBackend", "resolve_model"]
 
 
 def resolve_model(model: str, cache: Path, revision: str | None = None, trust_checkpoint: bool = False) -> Path:
@@ -81,6 +80,16 @@ def _merge(actor: Path, target: Path, trust_checkpoint: bool) -> None:
             raise RuntimeError(f"verl's model merger failed on {actor}:\n{done.stderr[-2000:]}")
 
 
+def prompt_tokens(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Tokens of a prompt by the model's chat template; without a template, the texts joined by blank lines."""
+    if tokenizer.chat_template:
+        how = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, **prompt.template}
+        ids = tokenizer.apply_chat_template(list(prompt.messages), **how)["input_ids"]
+    else:
+        ids = tokenizer("\n\n".join(turn["content"] for turn in prompt.messages))["input_ids"]
+    return [int(token) for token in ids]
+
+
 class TransformersBackend:
     """`transformers` generation, batched within one problem (equal prompts: no padding).
 
@@ -106,12 +115,8 @@ class TransformersBackend:
         self._end_ids = self._find_end_ids()
 
     def identity(self) -> dict[str, Any]:
-        return {
-            "backend": "transformers",
-            "dtype": self.dtype,
-            "model": self.folder.name,
-            "weights": weights_fingerprint(self.folder),
-        }
+        weights = weights_fingerprint(self.folder)
+        return {"backend": "transformers", "dtype": self.dtype, "model": self.folder.name, "weights": weights}
 
     def generate(self, requests: Iterable[Request], decoding: Decoding) -> Iterator[Generated]:
         for _, same_problem in groupby(requests, key=lambda request: request.key[:2]):
@@ -121,14 +126,8 @@ class TransformersBackend:
                 yield from self._generate_batch(group[start : start + self.batch_size], prompt_ids, decoding)
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """Prompt tokens by the model's chat template; without a template, the texts joined by blank lines."""
-        if self.tokenizer.chat_template:
-            ids = self.tokenizer.apply_chat_template(
-                list(prompt.messages), add_generation_prompt=True, tokenize=True, return_dict=True, **prompt.template
-            )["input_ids"]
-        else:
-            ids = self.tokenizer("\n\n".join(turn["content"] for turn in prompt.messages))["input_ids"]
-        return [int(token) for token in ids]
+        """`prompt_tokens` of this model."""
+        return prompt_tokens(self.tokenizer, prompt)
 
     def _generate_batch(
         self, batch: Sequence[Request], prompt_ids: Sequence[int], decoding: Decoding
@@ -162,15 +161,9 @@ class TransformersBackend:
         ends = set(self._end_ids)
         for request, row in zip(batch, output[:, len(prompt_ids) :].tolist(), strict=True):
             stop = next((index for index, token in enumerate(row) if token in ends), None)
-            tokens = row if stop is None else row[:stop]
-            text = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            yield Generated(
-                request.key,
-                request.seed,
-                text,
-                len(tokens) + (stop is not None),
-                "length" if stop is None else "stop",
-            )
+            text = self.tokenizer.decode(row[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            length, reason = (len(row), "length") if stop is None else (stop + 1, "stop")
+            yield Generated(request.key, request.seed, text, length, reason)
 
     @property
     def end_id(self) -> int:
@@ -242,29 +235,17 @@ class VllmRayBackend:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
 
     def identity(self) -> dict[str, Any]:
-        return {
-            "backend": "vllm",
-            "model": self.folder.name,
-            "weights": weights_fingerprint(self.folder),
-            "engine_kwargs": self.engine_kwargs,
-        }
+        weights, more = weights_fingerprint(self.folder), {"engine_kwargs": self.engine_kwargs}
+        return {"backend": "vllm", "model": self.folder.name, "weights": weights, **more}
 
     def generate(self, requests: Iterable[Request], decoding: Decoding) -> Iterator[Generated]:
         import ray
         from ray.data.llm import build_processor
 
+        sampling = asdict(decoding)
         processor = build_processor(
             self._config(),
-            preprocess=lambda row: {
-                **row,
-                "sampling_params": {
-                    "temperature": decoding.temperature,
-                    "top_p": decoding.top_p,
-                    "top_k": decoding.top_k,
-                    "max_tokens": decoding.max_tokens,
-                    "seed": int(row["seed"]),
-                },
-            },
+            preprocess=lambda row: {**row, "sampling_params": {**sampling, "seed": int(row["seed"])}},
         )
         for row in processor(ray.data.from_items(self._rows(requests))).iter_rows():
             num_tokens = int(row["num_generated_tokens"])
@@ -292,11 +273,8 @@ class VllmRayBackend:
             )
         return vLLMEngineProcessorConfig(
             model_source=str(self.folder),
-            engine_kwargs={
-                "tensor_parallel_size": self.tensor_parallel_size,
-                "enable_prefix_caching": True,
-                **self.engine_kwargs,
-            },
+            engine_kwargs={"tensor_parallel_size": self.tensor_parallel_size, "enable_prefix_caching": True}
+            | self.engine_kwargs,
             concurrency=engines,
             batch_size=self.batch_size,
             chat_template_stage=False,  # prompts are tokenized here: the template's arguments differ between problems
@@ -307,15 +285,9 @@ class VllmRayBackend:
         rows = []
         for _, same_problem in groupby(requests, key=lambda request: request.key[:2]):
             group = list(same_problem)
-            ids = self.tokenizer.apply_chat_template(
-                list(group[0].prompt.messages),
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                **group[0].prompt.template,
-            )["input_ids"]
+            ids = prompt_tokens(self.tokenizer, group[0].prompt)
             rows += [
-                {"key": json.dumps(request.key), "seed": request.seed, "prompt": "", "tokenized_prompt": list(ids)}
+                {"key": json.dumps(request.key), "seed": request.seed, "prompt": "", "tokenized_prompt": ids}
                 for request in group
             ]
         return rows

@@ -16,18 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.rows import Row, iter_rows, shown
-from verl_fgrpo.evaluation.problems import KINDS, Problem, gold_answers, graded_problem, problem_id_of, written_answers
-
-__all__ = [
-    "BENCHMARKS",
-    "Benchmark",
-    "answers_of",
-    "gold_of",
-    "load_benchmark",
-    "prompt_of",
-    "read_problems",
-    "read_rows",
-]
+from verl_fgrpo.evaluation.problems import KINDS, Problem, graded_problem, problem_id_of, written_answers
 
 
 @dataclass(frozen=True)
@@ -184,11 +173,6 @@ def gold_of(row: Row) -> Any:
     if isinstance(row.get("reward_model"), Mapping):
         return row["reward_model"].get("ground_truth")
     return row[row.first("answer", "final_answer", "target")]
-
-
-def answers_of(row: Row) -> tuple[str, ...]:
-    """Gold answers of a row, see `problems.gold_answers`."""
-    return gold_answers(gold_of(row))
 
 
 def _math(name: str, row: Row) -> Problem:

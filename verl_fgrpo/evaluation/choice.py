@@ -18,8 +18,6 @@ import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["read_choice"]
-
 
 class Statement(NamedTuple):
     """`letter` is None where several choices are named; `start` and `end` in the flattened text."""

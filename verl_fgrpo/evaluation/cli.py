@@ -28,8 +28,6 @@ from verl_fgrpo.evaluation import (
     sample_command,
 )
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str]) -> None:
     """Run one of the commands."""

@@ -8,26 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_fgrpo.core.tables import markdown_table
 from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.metrics import TAUS, common_k, problem_metrics
 from verl_fgrpo.evaluation.report import Cells
-from verl_fgrpo.evaluation.significance import SubsampleTest, bootstrap_columns, subsample_tests
+from verl_fgrpo.evaluation.significance import BootstrapResult, SubsampleTest, bootstrap_columns, subsample_tests
 from verl_fgrpo.evaluation.summary import RunData
-
-__all__ = [
-    "changed_problems",
-    "compare_metrics",
-    "compare_runs",
-    "comparison_cells",
-    "comparison_markdown",
-    "metrics_cells",
-    "paper_cells",
-    "refuse_different_settings",
-    "settings_cells",
-    "settings_rows",
-]
 
 Row = dict[str, Any]
 
@@ -73,40 +59,27 @@ def compare_runs(
         one, other = base.at(chosen), focal.at(chosen)
         tests: dict[int, SubsampleTest] = {}
         if base.stop_after_correct is None and focal.stop_after_correct is None:
-            tests = subsample_tests(
-                one.num_correct,
-                other.num_correct,
-                one.num_samples,
-                ks,
-                m=m,
-                iterations=iterations,
-                rng=seed,
-                focal_num_samples=other.num_samples,
-                groups=groups,
-            )
+            how: Row = {"m": m, "iterations": iterations, "rng": seed, "groups": groups}
+            how["focal_num_samples"] = other.num_samples
+            tests = subsample_tests(one.num_correct, other.num_correct, one.num_samples, ks, **how)
         values, others = (np.stack([part.pass_at_k(k) for k in ks], axis=1) for part in (one, other))
         boots = bootstrap_columns(values, others, bootstrap_iterations, seed, groups=groups)
         means = [bootstrap_columns(part, None, 1, seed, groups=groups) for part in (values, others)]
         for k, boot, before, after in zip(ks, boots, *means, strict=True):
-            test = tests.get(k)
-            rows.append(
-                {
-                    "benchmark": name,
-                    "k": k,
-                    "base": before.estimate,
-                    "focal": after.estimate,
-                    "difference": boot.estimate if test is None else test.difference,
-                    "low": None if test is None else test.interval[0],
-                    "high": None if test is None else test.interval[1],
-                    "p": None if test is None else test.p_value,
-                    "boot_low": boot.interval[0],
-                    "boot_high": boot.interval[1],
-                    "boot_p": boot.p_value,
-                    "significant": boot.interval[0] > 0 or boot.interval[1] < 0 if test is None else test.significant,
-                    "problems": len(values),
-                }
-            )
+            row = {"benchmark": name, "k": k, "base": before.estimate, "focal": after.estimate}
+            if (test := tests.get(k)) is None:
+                significant = boot.interval[0] > 0 or boot.interval[1] < 0
+                row |= {"difference": boot.estimate, "low": None, "high": None, "p": None}
+            else:
+                significant = test.significant
+                low, high = test.interval
+                row |= {"difference": test.difference, "low": low, "high": high, "p": test.p_value}
+            rows.append({**row, **_boot(boot), "significant": significant, "problems": len(values)})
     return rows
+
+
+def _boot(boot: BootstrapResult) -> Row:
+    return {"boot_low": boot.interval[0], "boot_high": boot.interval[1], "boot_p": boot.p_value}
 
 
 def compare_metrics(
@@ -133,20 +106,9 @@ def compare_metrics(
         for name, boot, before, after in zip(
             names, bootstrap_columns(values, others, iterations, seed), values.T, others.T, strict=True
         ):
-            rows.append(
-                {
-                    "benchmark": benchmark,
-                    "metric": name,
-                    "base": float(before.mean()),
-                    "focal": float(after.mean()),
-                    "difference": boot.estimate,
-                    "boot_low": boot.interval[0],
-                    "boot_high": boot.interval[1],
-                    "boot_p": boot.p_value,
-                    "bias": sides[0][name].bias,
-                    "percent": sides[0][name].percent,
-                }
-            )
+            row = {"benchmark": benchmark, "metric": name, "base": float(before.mean()), "focal": float(after.mean())}
+            kind = {"bias": sides[0][name].bias, "percent": sides[0][name].percent}
+            rows.append({**row, "difference": boot.estimate, **_boot(boot), **kind})
     return rows
 
 
@@ -157,17 +119,11 @@ def changed_problems(base: ProblemCounts, focal: ProblemCounts) -> list[Row]:
     for index, (benchmark, problem_id) in enumerate(zip(base.benchmarks, base.problem_ids, strict=True)):
         before, after = int(base.num_correct[index]), int(focal.num_correct[index])
         if (before == 0) != (after == 0):
-            rows.append(
-                {
-                    "change": "gained" if before == 0 else "lost",
-                    "benchmark": benchmark,
-                    "problem_id": problem_id,
-                    "base_correct": before,
-                    "base_samples": int(base.num_samples[index]),
-                    "focal_correct": after,
-                    "focal_samples": int(focal.num_samples[index]),
-                }
-            )
+            change = "gained" if before == 0 else "lost"
+            row: Row = {"change": change, "benchmark": benchmark, "problem_id": problem_id}
+            row |= {"base_correct": before, "base_samples": int(base.num_samples[index])}
+            row |= {"focal_correct": after, "focal_samples": int(focal.num_samples[index])}
+            rows.append(row)
     return sorted(
         rows, key=lambda row: (row["change"], row["benchmark"], -max(row["base_correct"], row["focal_correct"]))
     )
@@ -232,29 +188,16 @@ def paper_cells(base_name: str, comparisons: Mapping[str, Sequence[Row]], low_k:
     return ["run", *benchmarks], lines, 1
 
 
-def comparison_markdown(rows: Sequence[Row]) -> str:
-    """`comparison_cells` as Markdown."""
-    return markdown_table(*comparison_cells(rows))
-
-
 def comparison_cells(rows: Sequence[Row]) -> Cells:
     """Table of `compare_runs`: differences in percentage points, with both intervals and p values."""
     lines: list[list[object]] = []
     for row in rows:
         difference = f"{100 * row['difference']:+.1f}"
-        lines.append(
-            [
-                row["benchmark"],
-                row["k"],
-                f"{100 * row['base']:.1f}",
-                f"{100 * row['focal']:.1f}",
-                f"**{difference}**" if row["significant"] else difference,
-                _signed(row["low"], row["high"], 100),
-                "-" if row["p"] is None else f"{row['p']:.2g}",
-                _signed(row["boot_low"], row["boot_high"], 100),
-                f"{row['boot_p']:.2g}",
-            ]
-        )
+        shown = [f"{100 * row['base']:.1f}", f"{100 * row['focal']:.1f}"]
+        shown.append(f"**{difference}**" if row["significant"] else difference)
+        shown += [_signed(row["low"], row["high"], 100), "-" if row["p"] is None else f"{row['p']:.2g}"]
+        shown += [_signed(row["boot_low"], row["boot_high"], 100), f"{row['boot_p']:.2g}"]
+        lines.append([row["benchmark"], row["k"], *shown])
     columns = ("base", "focal", "difference", "95% subsampling", "p", "95% bootstrap over problems", "p")
     return ["benchmark", "k", *columns], lines, 1
 
@@ -264,17 +207,11 @@ def metrics_cells(rows: Sequence[Row]) -> Cells:
     lines: list[list[object]] = []
     for row in rows:
         scale, digits = (100, 1) if row["percent"] else (1, 2)
-        lines.append(
-            [
-                row["benchmark"],
-                f"{row['metric']} (%)" if row["percent"] else row["metric"],
-                row["bias"],
-                *(f"{scale * row[side]:.{digits}f}" for side in ("base", "focal")),
-                f"{scale * row['difference']:+.{digits}f}",
-                _signed(row["boot_low"], row["boot_high"], scale, digits),
-                f"{row['boot_p']:.2g}",
-            ]
-        )
+        name = f"{row['metric']} (%)" if row["percent"] else row["metric"]
+        shown = [f"{scale * row[side]:.{digits}f}" for side in ("base", "focal")]
+        shown += [f"{scale * row['difference']:+.{digits}f}"]
+        shown += [_signed(row["boot_low"], row["boot_high"], scale, digits), f"{row['boot_p']:.2g}"]
+        lines.append([row["benchmark"], name, row["bias"], *shown])
     columns = ("base", "focal", "difference", "95% bootstrap over problems", "p")
     return ["benchmark", "metric", "estimate", *columns], lines, 3
 

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.files import write_atomic
-from verl_fgrpo.core.tables import markdown_escape, markdown_table, write_table
 from verl_fgrpo.evaluation import compare, html
 from verl_fgrpo.evaluation.metrics import TAUS, check_taus
 from verl_fgrpo.evaluation.report import pass_at_k_rows, plain_cells, plot_pass_at_k
-from verl_fgrpo.evaluation.report_command import check_positive, first_line, named_runs, readings, shortfall
+from verl_fgrpo.evaluation.report_command import Part, check_positive, named_runs, readings, write_page, write_parts
 from verl_fgrpo.evaluation.summary import RunData, load_run
 
 Row = dict[str, Any]
@@ -53,10 +51,7 @@ def _compare(options: argparse.Namespace) -> None:
         compare.refuse_different_settings(compare.settings_rows(runs), list(runs))
     result = compared(runs, options.ks, options.m, options.iterations, options.seed, options.taus)
     curves = {**{name: load_run(path) for name, path in more.items()}, **runs}
-    paths = write_comparison(result, options.out, curves, options.title)
-    if options.html is not None:
-        write_page(result, folders, options.out / "pass_at_k.svg", options.html, options.title)
-        paths.append(options.html)
+    paths = write_comparison(result, folders, options.out, curves, options.title, options.html)
     print((options.out / "compare.md").read_text())
     for path in paths:
         print(path)
@@ -124,61 +119,39 @@ def compared(
     )
 
 
-def write_comparison(result: Comparison, out: Path, curves: Mapping[str, RunData], title: str = "") -> list[Path]:
-    """Write compare.md, .csv, .json and pass_at_k.png, .svg of `curves` (the runs, and more for the figure only)."""
-    settings = compare.settings_rows(result.runs)
-    ends = result.ks[0], result.ks[-1]
-    text = [first_line(result.runs), "# Comparison\n", result.paper() + "\n"]
-    text.append(markdown_table(*compare.paper_cells(result.base, result.tests, *ends)))
-    for name, rows in result.tests.items():
-        text += [f"\n## {markdown_escape(name)} against {markdown_escape(result.base)}\n", result.how(name) + "\n"]
-        text += [compare.comparison_markdown(rows), "\nBeside pass@k:\n"]
-        text += [
-            markdown_table(*compare.metrics_cells(result.metrics[name])),
-            f"\n{markdown_escape(result.changes(name))}\n",
-        ]
-        if changed := result.changed[name]:
-            text.append(markdown_table(*plain_cells(changed[:SHOWN])))
-    text += [f"\n## Settings\n\nBold: different, and not the model's. {markdown_escape(readings(result.runs))}\n"]
-    text.append(markdown_table(*compare.settings_cells(settings, list(result.runs))))
-    flat = [{"run": name, "against": result.base, **row} for name, rows in result.tests.items() for row in rows]
-    stored = {
-        "metrics": result.metrics,
-        "changed": result.changed,
-        "settings": settings,
-        "test": {"ks": result.ks, "m": result.m, "iterations": result.iterations, "seed": result.seed},
-        "shortfall": {name: run.shortfall() for name, run in result.runs.items()},
-    }
-    paths = write_table(flat, out / "compare", "\n".join(text), **stored)
-    return paths + plot_pass_at_k(
-        pass_at_k_rows({name: run.counts() for name, run in curves.items()}), out / "pass_at_k", title
-    )
+def write_comparison(
+    result: Comparison,
+    folders: Mapping[str, Path],
+    out: Path,
+    curves: Mapping[str, RunData],
+    title: str = "",
+    html_file: Path | None = None,
+) -> list[Path]:
+    """Write compare.md, .csv, .json and pass_at_k.png, .svg of `curves` (the runs, and more for the figure only).
 
-
-def write_page(result: Comparison, folders: Mapping[str, Path], svg: Path, file: Path, title: str = "") -> None:
-    """Write the comparison as one HTML file, with samples of the problems that were gained or lost."""
-    ends = result.ks[0], result.ks[-1]
-    sections = [
-        html.section(
-            "Result",
-            f"<p>{html.text(result.paper())}</p>{html.table(*compare.paper_cells(result.base, result.tests, *ends))}"
-            + html.figure(svg, "pass@k against k with 95% intervals"),
-        )
-    ]
-    problems = html.read_problems(folders[result.base])
-    for number, (name, rows) in enumerate(result.tests.items()):
-        tables = html.table(*compare.comparison_cells(rows)) + html.table(*compare.metrics_cells(result.metrics[name]))
-        sections.append(html.section(f"{name} against {result.base}", f"<p>{html.text(result.how(name))}</p>{tables}"))
-        changed = result.changed[name]
-        keys = [(row["benchmark"], row["problem_id"]) for row in changed]
-        pair = (result.base, name)
-        excerpts = [html.read_excerpts(folders[run], result.runs[run], keys) for run in pair]
-        sections.append(html.changed_section(changed, pair, problems, excerpts, result.changes(name), number))
-    settings = compare.settings_cells(compare.settings_rows(result.runs), list(result.runs))
-    told = f"Bold: different, and not the model's. {readings(result.runs)}"
-    sections.append(html.section("Settings", f"<p>{html.text(told)}</p>{html.table(*settings)}"))
-    about: dict[str, Any] = {
-        name: {"sampling": run.sampling, "grading": run.grading} for name, run in result.runs.items()
-    }
-    about["test"] = {"ks": list(result.ks), "m": result.m, "iterations": result.iterations, "seed": result.seed}
-    write_atomic(file, html.page(title or f"Comparison with {result.base}", shortfall(result.runs), sections, about))
+    With `html_file` also a page, with samples of the problems that were gained or lost.
+    """
+    runs, base = result.runs, result.base
+    told = f"{result.paper()} {readings(runs)}"
+    parts = [Part("Comparison", told, [compare.paper_cells(base, result.tests, result.ks[0], result.ks[-1])])]
+    for number, (name, tests) in enumerate(result.tests.items()):
+        tables = [compare.comparison_cells(tests), compare.metrics_cells(result.metrics[name])]
+        parts.append(Part(f"{name} against {base}", result.how(name), tables))
+        changed, shown = result.changed[name], None
+        if html_file is not None:
+            keys = [(row["benchmark"], row["problem_id"]) for row in changed]
+            excerpts = [html.read_excerpts(folders[run], runs[run], keys) for run in (base, name)]
+            problems = html.read_problems(folders[base])
+            shown = html.changed_problems(changed, (base, name), problems, excerpts, number)
+        tables = [plain_cells(changed[:SHOWN])] if changed else []
+        parts.append(Part(f"Problems that {name} gained or lost against {base}", result.changes(name), tables, shown))
+    rows = [{"run": name, "against": base, **row} for name, tests in result.tests.items() for row in tests]
+    test = {"ks": list(result.ks), "m": result.m, "iterations": result.iterations, "seed": result.seed}
+    stored = {"metrics": result.metrics, "changed": result.changed, "test": test}
+    paths = write_parts(parts, runs, rows, out / "compare", **stored)
+    counts = {name: run.counts() for name, run in curves.items()}
+    paths += plot_pass_at_k(pass_at_k_rows(counts), out / "pass_at_k", title)
+    if html_file is not None:
+        title = title or f"Comparison with {base}"
+        paths.append(write_page(parts, runs, html_file, title, out / "pass_at_k.svg", test=test))
+    return paths

@@ -18,8 +18,6 @@ from verl_fgrpo.core.passk import (
     sequential_pass_at_k_curve,
 )
 
-__all__ = ["ProblemCounts", "StopRule"]
-
 
 @dataclass(frozen=True)
 class StopRule:

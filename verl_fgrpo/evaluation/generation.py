@@ -21,8 +21,6 @@ from verl_fgrpo.evaluation.problems import Problem, load_problems, save_problems
 from verl_fgrpo.evaluation.prompts import Prompt, build_prompt, prompt_hash
 from verl_fgrpo.evaluation.samples import REFUSED, Key, RowWriter, Sample, SampleStore, missing_of, sample_seed
 
-__all__ = ["Backend", "Decoding", "Generated", "Plan", "Request", "make_plan", "sample_run", "weights_fingerprint"]
-
 
 @dataclass(frozen=True)
 class Decoding:
@@ -165,7 +163,7 @@ def sample_run(
 
     Raises:
         ValueError: no problems, or one that differs from the one sampled before.
-        SampleStoreError: the folder has samples drawn with other settings.
+        ValueError: the folder has samples drawn with other settings.
         RuntimeError: the backend failed, or the server refused every prompt.
     """
     if not problems:

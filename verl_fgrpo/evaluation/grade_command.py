@@ -60,17 +60,9 @@ def _grade(options: argparse.Namespace) -> None:
     if options.input:
         _import(options)
     store = SampleStore(options.run / "samples")
-    verdicts = grade_store(
-        store,
-        options.run / "verdicts",
-        load_problems([options.run / "problems.jsonl"]),
-        limits,
-        options.workers,
-        _grader_options(options),
-        regrade=options.regrade,
-        say=print,
-        ray=options.ray,
-    )
+    problems = load_problems([options.run / "problems.jsonl"])
+    how = {"num_workers": options.workers, "regrade": options.regrade, "ray": options.ray, "say": print}
+    verdicts = grade_store(store, options.run / "verdicts", problems, limits, options=_grader_options(options), **how)
     if options.reading != "default":
         print(reading_note(verdicts.settings["options"], ((row.verdict, row.detail) for row in verdicts.read())))
     for row in verdict_rows({options.run.name: load_run(options.run)}):
@@ -78,16 +70,8 @@ def _grade(options: argparse.Namespace) -> None:
 
 
 def _grader_options(options: argparse.Namespace) -> str:
-    return json.dumps(
-        asdict(
-            GraderOptions(
-                ifeval=options.ifeval,
-                fast=options.fast,
-                reading=READINGS[options.reading],
-                allow_code_execution=options.allow_code_execution,
-            )
-        )
-    )
+    reading, code = READINGS[options.reading], options.allow_code_execution
+    return json.dumps(asdict(GraderOptions(options.ifeval, options.fast, reading, code)))
 
 
 def _check_fast() -> None:

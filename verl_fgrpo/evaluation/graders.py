@@ -25,20 +25,6 @@ from verl_fgrpo.evaluation.choice import read_choice
 from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.thinking import answer_text
 
-__all__ = [
-    "READINGS",
-    "Graded",
-    "Grader",
-    "GraderOptions",
-    "default_verdict",
-    "grade_choice",
-    "grade_ifeval",
-    "grade_math",
-    "grade_math_extended",
-    "grader_of",
-    "reading_note",
-]
-
 Graded = tuple[str, str | None, str]
 Grader = Callable[[Problem, str], Graded]
 

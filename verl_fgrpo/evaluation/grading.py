@@ -27,8 +27,6 @@ from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.samples import REFUSED, Sample, SampleStore, Verdict, VerdictStore, key_of
 from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task
 
-__all__ = ["FastCheck", "Judged", "grade_samples", "grade_store", "grading_settings"]
-
 WINDOW = 32_768  # samples held in memory at a time (twice as many while the workers finish a window) ...
 WINDOW_CHARACTERS = 2**25  # ... or as many as have so many characters
 REMEMBERED = 2**17  # verdicts on texts that may come again; the oldest are forgotten
@@ -208,7 +206,7 @@ def grade_store(
         say: takes lines that tell what was done, the speed among them.
 
     Raises:
-        SampleStoreError: the verdicts there were made with other settings, or another process grades.
+        ValueError: the verdicts there were made with other settings, or another process grades.
         RuntimeError: a grader is missing, or fast verdicts differ from the unchanged library's (whose are stored).
     """
     from tqdm import tqdm

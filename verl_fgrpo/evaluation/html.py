@@ -20,8 +20,6 @@ from verl_fgrpo.evaluation.problems import Problem, load_problems
 from verl_fgrpo.evaluation.samples import VERDICTS, SampleStore
 from verl_fgrpo.evaluation.summary import RunData
 
-__all__ = ["Excerpt", "changed_section", "page", "read_excerpts", "section", "table"]
-
 Row = Mapping[str, Any]
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 EXCERPTS = 3  # samples shown of a problem and run, correct ones first
@@ -93,7 +91,7 @@ def page(title: str, warning: str, sections: Sequence[str], about: Mapping[str, 
     Args:
         title: of the page.
         warning: what makes the runs unfinished; "" for nothing.
-        sections: HTML of `section`, `table`, `changed_section`.
+        sections: HTML of `section`.
         about: JSON values shown as provenance, beside the versions of this installation.
     """
     allowed = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
@@ -139,7 +137,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1
     return f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def problem_section(rows: Sequence[Row], runs: Sequence[str]) -> str:
+def problem_table(rows: Sequence[Row], runs: Sequence[str]) -> str:
     """All problems with counts of every run, to filter and search."""
     by_problem: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
@@ -154,15 +152,14 @@ def problem_section(rows: Sequence[Row], runs: Sequence[str]) -> str:
         lines.append(f'<tr data-entry data-benchmark="{text(benchmark)}">{cells}</tr>')
     tools = _tools("problems", {"benchmark": sorted({key[0] for key in by_problem})})
     body = f'<table id="problems"><thead><tr>{header}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-    return section("Problems: correct samples", f'{tools}<div class="wide" tabindex="0">{body}</div>')
+    return f'{tools}<div class="wide" tabindex="0">{body}</div>'
 
 
-def changed_section(
+def changed_problems(
     changed: Sequence[Row],
     names: tuple[str, str],
     problems: Mapping[tuple[str, str], Problem],
     excerpts: Sequence[Mapping[tuple[str, str], Sequence[Excerpt]]],
-    told: str,
     number: int,
 ) -> str:
     """Problems gained and lost, with samples of both runs side by side, to filter and search.
@@ -172,7 +169,6 @@ def changed_section(
         names: base and other run.
         problems: the questions.
         excerpts: of the base and of the other run, see `read_excerpts`.
-        told: how many there are.
         number: of this list on the page.
     """
     entries = []
@@ -192,13 +188,10 @@ def changed_section(
             f"<pre>{text(problem.prompt if problem else '')}</pre><p>Gold answer: {text(gold)}</p>"
             f'<div class="pair">{sides}</div></details>'
         )
-    heading = f"Problems that {names[1]} gained or lost against {names[0]}"
     if not entries:
-        return section(heading, f"<p>{text(told)}</p>")
-    tools = _tools(
-        f"changed{number}", {name: sorted({row[name] for row in changed}) for name in ("change", "benchmark")}
-    )
-    return section(heading, f'<p>{text(told)}</p>{tools}<div id="changed{number}">{"".join(entries)}</div>')
+        return ""
+    choices = {name: sorted({row[name] for row in changed}) for name in ("change", "benchmark")}
+    return f'{_tools(f"changed{number}", choices)}<div id="changed{number}">{"".join(entries)}</div>'
 
 
 def read_excerpts(run: Path, data: RunData, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Excerpt]]:

@@ -12,18 +12,6 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-__all__ = [
-    "EXTENDED",
-    "RULES",
-    "FinalAnswer",
-    "alternatives",
-    "final_answer",
-    "rewritten",
-    "same_based",
-    "equal_complex",
-    "tiny_differ",
-]
-
 EXTENDED = "extended-1"
 
 

@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from verl_fgrpo.core.passk import area_under_curve, pass_at_k_table, pass_hat_k, powers_of_two
 from verl_fgrpo.evaluation.summary import ProblemSamples, RunData
 
-__all__ = ["TAUS", "Metric", "check_taus", "common_k", "majority_at_k", "problem_metrics"]
-
 TAUS = (0.1, 0.5, 0.9)
 UNBIASED = "unbiased"
 SUBSETS = "unbiased for k samples"

@@ -17,8 +17,6 @@ from verl_fgrpo.core.command import redact
 from verl_fgrpo.evaluation.generation import Decoding, Generated, Request
 from verl_fgrpo.evaluation.samples import REFUSED
 
-__all__ = ["OpenAIBackend", "read_answer"]
-
 FIRST_SECONDS = 3.0  # in which a server that is up answers the first, small question
 REFUSALS = (400, 413, 422)  # the request is not to the server's liking: this prompt, not the next
 TRANSIENT = (408, 409, 425, 429)  # and all from 500

@@ -19,8 +19,6 @@ from scipy.stats import hypergeom, norm
 
 from verl_fgrpo.core.passk import pass_at_k, pass_at_k_table, sequential_pass_at_k
 
-__all__ = ["World", "power_rows"]
-
 Rates = NDArray[np.float64]
 Row = dict[str, Any]
 ALPHA = 0.05
@@ -127,17 +125,10 @@ def power_rows(
                 (estimate, abs(estimate) > quantile * error, error, theirs, np.mean([side[0] for side in sides]))
             )
         estimates, rejected, errors, theirs_, drawn = np.array(found).T
-        rows.append(
-            {
-                "num_samples": n,
-                "drawn": float(drawn.mean()),
-                "sd": float(estimates.std()),
-                "power": float(rejected.mean()),
-                "smallest": float((quantile + norm.ppf(0.8)) * errors.mean()),
-                "m": None if variances is None else size,
-                "paper_power": None if variances is None else float(np.mean(np.abs(estimates) > quantile * theirs_)),
-            }
-        )
+        row: Row = {"num_samples": n, "drawn": float(drawn.mean()), "sd": float(estimates.std())}
+        row |= {"power": float(rejected.mean()), "smallest": float((quantile + norm.ppf(0.8)) * errors.mean())}
+        paper = None if variances is None else float(np.mean(np.abs(estimates) > quantile * theirs_))
+        rows.append({**row, "m": None if variances is None else size, "paper_power": paper})
     return rows
 
 

@@ -31,45 +31,20 @@ def _power(options: argparse.Namespace) -> None:
 
     if options.k < 1 or (options.stop_after_correct is not None and options.stop_after_correct < 1):
         raise ValueError("--k and --stop-after-correct must be at least 1")
-    rows = power_rows(
-        options.problems,
-        options.effect / 100,
-        options.k,
-        options.num_samples or [options.k, 4 * options.k, 16 * options.k],
-        options.simulations,
-        options.m,
-        options.stop_after_correct,
-        World(options.unsolved, options.beta[0], options.beta[1], options.spread),
-        options.seed,
-    )
+    world = World(options.unsolved, options.beta[0], options.beta[1], options.spread)
+    sizes = options.num_samples or [options.k, 4 * options.k, 16 * options.k]
+    how = options.simulations, options.m, options.stop_after_correct, world, options.seed
+    rows = power_rows(options.problems, options.effect / 100, options.k, sizes, *how)
     print(
         f"{options.problems} problems, pass@{options.k}, a true difference of {options.effect:g} points, "
         f"{options.simulations} simulated pairs of runs, tests at 5%.\nAssumed success rates: {options.unsolved:.0%} "
         f"never solved, the others Beta({options.beta[0]:g}, {options.beta[1]:g}); problems move differently by "
         f"{options.spread:g} logits.\n"
     )
-    cells = [
-        [
-            row["num_samples"],
-            f"{row['drawn']:.0f}",
-            f"{100 * row['sd']:.2f}",
-            f"{100 * row['power']:.0f}%",
-            f"{100 * row['smallest']:.2f}",
-            "-" if row["paper_power"] is None else f"{100 * row['paper_power']:.0f}% (m = {row['m']})",
-        ]
-        for row in rows
-    ]
-    print(
-        markdown_table(
-            [
-                "samples",
-                "drawn a problem",
-                "sd of the difference",
-                "power over problems",
-                "found at 80% power",
-                "power of subsampling",
-            ],
-            cells,
-        ),
-        end="",
-    )
+    cells = []
+    for row in rows:
+        shares = [f"{100 * row['sd']:.2f}", f"{100 * row['power']:.0f}%", f"{100 * row['smallest']:.2f}"]
+        paper = "-" if row["paper_power"] is None else f"{100 * row['paper_power']:.0f}% (m = {row['m']})"
+        cells.append([row["num_samples"], f"{row['drawn']:.0f}", *shares, paper])
+    powers = ("power over problems", "found at 80% power", "power of subsampling")
+    print(markdown_table(["samples", "drawn a problem", "sd of the difference", *powers], cells), end="")

@@ -17,18 +17,6 @@ from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.rows import Row, read_jsonl, shown
 from verl_fgrpo.evaluation.math_reading import RULES
 
-__all__ = [
-    "KINDS",
-    "Problem",
-    "gold_answers",
-    "graded_problem",
-    "load_problems",
-    "mended",
-    "problem_id_of",
-    "save_problems",
-    "written_answers",
-]
-
 KINDS = ("math", "choice", "ifeval", "synlogic", "maze", "proofs", "mathlib")
 
 

@@ -16,8 +16,6 @@ from typing import Any
 
 from verl_fgrpo.evaluation.problems import Problem
 
-__all__ = ["BOXED", "PRESETS", "Prompt", "build_prompt", "prompt_hash"]
-
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 HELPFUL = "You are a helpful assistant."
 

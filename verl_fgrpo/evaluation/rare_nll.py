@@ -23,8 +23,6 @@ from verl_fgrpo.evaluation.problems import Problem, load_problems
 from verl_fgrpo.evaluation.prompts import build_prompt
 from verl_fgrpo.evaluation.samples import Key, Sample, SampleStore, Score, ScoreStore, VerdictStore, key_of
 
-__all__ = ["RareDrift", "Scorer", "Trajectory", "build_rare_set", "load_rare_set", "rarest", "score_rare_set"]
-
 
 @dataclass(frozen=True)
 class Trajectory:

@@ -72,9 +72,9 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
+    from verl_fgrpo.core.tables import markdown_table, write_table
     from verl_fgrpo.evaluation.backends import resolve_model
     from verl_fgrpo.evaluation.rare_nll import Scorer, load_rare_set, score_rare_set
-    from verl_fgrpo.evaluation.report import write_table
 
     trajectories = load_rare_set(options.rare_set)
     rows, models = [], {}
@@ -88,12 +88,12 @@ def _score(options: argparse.Namespace) -> None:
         row = asdict(drift)
         row["low"], row["high"] = row.pop("interval")
         rows.append(row)
-    lines = ["| model | dNLL_rare | 95% interval | mean NLL | base | trajectories |", "| --- " * 6 + "|"]
+    cells: list[list[object]] = []
     for row in rows:
-        lines.append(
-            f"| {row['name']} | {row['difference']:+.3f} | [{row['low']:+.3f}, {row['high']:+.3f}] "
-            f"| {row['mean_nll']:.3f} | {row['base_mean_nll']:.3f} | {row['trajectories']} |"
-        )
-    markdown = "\n".join(lines) + "\n"
+        difference, interval = f"{row['difference']:+.3f}", f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+        means = f"{row['mean_nll']:.3f}", f"{row['base_mean_nll']:.3f}"
+        cells.append([row["name"], difference, interval, *means, row["trajectories"]])
+    columns = ("dNLL_rare", "95% interval", "mean NLL", "base", "trajectories")
+    markdown = markdown_table(["model", *columns], cells)
     write_table(rows, options.out, markdown, models=models)
     print(markdown)

@@ -10,8 +10,6 @@ from verl_fgrpo.evaluation.graders import Graded
 from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task, in_flight
 
-__all__ = ["RayPool"]
-
 
 class RayPool(GradingPool):
     """A pool whose processes stand on the nodes of a Ray cluster, which must have this package and its graders.

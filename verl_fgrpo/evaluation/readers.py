@@ -17,8 +17,6 @@ from verl_fgrpo.core.rows import Row, iter_rows, shown
 from verl_fgrpo.evaluation.problems import Problem, graded_problem, problem_id_of, written_answers
 from verl_fgrpo.evaluation.samples import FINISH_REASONS, Sample
 
-__all__ = ["FORMATS", "detect_format", "iter_samples", "read_samples"]
-
 FORMATS = ("plain", "verl", "lm-eval")
 
 

@@ -13,35 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from verl_fgrpo.core import tables
 from verl_fgrpo.core.figures import COLOURS, GREY, MARKERS, figure_style, new_figure, save_figure
 from verl_fgrpo.core.passk import powers_of_two
-from verl_fgrpo.core.tables import write_table
 from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.metrics import TAUS, common_k, problem_metrics
-from verl_fgrpo.evaluation.significance import bootstrap_columns
+from verl_fgrpo.evaluation.significance import BootstrapResult, bootstrap_columns
 from verl_fgrpo.evaluation.summary import RunData
-
-__all__ = [
-    "Cells",
-    "ProblemCounts",
-    "block_rows",
-    "detail_rows",
-    "markdown_table",
-    "metric_cells",
-    "metric_rows",
-    "pass_at_k_figure",
-    "pass_at_k_rows",
-    "pass_cells",
-    "plain_cells",
-    "plot_pass_at_k",
-    "plot_trade_off",
-    "plot_training_curve",
-    "problem_rows",
-    "write_table",
-]
 
 Row = dict[str, Any]
 Cells = tuple[list[str], list[list[object]], int]  # header, rows, columns aligned left: for Markdown and HTML
@@ -75,19 +56,9 @@ def pass_at_k_rows(
             part = counts.of_benchmark(benchmark)
             asked = powers_of_two(part.largest_k) if ks is None else ks
             values = np.stack([part.pass_at_k(k) for k in asked], axis=1)
+            size = {"problems": len(values), "samples": int(part.num_samples.min())}
             for k, band in zip(asked, bootstrap_columns(values, iterations=iterations, rng=seed), strict=True):
-                rows.append(
-                    {
-                        "run": run,
-                        "benchmark": benchmark,
-                        "k": int(k),
-                        "value": band.estimate,
-                        "low": band.interval[0],
-                        "high": band.interval[1],
-                        "problems": len(values),
-                        "samples": int(part.num_samples.min()),
-                    }
-                )
+                rows.append({"run": run, "benchmark": benchmark, "k": int(k), **_value(band), **size})
     return rows
 
 
@@ -110,19 +81,13 @@ def metric_rows(
             values = np.stack([metric.values for metric in metrics.values()], axis=1)
             bands = bootstrap_columns(values, iterations=iterations, rng=seed)
             for (name, metric), band in zip(metrics.items(), bands, strict=True):
-                rows.append(
-                    {
-                        "benchmark": benchmark,
-                        "run": run,
-                        "metric": name,
-                        "value": band.estimate,
-                        "low": band.interval[0],
-                        "high": band.interval[1],
-                        "bias": metric.bias,
-                        "percent": metric.percent,
-                    }
-                )
+                kind = {"bias": metric.bias, "percent": metric.percent}
+                rows.append({"benchmark": benchmark, "run": run, "metric": name, **_value(band), **kind})
     return rows
+
+
+def _value(band: BootstrapResult) -> Row:
+    return {"value": band.estimate, "low": band.interval[0], "high": band.interval[1]}
 
 
 def detail_rows(runs: Mapping[str, RunData]) -> list[Row]:
@@ -139,20 +104,16 @@ def detail_rows(runs: Mapping[str, RunData]) -> list[Row]:
             tokens = np.concatenate([one.tokens for one in stored])
             cut = np.concatenate([one.cut for one in stored])
             sizes = [len(one) for one in stored]
-            rows.append(
-                {
-                    "run": run,
-                    "benchmark": benchmark,
-                    "problems": len(stored),
-                    "samples": sum(sizes),
-                    "fewest": min(sizes),
-                    "most": max(sizes),
-                    "mean_tokens": float(tokens[tokens >= 0].mean()) if np.any(tokens >= 0) else None,
-                    "truncated": float(cut[cut >= 0].mean()) if np.any(cut >= 0) else None,
-                    "unsolved": float(np.mean(counts.of_benchmark(benchmark).num_correct == 0)),
-                }
-            )
+            size = {"problems": len(stored), "samples": sum(sizes), "fewest": min(sizes), "most": max(sizes)}
+            known = {"mean_tokens": _known_mean(tokens), "truncated": _known_mean(cut)}
+            unsolved = float(np.mean(counts.of_benchmark(benchmark).num_correct == 0))
+            rows.append({"run": run, "benchmark": benchmark, **size, **known, "unsolved": unsolved})
     return rows
+
+
+def _known_mean(values: NDArray[np.int64]) -> float | None:
+    known = values[values >= 0]
+    return float(known.mean()) if len(known) else None
 
 
 def problem_rows(runs: Mapping[str, RunData]) -> list[Row]:
@@ -164,21 +125,18 @@ def problem_rows(runs: Mapping[str, RunData]) -> list[Row]:
         values = np.stack([counts.pass_at_k(k) for k in ks], axis=1)
         for position, key in enumerate(data.keys()):
             stored = data.problems[key]
-            right, known = stored.correct, stored.tokens[stored.tokens >= 0]
-            rows.append(
-                {
-                    "run": run,
-                    "benchmark": key[0],
-                    "problem_id": key[1],
-                    "num_samples": int(counts.num_samples[position]),
-                    "num_correct": int(counts.num_correct[position]),
-                    "stored_samples": len(stored),
-                    "distinct_correct_answers": len(np.unique(stored.answers[right & (stored.answers >= 0)])),
-                    "distinct_correct_texts": len(np.unique(stored.texts[right])) if len(stored.texts) else None,
-                    "mean_tokens": float(known.mean()) if len(known) else None,
-                    **{f"pass@{k}": float(value) for k, value in zip(ks, values[position], strict=True)},
-                }
+            right = stored.correct
+            row: Row = {"run": run, "benchmark": key[0], "problem_id": key[1]}
+            row["num_samples"], row["num_correct"] = (
+                int(counts.num_samples[position]),
+                int(counts.num_correct[position]),
             )
+            row["stored_samples"] = len(stored)
+            row["distinct_correct_answers"] = len(np.unique(stored.answers[right & (stored.answers >= 0)]))
+            row["distinct_correct_texts"] = len(np.unique(stored.texts[right])) if len(stored.texts) else None
+            row["mean_tokens"] = _known_mean(stored.tokens)
+            row |= {f"pass@{k}": float(value) for k, value in zip(ks, values[position], strict=True)}
+            rows.append(row)
     return rows
 
 
@@ -196,16 +154,11 @@ def block_rows(pass_rows: Sequence[Row]) -> list[Row]:
         largest = max(map(len, groups.values()), default=0)
         for (run, k), members in groups.items():
             if len(members) == largest > 1:
-                rows.append(
-                    {
-                        "run": run,
-                        "benchmark": f"avg {block} of {', '.join(member['benchmark'] for member in members)}",
-                        "k": k,
-                        "value": float(np.mean([member["value"] for member in members])),
-                        "problems": sum(member["problems"] for member in members),
-                        "samples": min(member["samples"] for member in members),
-                    }
-                )
+                name = f"avg {block} of {', '.join(member['benchmark'] for member in members)}"
+                value = float(np.mean([member["value"] for member in members]))
+                problems, fewest = sum(one["problems"] for one in members), min(one["samples"] for one in members)
+                row = {"run": run, "benchmark": name, "k": k, "value": value, "problems": problems, "samples": fewest}
+                rows.append(row)
     return rows
 
 
@@ -315,17 +268,9 @@ def plot_trade_off(rows: Sequence[Row], stem: Path | str, title: str = "") -> li
     for number, run in enumerate(dict.fromkeys(row["run"] for row in rows)):
         x, y = (next(row for row in rows if row["run"] == run and row["k"] == k) for k in (ks[0], ks[-1]))
         bars = [[[max(0.0, 100 * (r["value"] - r["low"]))], [max(0.0, 100 * (r["high"] - r["value"]))]] for r in (x, y)]
-        axis.errorbar(
-            100 * x["value"],
-            100 * y["value"],
-            xerr=bars[0],
-            yerr=bars[1],
-            fmt=MARKERS[number % len(MARKERS)],
-            color=(GREY, *COLOURS)[number % (1 + len(COLOURS))],
-            elinewidth=0.8,
-            alpha=0.9,
-            label=_short(run),
-        )
+        style = {"fmt": MARKERS[number % len(MARKERS)], "color": (GREY, *COLOURS)[number % (1 + len(COLOURS))]}
+        point = 100 * x["value"], 100 * y["value"]
+        axis.errorbar(*point, bars[1], bars[0], **style, elinewidth=0.8, alpha=0.9, label=_short(run))
     axis.set_xlabel(f"pass@{ks[0]} (%)")
     axis.set_ylabel(f"pass@{ks[-1]} (%)")
     figure.legend(loc="outside right center")

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.tables import markdown_escape, markdown_table, write_table
@@ -29,6 +29,7 @@ BESIDE = (
     "with --stop-after-correct r: AUC@K and cover@tau from all samples counted, the others from the first r of each "
     "problem."
 )
+PROBLEMS = "Problems: correct samples"
 VERDICTS = "Every sample has exactly one; all but correct count as not correct."
 
 
@@ -57,6 +58,15 @@ def check_positive(name: str, numbers: Sequence[int]) -> None:
         raise ValueError(f"{name} {' '.join(map(str, numbers))}: each must be at least 1")
 
 
+class Part(NamedTuple):
+    """A part of a report: heading, text and tables; on the page `shown`, HTML, instead of the tables if given."""
+
+    heading: str
+    told: str
+    tables: Sequence[Cells]
+    shown: str | None = None
+
+
 def write_report(
     runs: Mapping[str, RunData],
     out: Path,
@@ -70,61 +80,60 @@ def write_report(
     order = list(dict.fromkeys(row["benchmark"] for row in rows))
     rows.sort(key=lambda row: order.index(row["benchmark"]))  # runs below each other, to be compared
     problems = report.problem_rows(runs)
-    extra = {
-        "blocks": report.block_rows(rows),
-        "metrics": report.metric_rows(runs, taus),
-        "details": report.detail_rows(runs),
-        "verdicts": verdict_rows(runs),
-        "settings": settings_rows(runs),
-        "shortfall": {name: run.shortfall() for name, run in runs.items()},
-    }
-    parts = _parts(rows, extra, runs)
-    text = [first_line(runs), "# pass@k\n"]
-    for heading, told, cells in parts:
-        text += [
-            f"\n## {heading}\n" if heading else "",
-            f"{markdown_escape(told)}\n" if told else "",
-            markdown_table(*cells),
-        ]
-    paths = write_table(rows, out / "report", "\n".join(text), **extra)
+    stored: dict[str, Any] = {"blocks": report.block_rows(rows), "metrics": report.metric_rows(runs, taus)}
+    stored |= {"details": report.detail_rows(runs), "verdicts": verdict_rows(runs)}
+    parts = [Part("pass@k", HOW, [report.pass_cells(rows)])]
+    if stored["blocks"]:
+        parts.append(Part("Block averages", "", [report.pass_cells(stored["blocks"])]))
+    parts += [
+        Part("Beside pass@k", BESIDE, [report.metric_cells(stored["metrics"])]),
+        Part("Samples", "", [report.plain_cells([_shown(row) for row in stored["details"]])]),
+        Part("Verdicts", f"{VERDICTS} {readings(runs)}", [report.plain_cells(stored["verdicts"])]),
+    ]
+    paths = write_parts(parts, runs, rows, out / "report", **stored)
     paths.append(write_parquet(problems, out / "problems.parquet"))
     paths += report.plot_pass_at_k(rows, out / "pass_at_k", title)
     if html_file is not None:
-        sections = [
-            html.section(heading or "pass@k", f"<p>{html.text(told)}</p>{html.table(*cells)}")
-            for heading, told, cells in parts
-        ]
-        sections.insert(1, html.figure(out / "pass_at_k.svg", "pass@k against k with 95% intervals"))
-        sections.insert(-1, html.problem_section(problems, list(runs)))
-        about = {name: {"sampling": run.sampling, "grading": run.grading} for name, run in runs.items()}
-        write_atomic(html_file, html.page(title or "pass@k", shortfall(runs), sections, about))
-        paths.append(html_file)
+        parts.append(Part(PROBLEMS, "", [], html.problem_table(problems, list(runs))))
+        paths.append(write_page(parts, runs, html_file, title or "pass@k", out / "pass_at_k.svg"))
     return paths
 
 
-def _parts(rows: Sequence[Row], extra: Mapping[str, Any], runs: Mapping[str, RunData]) -> list[tuple[str, str, Cells]]:
-    """(heading, text, table) of every part of a report."""
-    parts = [("", HOW, report.pass_cells(rows))]
-    if extra["blocks"]:
-        parts.append(("Block averages", "", report.pass_cells(extra["blocks"])))
-    return [
-        *parts,
-        ("Beside pass@k", BESIDE, report.metric_cells(extra["metrics"])),
-        ("Samples", "", report.plain_cells([_shown(row) for row in extra["details"]])),
-        ("Verdicts", f"{VERDICTS} {readings(runs)}", report.plain_cells(extra["verdicts"])),
-        ("Settings", "Bold: different, and not the model's.", settings_cells(extra["settings"], list(runs))),
-    ]
+def write_parts(
+    parts: Sequence[Part], runs: Mapping[str, RunData], rows: Sequence[Row], stem: Path, **stored: Any
+) -> list[Path]:
+    """Write `parts` and the settings as STEM.md; `rows`, `stored` and the settings as .csv and .json."""
+    told = shortfall(runs)
+    text = [f"> **Not finished.** {markdown_escape(told)}\n"] if told else []
+    for level, part in zip(("#", *("##" for _ in parts)), [*parts, _settings(runs)], strict=True):
+        text += [f"{level} {markdown_escape(part.heading)}\n", f"{markdown_escape(part.told)}\n" if part.told else ""]
+        text += [f"{markdown_table(*cells)}\n" for cells in part.tables]
+    stored |= {"settings": settings_rows(runs), "shortfall": {name: run.shortfall() for name, run in runs.items()}}
+    return write_table(rows, stem, "\n".join(text), **stored)
+
+
+def write_page(
+    parts: Sequence[Part], runs: Mapping[str, RunData], file: Path, title: str, svg: Path, **about: Any
+) -> Path:
+    """Write `parts`, the figure behind the first of them, the settings and `about` as one HTML file."""
+    sections = []
+    for part in [*parts, _settings(runs)]:
+        told = f"<p>{html.text(part.told)}</p>" if part.told else ""
+        shown = "".join(html.table(*cells) for cells in part.tables) if part.shown is None else part.shown
+        sections.append(html.section(part.heading, told + shown))
+    sections.insert(1, html.figure(svg, "pass@k against k with 95% intervals"))
+    about |= {name: {"sampling": run.sampling, "grading": run.grading} for name, run in runs.items()}
+    write_atomic(file, html.page(title, shortfall(runs), sections, about))
+    return file
+
+
+def _settings(runs: Mapping[str, RunData]) -> Part:
+    return Part("Settings", "Bold: different, and not the model's.", [settings_cells(settings_rows(runs), list(runs))])
 
 
 def readings(runs: Mapping[str, RunData]) -> str:
     """How the answers of every run were read."""
     return "How answers were read: " + "; ".join(f"{name}: {run.reading}" for name, run in runs.items()) + "."
-
-
-def first_line(runs: Mapping[str, RunData]) -> str:
-    """What makes a run less than a finished one, to stand above everything else; empty for finished runs."""
-    told = shortfall(runs)
-    return f"> **Not finished.** {markdown_escape(told)}\n" if told else ""
 
 
 def shortfall(runs: Mapping[str, RunData]) -> str:

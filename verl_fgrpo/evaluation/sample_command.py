@@ -17,6 +17,11 @@ from verl_fgrpo.evaluation.problems import Problem, load_problems
 from verl_fgrpo.evaluation.prompts import PRESETS
 from verl_fgrpo.evaluation.sequential import expected_text, graded_so_far, sample_until_correct
 
+POSITIVE = (
+    *("num_samples", "limit", "concurrency", "batch_size"),
+    *("tensor_parallel_size", "tokens_per_second", "grade_workers"),
+)
+
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser("sample", help="draw samples; repeat to resume, with a larger --num-samples to top up")
@@ -59,15 +64,7 @@ def add_parser(commands: Any) -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     decoding = Decoding(options.temperature, options.top_p, options.top_k, options.max_tokens, options.seed)
-    for name in (
-        "num_samples",
-        "limit",
-        "concurrency",
-        "batch_size",
-        "tensor_parallel_size",
-        "tokens_per_second",
-        "grade_workers",
-    ):
+    for name in POSITIVE:
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise ValueError(f"--{name.replace('_', '-')} {value} must be positive")
@@ -117,11 +114,6 @@ def _backend(options: argparse.Namespace) -> Backend:
         return OpenAIBackend(options.url, options.model, options.concurrency or 64, key, extra_body=options.extra_body)
     folder = resolve_model(options.model, options.run, options.revision, options.trust_checkpoint)
     if options.backend == "vllm":
-        return VllmRayBackend(
-            folder,
-            options.tensor_parallel_size,
-            options.concurrency,
-            options.batch_size or 256,
-            options.engine_kwargs,
-        )
+        size, engines, batch = options.tensor_parallel_size, options.concurrency, options.batch_size or 256
+        return VllmRayBackend(folder, size, engines, batch, options.engine_kwargs)
     return TransformersBackend(folder, options.batch_size or 32, options.device, options.dtype)

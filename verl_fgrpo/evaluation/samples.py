@@ -22,7 +22,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, TextIO, TypeVar
 
 from verl_fgrpo.core.files import (
@@ -36,25 +35,6 @@ from verl_fgrpo.core.files import (
 )
 from verl_fgrpo.core.provenance import provenance
 
-__all__ = [
-    "FINISH_REASONS",
-    "REFUSED",
-    "VERDICTS",
-    "Indices",
-    "RowStore",
-    "RowWriter",
-    "Sample",
-    "SampleStore",
-    "SampleStoreError",
-    "Score",
-    "ScoreStore",
-    "Verdict",
-    "VerdictStore",
-    "key_of",
-    "merge_stores",
-    "sample_seed",
-]
-
 FORMAT = 1
 MAX_INDEX = 2**24  # of a sample; a larger one is no index
 
@@ -63,10 +43,6 @@ MAX_INDEX = 2**24  # of a sample; a larger one is no index
 FINISH_REASONS = ("stop", "length", "abort", "content_filter", "refused", "unknown")
 REFUSED = "refused"
 VERDICTS = ("correct", "wrong", "unparsed", "timeout", "error", REFUSED)
-
-
-class SampleStoreError(RuntimeError):
-    """The store cannot be used as asked; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +153,7 @@ class RowStore(Generic[RowT]):
             JSON values only. Required for a new store; for an existing one it must be equal, or None to read.
 
     Raises:
-        SampleStoreError: no store there and no settings given, settings that differ, or a newer format.
+        ValueError: no store there and no settings given, settings that differ, or another format.
     """
 
     row_type: type[RowT]
@@ -190,11 +166,17 @@ class RowStore(Generic[RowT]):
         if manifest_path.exists():
             self.manifest = _read_manifest(manifest_path, kind)
             if settings is not None:
-                _refuse(self.path, self.manifest["settings"], settings, self.remedy)
+                refuse_other_settings(self.path, self.manifest["settings"], settings, self.remedy)
         elif settings is None:
-            raise SampleStoreError(f"no {kind} store at {self.path}: {manifest_path.name} is missing")
+            raise ValueError(f"no {kind} store at {self.path}: {manifest_path.name} is missing")
         else:
-            self.manifest = {"format": FORMAT, "kind": kind, "settings": _as_json(settings), "created": provenance()}
+            # as it will be read back: tuples become lists
+            self.manifest = {
+                "format": FORMAT,
+                "kind": kind,
+                "settings": json.loads(json.dumps(dict(settings))),
+                "created": provenance(),
+            }
             write_json(manifest_path, self.manifest)
         self.settings: dict[str, Any] = self.manifest["settings"]
 
@@ -203,7 +185,7 @@ class RowStore(Generic[RowT]):
         """An empty store with these settings; the rows of one that is there are deleted.
 
         Raises:
-            SampleStoreError: another process writes to it, or the folder holds something else.
+            ValueError: another process writes to it, or the folder holds something else.
         """
         if (Path(path) / "manifest.json").exists():
             store = cls(path)
@@ -234,7 +216,7 @@ class RowStore(Generic[RowT]):
                 rows = [self._made(part, log_row(part, offset, line)) for line in member.splitlines()]
             for row in rows:
                 if not 0 <= row.sample_idx < MAX_INDEX:
-                    raise SampleStoreError(f"{part}: sample_idx {row.sample_idx!r} must lie in 0..{MAX_INDEX - 1}")
+                    raise ValueError(f"{part}: sample_idx {row.sample_idx!r} must lie in 0..{MAX_INDEX - 1}")
                 yield row
 
     def _made(self, part: Path, row: Mapping[str, Any]) -> RowT:
@@ -242,23 +224,23 @@ class RowStore(Generic[RowT]):
 
         known = {field.name: field.default for field in fields(self.row_type)}
         if absent := [name for name, default in known.items() if default is MISSING and name not in row]:
-            raise SampleStoreError(f"{part}: a row has no {absent[0]!r}; restore the file, or move it away")
+            raise ValueError(f"{part}: a row has no {absent[0]!r}; restore the file, or move it away")
         try:
             return msgspec.convert(dict(row), self.row_type)
         except msgspec.ValidationError as error:
-            raise SampleStoreError(
+            raise ValueError(
                 f"{part}: a row is no {self.row_type.__name__.lower()} ({error}); restore the file, or move it away to "
                 "have its rows made again"
             ) from None
 
     def present(self) -> dict[tuple[str, str], Indices]:
-        """{(benchmark, problem_id): sample indices stored}. Raises SampleStoreError on a key stored twice."""
+        """{(benchmark, problem_id): sample indices stored}. Raises ValueError on a key stored twice."""
         found: dict[tuple[str, str], Indices] = {}
         for part in self.part_paths():
             for row in self._read_part(part):
                 indices = found.setdefault((row.benchmark, row.problem_id), Indices())
                 if row.sample_idx in indices:
-                    raise SampleStoreError(
+                    raise ValueError(
                         f"{self.path}: {key_of(row)} is stored twice, the second time in {part.name}; move that file "
                         "away to have its rows made again"
                     )
@@ -327,7 +309,7 @@ class RowWriter(Generic[RowT]):
         self._lock = _lock(store.path)
         try:
             if read_json(store.path / "manifest.json") != store.manifest:
-                raise SampleStoreError(f"{store.path} was replaced by another process; run the command again")
+                raise ValueError(f"{store.path} was replaced by another process; run the command again")
             for left in parts.glob(".*.partial.*"):  # of a process that was killed
                 left.unlink()
             if drop is not None:
@@ -362,7 +344,7 @@ class RowWriter(Generic[RowT]):
     def append(self, row: RowT) -> None:
         key = key_of(row)
         if key in self:
-            raise SampleStoreError(f"{self._store.path}: {key} is already stored")
+            raise ValueError(f"{self._store.path}: {key} is already stored")
         self._present.setdefault(key[:2], Indices()).add(row.sample_idx)
         self._log.append(_as_row(row))
 
@@ -384,9 +366,7 @@ class RowWriter(Generic[RowT]):
     def __enter__(self) -> RowWriter[RowT]:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -396,13 +376,13 @@ def merge_stores(sources: Sequence[Path | str], destination: Path | str) -> int:
     A sample present in two sources (or already in the destination) is taken once if equal; merging can be repeated.
 
     Raises:
-        SampleStoreError: settings differ, or one key has two different samples.
+        ValueError: settings differ, or one key has two different samples.
     """
     stores = [SampleStore(source) for source in sources]
     if not stores:
         raise ValueError("sources is empty: name at least one store")
     for store in stores[1:]:
-        _refuse(store.path, stores[0].settings, store.settings, SampleStore.remedy)
+        refuse_other_settings(store.path, stores[0].settings, store.settings, SampleStore.remedy)
     target = SampleStore(destination, stores[0].settings)
     seen = {key_of(sample): _digest(sample) for sample in target.read()}
     added = 0
@@ -411,7 +391,7 @@ def merge_stores(sources: Sequence[Path | str], destination: Path | str) -> int:
             for sample in store.read():
                 digest = _digest(sample)
                 if seen.setdefault(key_of(sample), digest) != digest:
-                    raise SampleStoreError(
+                    raise ValueError(
                         f"sample {key_of(sample)} of {store.path} differs from the one already merged: shards overlap. "
                         "Give each machine sample indices of its own."
                     )
@@ -431,30 +411,14 @@ def _as_row(row: Sample | Verdict | Score) -> dict[str, Any]:
     return {name: value for name, value in asdict(row).items() if value != defaults[name]}
 
 
-def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as they will be read back (tuples become lists), so that comparing is comparing like with like."""
-    result: dict[str, Any] = json.loads(json.dumps(dict(settings), sort_keys=True))
-    return result
-
-
 def _read_manifest(path: Path, kind: str) -> dict[str, Any]:
-    try:
-        manifest = read_json(path)
-    except ValueError as error:
-        raise SampleStoreError(str(error)) from None
+    manifest = read_json(path)
     found = (manifest.get("format"), manifest.get("kind", "sample"))
     if found != (FORMAT, kind) or not isinstance(manifest.get("settings"), dict):
-        raise SampleStoreError(
+        raise ValueError(
             f"{path} has kind {found[1]!r}, format {found[0]!r}; expected {kind!r} of format {FORMAT}, with settings"
         )
     return manifest
-
-
-def _refuse(path: Path, stored: Mapping[str, Any], asked: Mapping[str, Any], remedy: str) -> None:
-    try:
-        refuse_other_settings(path, stored, asked, remedy)
-    except ValueError as error:
-        raise SampleStoreError(str(error)) from None
 
 
 def _delete_part(part: Path) -> None:
@@ -468,7 +432,7 @@ def _lock(path: Path) -> TextIO:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         handle.close()
-        raise SampleStoreError(
+        raise ValueError(
             f"{path} is being written by another process. Wait for it, or sample into another folder and merge."
         ) from None
     return handle

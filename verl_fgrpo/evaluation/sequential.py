@@ -22,8 +22,6 @@ from verl_fgrpo.evaluation.samples import SampleStore, VerdictStore
 from verl_fgrpo.evaluation.summary import ProblemSamples, collect
 from verl_fgrpo.evaluation.workers import Limits
 
-__all__ = ["expected_draws", "expected_text", "graded_so_far", "next_targets", "sample_until_correct"]
-
 Key = tuple[str, str]
 
 

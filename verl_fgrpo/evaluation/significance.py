@@ -19,15 +19,6 @@ from scipy.stats import hypergeom
 
 from verl_fgrpo.core.passk import as_counts, pass_at_k, pass_at_k_table
 
-__all__ = [
-    "BootstrapResult",
-    "SubsampleTest",
-    "bootstrap_columns",
-    "bootstrap_over_problems",
-    "paired_subsample_test",
-    "subsample_tests",
-]
-
 ALPHA = 0.05
 
 

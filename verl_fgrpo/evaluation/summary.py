@@ -19,8 +19,6 @@ from verl_fgrpo.evaluation.grading import Judged
 from verl_fgrpo.evaluation.problems import load_problems
 from verl_fgrpo.evaluation.samples import REFUSED, VERDICTS, Sample, SampleStore, Verdict, VerdictStore
 
-__all__ = ["ProblemSamples", "RunData", "collect", "load_run", "verdict_rows"]
-
 Row = dict[str, Any]
 Key = tuple[str, str]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["answer_text"]
-
 _TAG = re.compile(
     r"(?P<open><(?:think(?:ing)?|thought|reasoning)>|\[think\]|◁think▷|<\|begin_of_thought\|>)"
     r"|</(?:think(?:ing)?|thought|reasoning)>|\[/think\]|◁/think▷|<\|end_of_thought\|>",

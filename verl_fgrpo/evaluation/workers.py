@@ -40,8 +40,6 @@ from typing import Any
 from verl_fgrpo.evaluation.graders import Graded, grader_of
 from verl_fgrpo.evaluation.problems import Problem
 
-__all__ = ["GradingPool", "Limits", "Task", "Worker", "in_flight"]
-
 START_SECONDS = 120.0
 REPLY_SECONDS = 0.02
 #: Modules of the fork server: loaded once, so that a new worker starts in milliseconds.

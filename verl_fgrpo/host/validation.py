@@ -21,7 +21,8 @@ from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.rows import CutLineError
 from verl_fgrpo.core.sources import PromptSources, run_files
 from verl_fgrpo.core.tables import csv_text, markdown_table
-from verl_fgrpo.evaluation.report import ProblemCounts, pass_at_k_rows
+from verl_fgrpo.evaluation.counts import ProblemCounts
+from verl_fgrpo.evaluation.report import pass_at_k_rows
 from verl_fgrpo.host.val_metrics import AVERAGE
 
 __all__ = ["main", "pass_at_k_of", "read_counts", "summary"]

@@ -12,7 +12,6 @@ most of math-verify's regular expressions cannot match. `install` replaces these
   parse tree (i.e. the same parse tree that would be returned with the LL prediction mode), or it will report a syntax
   error".
 - latex2sympy2_extended's `parse_number`: remembered by its text.
-- ANTLR's `computeStartState` and `computeReachSet`: remembered, see `antlr_memory`.
 - math-verify's `sympy_symbolic_eq`: false for expressions that differ at a point, see `sympy_values`.
 - `solve` where math-verify compares equations: remembered, because it solves the gold answer's for every response.
 
@@ -29,10 +28,7 @@ from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import Any
 
-from verl_fgrpo.evaluation.fast_grading import antlr_memory
 from verl_fgrpo.evaluation.fast_grading.sympy_values import differ_at_a_point
-
-__all__ = ["CHECKED", "Search", "first_anchor", "first_boxed_environment", "install", "unchecked"]
 
 CHECKED = {
     "math-verify": ("0.8.0", "0.9.0"),
@@ -160,7 +156,6 @@ def install() -> bool:
     grader.sympy_symbolic_eq, grader.solve = sympy_symbolic_eq, solve
     parser.get_extraction_regexes = get_extraction_regexes
     parser.extract_match = extract_match
-    antlr_memory.install()
     _Latex2Sympy.create_parser = _two_stage(_Latex2Sympy.create_parser)
     numbers = remember(partial(_Latex2Sympy.parse_number, None))
     _Latex2Sympy.parse_number = lambda _converter, text: numbers(text)

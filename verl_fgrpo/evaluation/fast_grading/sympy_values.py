@@ -11,8 +11,6 @@ from functools import lru_cache
 from typing import Any
 from zlib import crc32
 
-__all__ = ["differ_at_a_point", "value_at_a_point"]
-
 DIGITS = 15  # of the values, all of them certain
 TOLERANCE = 1e-6  # smaller differences, relative to the values plus 1, prove nothing: decimals may be rounded
 

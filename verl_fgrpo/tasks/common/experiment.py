@@ -149,7 +149,7 @@ def sample_checkpoint(
     """Draw and grade what is missing of a checkpoint's answers; returns how many were drawn.
 
     Raises:
-        verl_fgrpo.evaluation.samples.SampleStoreError: the store holds samples of another model or with other settings.
+        ValueError: the store holds samples of another model or with other settings.
     """
     import torch
 

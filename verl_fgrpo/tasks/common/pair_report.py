@@ -11,7 +11,7 @@ from pathlib import Path
 from verl_fgrpo.core import tables
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.passk import powers_of_two
-from verl_fgrpo.evaluation.compare import changed_problems, compare_runs, comparison_markdown
+from verl_fgrpo.evaluation.compare import changed_problems, compare_runs, comparison_cells
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.report import (
     Row,
@@ -56,7 +56,7 @@ def write_pair_report(
     plot_pass_at_k(rows, folder / "pass_at_k", title)
 
     tests = compare_runs(final[base], final[focal], ks, m=m)
-    test_table = comparison_markdown(tests)
+    test_table = tables.markdown_table(*comparison_cells(tests))
     tables.write_table(tests, folder / "tests", test_table, base=base, focal=focal)
     _write_curve(counts, folder, base, focal, sorted({1, ks[-1]}))
     parts = [
