@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tiny_math import write_model
 
 from verl_fgrpo.cli import main
+from verl_fgrpo.evaluation.generation import Generated
 
 Files = dict[str, Any]  # path below the folder -> a list of rows (JSON lines) or one JSON value
 
@@ -60,6 +61,13 @@ IFEVAL = [{"key": 1, "prompt": "p", "instruction_id_list": ["a:b"], "kwargs": [{
 SYNLOGIC = [{"data_source": "s/x", "prompt": "p", "extra_info": {"game_data_str": "{}"}}]
 
 
+PROBLEMS = [
+    {"benchmark": "b", "problem_id": f"p{i}", "prompt": "1+1?", "kind": "math", "answers": ["2"], "extra": {}}
+    for i in range(2)
+]
+SAMPLE = ["--backend", "openai", "--num-samples", "3", "--max-tokens", "4"]
+
+
 def benchmark(name: str, rows: list[Any]) -> tuple[Files, list[str]]:
     local = ["--only", name, "--local", f"{name}=F/{name}.json", "--any-size"]
     return {f"{name}.json": rows}, ["data", "benchmarks", "--out", "F/out", *local]
@@ -89,6 +97,10 @@ COMMANDS: dict[str, tuple[Files, list[str]]] = {
     ),
     "audit": ({"d/1.jsonl": DUMP}, ["audit", "F/d", "--focal-gamma", "0.5"]),
     "val-passk": ({"d/1.jsonl": DUMP}, ["val-passk", "F/d"]),
+    "sample": (
+        {"p.jsonl": PROBLEMS},
+        ["eval", "sample", "--run", "F/run", "--model", "m", "--problems", "F/p.jsonl", *SAMPLE],
+    ),
 }
 #: commands that read runs, made once from `PLAIN` and copied for each input
 RUN_COMMANDS: dict[str, list[str]] = {
@@ -109,6 +121,11 @@ RUN_COMMANDS: dict[str, list[str]] = {
         "100",
         "--out",
         "F/out",
+    ],
+    "sample more": ["eval", "sample", "--run", "F/run", "--model", "m", "--problems", "F/run/problems.jsonl", *SAMPLE],
+    "sample plan": [
+        *["eval", "sample", "--run", "F/run", "--model", "m", "--problems", "F/run/problems.jsonl", *SAMPLE],
+        *["--stop-after-correct", "2", "--dry-run"],
     ],
     "merge": ["eval", "merge", "--sources", "F/run", "--run", "F/merged"],
 }
@@ -205,6 +222,18 @@ def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("input read")
 
     monkeypatch.setattr("verl_fgrpo.evaluation.grade_command.grade_store", stop)
+    monkeypatch.setattr("verl_fgrpo.evaluation.sample_command._backend", lambda options: Echo())
+
+
+class Echo:
+    """A backend that says the same to every prompt, with the settings of imported samples."""
+
+    def identity(self) -> dict[str, Any]:
+        return {"backend": "echo"}
+
+    def generate(self, requests: Any, decoding: Any) -> Iterator[Generated]:
+        for request in requests:
+            yield Generated(request.key, request.seed, "\\boxed{2}", 1, "stop")
 
 
 def check(
@@ -286,3 +315,26 @@ def test_training_files(examples: int, tmp_path: Path) -> None:
         "F/a.jsonl",
     ]
     check({"a.jsonl": TRAIN}, arguments, examples, tmp_path / "x")
+
+
+KEYS = st.sampled_from(
+    [
+        *("focal_gamma", "f_grpo_gamma", "fgrpo_gamma", "focal_success_threshold", "f_grpo_reward_correct"),
+        *("f_grpo_reward_wrong", "focal_success_threshold_by_source", "adv_estimator", "fade_alpha", "focal_other"),
+        *("norm_adv_by_std_in_grpo", "gamma", "use_kl_in_reward"),
+    ]
+)
+VALUES = JSON.map(lambda value: json.dumps(value)) | st.text(max_size=12) | st.sampled_from(["f_grpo", "grpo", "0.5"])
+
+
+@pytest.mark.full
+def test_explain(tmp_path: Path) -> None:
+    """Any value for any key of the algorithm, as a word on the command line."""
+    pytest.importorskip("verl")
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
+    @given(st.dictionaries(KEYS, VALUES, max_size=3), st.sampled_from([[], ["+focal=grpo"], ["+focal=cispo"]]))
+    def property_(changed: dict[str, str], preset: list[str]) -> None:
+        run(["explain", *preset, *(f"++algorithm.{key}={value}" for key, value in changed.items())], tmp_path)
+
+    property_()

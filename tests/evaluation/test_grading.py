@@ -64,6 +64,15 @@ def test_math_golden(response: str, expected: str) -> None:
     assert grade_math(HALF, response)[0] == expected
 
 
+@pytest.mark.parametrize("digits", ["\u0661\u0662", "\u07c1\u07c2"], ids=["Arabic", "N'Ko"])
+def test_digits_that_math_verify_cannot_read_are_an_error_outside_a_box(digits: str) -> None:
+    twelve = Problem("b", "p", "q", "math", ("12",))
+    verdict, _, detail = grade_math(twelve, f"the answer is {digits}")
+    assert verdict == "error" and "SympifyError" in detail
+    assert grade_math(twelve, f"\\boxed{{{digits}}}")[0] == "wrong"
+    assert graders.grade_math_extended(twelve, f"the answer is {digits}")[0] == "wrong"  # it has read a final answer
+
+
 def test_any_of_several_gold_answers_counts() -> None:
     problem = Problem("b", "p", "q", "math", ("6630.65", "6630"))
     assert [grade_math(problem, f"\\boxed{{{text}}}")[0] for text in ("6630", "6630.65", "6631")] == [

@@ -150,3 +150,24 @@ def test_the_subsampling_interval_covers_other_samples_of_the_same_problems() ->
 def test_pass_at_k_of_the_mean_is_not_the_mean_of_pass_at_k() -> None:
     # why per-problem values are averaged: one easy and one hard problem, 4 samples each
     assert pass_at_k([4, 4], [4, 0], 2).mean() == 0.5 and float(pass_at_k(8, 4, 2)) > 0.7
+
+
+@pytest.mark.parametrize(
+    ("cap", "samples", "shares"), [(1024, 0.50, [0.50, 0.53, 0.55]), (256, 0.62, [0.62, 0.65, 0.67])]
+)
+def test_tokens_of_sequential_sampling_where_wrong_answers_are_longer(
+    cap: int, samples: float, shares: list[float]
+) -> None:
+    """docs/evaluation.md: share of the tokens of fixed sampling, wrong answers 1, 1.5 and 2 times as long."""
+    rng = np.random.default_rng(0)
+    rates, _ = World().draw(0.0, (20_000,), rng)
+    drawn, tokens = np.zeros(2), np.zeros((3, 2))
+    for some in np.split(rates, 20):
+        correct = rng.random((len(some), cap)) < some[:, None]
+        counted = np.cumsum(correct, axis=1) - correct < 8  # fewer than 8 correct before it
+        drawn += counted.sum(), counted.size
+        for number, length in enumerate((1.0, 1.5, 2.0)):
+            lengths = np.where(correct, 1.0, length)
+            tokens[number] += lengths[counted].sum(), lengths.sum()
+    assert drawn[0] / drawn[1] == pytest.approx(samples, abs=0.015)
+    assert tokens[:, 0] / tokens[:, 1] == pytest.approx(shares, abs=0.015)

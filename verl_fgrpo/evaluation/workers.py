@@ -163,8 +163,12 @@ class Worker:
         self.progress = context.RawArray("d", 4)
         arguments = (child, hangs_up, self.progress, self.limits, self.options)
         process = context.Process(target=_serve, args=arguments, daemon=True)
-        with _starting:
-            process.start()
+        with _starting:  # and with SIGINT blocked, which is inherited: Ctrl-C is for the parent, which ends its workers
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self.process = process
         if self._closed:
             process.kill()
@@ -349,7 +353,7 @@ def _serve(pipe: Connection, lifeline: Connection, progress: Any, limits: Limits
 
 def _confine(lifeline: Connection, limits: Limits) -> int:
     """Set the limits of this process; returns its address space in bytes, to which they add."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the fork server was started by others
     # The parent holds the other end. When it is gone, however it went, the kernel sends SIGIO, whose default is to end
     # the process; a thread that watches would not run while a library computes.
     fcntl.fcntl(lifeline.fileno(), fcntl.F_SETOWN, os.getpid())
