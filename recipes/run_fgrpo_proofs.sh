@@ -37,6 +37,7 @@ SIDE_BY_SIDE=${SIDE_BY_SIDE:-2}               # runs trained at the same time, o
 DEVICE=${DEVICE:-cpu}                         # cpu | cuda
 OUT=${OUT:-outputs/proofs/n$GROUP_SIZE-gamma$FOCAL_GAMMA-steps$STEPS${SUFFIX:-}}
 DATA_PREFIX=${DATA_PREFIX:-outputs/proofs/data${SUFFIX:-}-seed}
+RESULTS=${RESULTS:-$OUT/results}              # one file a finished (method, seed), which never runs again, and the report
 # -------------------------
 
 check_names "${BASH_SOURCE[0]}" scripts/setup_env.sh
@@ -66,24 +67,30 @@ choose_python
 set_maze_environment
 EXTRA=("$@")
 DATA=$DATA_PREFIX$SEED
-check_configuration grpo
+for method in $METHODS; do check_configuration "$method"; done
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 
 for SEED in $SEEDS; do
     DATA=$DATA_PREFIX$SEED
+    # shellcheck disable=SC2086  # lists of words
+    left=$("$PYTHON" -m verl_fgrpo.cli proofs report left --results "$RESULTS" --seed "$SEED" $METHODS)
+    say "seed $SEED: not recorded yet: ${left:-nothing}"
+    [ -n "$left" ] || continue
     say "seed $SEED: theorems and start model: $DATA"
     "$PYTHON" -m verl_fgrpo.cli proofs prepare --out "$DATA" --supervised "$SUPERVISED" --train "$TRAIN" --heldout "$HELDOUT" \
         --sft-steps "$SFT_STEPS" --seed "$SEED" --device "$DEVICE"
     DATA=$(cd "$DATA" && pwd)
     read_lengths
-    say "seed $SEED: training $STEPS steps of $PROMPTS_PER_STEP theorems x $GROUP_SIZE rollouts: $METHODS"
+    say "seed $SEED: training $STEPS steps of $PROMPTS_PER_STEP theorems x $GROUP_SIZE rollouts: $left"
     RUNS=()
-    for method in $METHODS; do RUNS+=("$OUT/seed$SEED/$method"); done
+    for method in $left; do RUNS+=("$OUT/seed$SEED/$method"); done
     train_all "${RUNS[@]}"
+    for run in "${RUNS[@]}"; do save_configuration "$run" "$RESULTS/configs/$(basename "$run").yaml"; done
+    say "seed $SEED: sampling $HELDOUT held-out theorems, $NUM_SAMPLES samples each"
+    "$PYTHON" -m verl_fgrpo.cli proofs report record --results "$RESULTS" --seed "$SEED" --data "$DATA" --step "$STEPS" \
+        --num-samples "$NUM_SAMPLES" --theorems "$HELDOUT" --jobs "$SIDE_BY_SIDE" "${RUNS[@]}"
 done
 
-say "sampling $HELDOUT held-out theorems a seed, $NUM_SAMPLES samples each, and report"
 # shellcheck disable=SC2086  # lists of words
-"$PYTHON" -m verl_fgrpo.cli proofs report --out "$OUT" --data "$DATA_PREFIX" --seeds $SEEDS --methods $METHODS --step "$STEPS" \
-    --num-samples "$NUM_SAMPLES" --theorems "$HELDOUT" --k "$LARGE_K" --jobs "$SIDE_BY_SIDE"
+"$PYTHON" -m verl_fgrpo.cli proofs report write --results "$RESULTS" --k "$LARGE_K" $METHODS

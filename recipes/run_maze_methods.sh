@@ -45,7 +45,7 @@ choose_python
 set_maze_environment
 EXTRA=("$@")
 DATA=$DATA_PREFIX$SEED
-check_configuration grpo
+for method in $METHODS; do check_configuration "$method"; done
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What does F-GRPO do to pass@1 and pass@64 when training goes on, and at which group size? Mazes, a CPU, verl's trainer.
 #   bash recipes/run_maze_study.sh            PLAN=1 bash recipes/run_maze_study.sh    what is left, and its cost
-# Part "long": GRPO, gamma 0.5, gamma 1, GRPO at the learning rate of equal update scale. Part "size": N at an equal budget.
+# Part "long": GRPO, gamma 0.5, gamma 1, GRPO at the learning rate of equal update scale, gamma 1 with weights divided by
+# their mean. Part "size": N at an equal budget.
 # Every finished (part, arm, seed) becomes a row of docs/results/maze_study/ and is never trained again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +13,7 @@ source recipes/shared/maze.sh
 PARTS=${PARTS:-long size}                     # long | size
 SEEDS=${SEEDS:-1 2}                           # of part long, each with mazes, start model and training of its own
 SIZE_SEEDS=${SIZE_SEEDS:-1}                   # of part size
-ARMS=${ARMS:-grpo gamma0.5 gamma1 grpo_low_lr}  # of part long
+ARMS=${ARMS:-grpo gamma0.5 gamma1 grpo_low_lr gamma1_normalized}  # of part long
 SIZES=${SIZES:-4 8 16}                        # N of part size, each with gamma 0 and 1
 STEPS=${STEPS:-150}                           # ours: paper 20,000
 ROLLOUTS_PER_STEP=${ROLLOUTS_PER_STEP:-256}   # ours: prompts a step = ROLLOUTS_PER_STEP / N
@@ -50,13 +51,14 @@ arm() {
     PRESET=grpo GAMMA=0 GROUP_SIZE=8 LEARNING_RATE=$BASE_LEARNING_RATE
     if [[ $name =~ ^n([0-9]+)-(.*)$ ]]; then GROUP_SIZE=${BASH_REMATCH[1]} name=${BASH_REMATCH[2]}; fi
     PROMPTS_PER_STEP=$((ROLLOUTS_PER_STEP / GROUP_SIZE))
+    OVERRIDES=("trainer.rollout_data_dir=$OUT/seed$SEED/$1/rollouts")
+    if [[ $name == *_normalized ]]; then name=${name%_normalized} OVERRIDES+=(+algorithm.focal_normalize=True); fi
     case $name in
         grpo) ;;
         grpo_low_lr) LEARNING_RATE=$("$PYTHON" -c 'import sys; from verl_fgrpo.core.focal import update_scale; print(float(sys.argv[1]) * update_scale(1.0))' "$BASE_LEARNING_RATE") ;;
         gamma*) GAMMA=${name#gamma} ;;
-        *) die "an arm is '$1', but it must be grpo, grpo_low_lr, gammaG or nN- and one of these" ;;
+        *) die "an arm is '$1', but it must be grpo, grpo_low_lr, gammaG, gammaG_normalized or nN- and one of these" ;;
     esac
-    OVERRIDES=("trainer.rollout_data_dir=$OUT/seed$SEED/$1/rollouts")
 }
 
 for part in $PARTS; do
@@ -80,6 +82,7 @@ for part in $PARTS; do
         RUNS=()
         for name in $left; do RUNS+=("$OUT/seed$SEED/$name"); done
         train_all "${RUNS[@]}"
+        for run in "${RUNS[@]}"; do save_configuration "$run" "$RESULTS/configs/$(basename "$run").yaml"; done
         "$PYTHON" scripts/maze_study.py record --results "$RESULTS" --seed "$SEED" --data "$DATA" --num-samples "$NUM_SAMPLES" \
             --mazes "$HELDOUT_MAZES" --jobs "$SIDE_BY_SIDE" "${RUNS[@]}"
     done

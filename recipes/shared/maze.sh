@@ -94,6 +94,16 @@ train() {
     exec "$PYTHON" -m verl.trainer.main_ppo "${ARGUMENTS[@]}"
 }
 
+# The resolved configuration of an arm, as Hydra prints it, in a file that is committed: save_configuration RUN FILE
+save_configuration() {
+    [ ! -e "$2" ] || return 0
+    arm "$(basename "$1")"
+    set_arguments "$1"
+    mkdir -p "$(dirname "$2")"
+    "$PYTHON" -m verl.trainer.main_ppo "${ARGUMENTS[@]}" --cfg job --resolve 2>/dev/null | sed "s|$PWD/||g" >"$2.part"
+    mv "$2.part" "$2"
+}
+
 PIDS=()
 trap 'for pid in ${PIDS[@]+"${PIDS[@]}"}; do kill "$pid" 2>/dev/null || true; done' EXIT
 

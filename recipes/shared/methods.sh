@@ -13,7 +13,9 @@ method_arm() {
         unlikeliness) PRESET=unlikeliness OVERRIDES=(actor_rollout_ref.actor.use_kl_loss=false) ;;
         # ours: log-probabilities of these short answers are around -1, so 0.1 moves advantages (around 1) by a tenth
         ds_grpo) PRESET=ds_grpo OVERRIDES=(algorithm.ds_gp=0.1 algorithm.ds_gn=0.1) ;;
-        maxrl | w_reinforce | fade) PRESET=$method ;;
+        maxrl | w_reinforce) PRESET=$method ;;
+        # platform=cpu has bypass_mode=true, which leaves out the entropy
+        fade) PRESET=fade OVERRIDES=(algorithm.rollout_correction.bypass_mode=false) ;;
         gapo)
             [ "$1" = gapo ] || die "METHODS has '$1', but gapo reads unweighted advantages; use gapo"
             PRESET=gapo ;;

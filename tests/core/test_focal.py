@@ -12,6 +12,7 @@ from verl_fgrpo.core.focal import (
     focal_weight,
     group_codes,
     mean_reward_success_rate,
+    normalized_weight,
     success_rate,
     success_rate_from_advantage,
     update_scale,
@@ -29,6 +30,29 @@ def test_success_rate_golden():
     scores = torch.tensor([1.0, 1.0, 0.0, 0.0])
     codes = torch.tensor([0, 1, 0, 0])
     assert success_rate(scores, codes).tolist() == [1 / 3, 1.0, 1 / 3, 1 / 3]
+
+
+def test_normalized_weight_golden():
+    # groups with mu = 1/4 (4 rows), 3/4 (2 rows), 1, 0; gamma 1: weights 3/4, 1/4, 0, 1; the mean over the two active
+    # groups is 1/2 whatever their size, so 3/2, 1/2, 0, 2
+    codes = torch.tensor([0, 1, 2, 0, 0, 0, 1, 3])
+    mu = torch.tensor([0.25, 0.75, 1.0, 0.0], dtype=torch.float64)[codes]
+    expected = torch.tensor([1.5, 0.5, 0.0, 2.0], dtype=torch.float64)[codes]
+    assert torch.equal(normalized_weight(focal_weight(mu, 1.0), mu, codes), expected)
+    inactive = torch.tensor([0.0, 1.0], dtype=torch.float64)  # nothing to divide by: the plain weight
+    assert normalized_weight(1 - inactive, inactive, torch.tensor([0, 1])).tolist() == [1.0, 0.0]
+
+
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=12), st.floats(0, 3))
+def test_normalized_weights_of_active_groups_average_to_one(correct, gamma):
+    mu = torch.tensor([x / 8 for x in correct], dtype=torch.float64).repeat(8)
+    codes = torch.arange(len(correct)).repeat(8)
+    weight = normalized_weight(focal_weight(mu, gamma), mu, codes)
+    active = (mu > 0) & (mu < 1)
+    if bool(active.any()):
+        assert float(weight[active].mean()) == pytest.approx(1.0)
+    if gamma == 0:
+        assert bool((weight == 1).all())
 
 
 def test_threshold_separates_minus_one_and_one():

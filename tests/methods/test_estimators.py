@@ -160,6 +160,26 @@ def test_the_std_flag_of_the_config_is_honoured_by_f_grpo_vectorized():
     assert not torch.equal(plain, scaled)
 
 
+def test_focal_normalize_divides_by_the_mean_weight_of_the_active_groups():
+    # X = 1 and 3 of 4, gamma 1: weights 3/4 and 1/4, mean 1/2, so 3/2 and 1/2 times GRPO's advantages; a solved group
+    # and a padding row count for nothing
+    data = batch(5, [4, 4, 4], padding_rows=1)
+    chance = {"uid-0": 1, "uid-1": 3, "uid-2": 4, "pad": 0}
+    seen = dict.fromkeys(chance, 0)
+    for row, uid in enumerate(data["index"]):
+        seen[uid] += 1
+        data["token_level_rewards"][row] = 0.0
+        data["token_level_rewards"][row, 0] = float(seen[uid] <= chance[uid])
+    config = algorithm(focal_gamma=1.0, focal_normalize=True)
+    ours, _ = get_adv_estimator_fn("f_grpo")(**data, config=config)
+    theirs, _ = host_result("grpo", data, config)
+    factor = torch.tensor([{"uid-0": 1.5, "uid-1": 0.5}.get(uid, 0.0) for uid in data["index"]]).unsqueeze(1)
+    assert bool((theirs != 0).any())
+    assert torch.allclose(ours, theirs * factor, rtol=1e-6)
+    plain = algorithm(focal_gamma=0.0, focal_normalize=True)
+    assert torch.equal(get_adv_estimator_fn("f_grpo")(**data, config=plain)[0], theirs)
+
+
 def test_default_gamma_is_the_papers():
     data = batch(3, [4, 4])
     function = get_adv_estimator_fn("f_grpo")
@@ -178,6 +198,7 @@ def test_no_config_is_an_error():
         ({"focal_gamma": -0.5}, r"algorithm\.focal_gamma is -0\.5.*at least 0.*\+algorithm\.focal_gamma=0\.5"),
         ({"focal_gamma": float("inf")}, r"algorithm\.focal_gamma is inf"),
         ({"focal_gamma": float("nan")}, r"algorithm\.focal_gamma is nan"),
+        ({"focal_normalize": "yes"}, r"focal_normalize is 'yes'.*True or False.*focal_normalize=True"),
         ({"focal_gamma": "much"}, r"algorithm\.focal_gamma is 'much'"),
         ({"focal_success_threshold": float("nan")}, r"focal_success_threshold is nan.*0\.5 for 0/1"),
         ({"use_kl_in_reward": True}, r"use_kl_in_reward is True.*actor\.use_kl_loss=True"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from verl_fgrpo.core.groups import group_mean
+from verl_fgrpo.core.groups import group_mean, group_size
 from verl_fgrpo.core.numbers import check_gamma
 
 
@@ -79,6 +79,26 @@ def focal_weight(mu: torch.Tensor, gamma: float) -> torch.Tensor:
         g in [0, 1], shape and dtype of `mu`.
     """
     return torch.pow(1.0 - mu, gamma)
+
+
+def normalized_weight(weight: torch.Tensor, mu: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """The weight divided by its mean over the active groups of the batch, each group counted once.
+
+        g_i / mean over groups with 0 < mu < 1 of g
+
+    Ours, an experiment: with it gamma moves weight between groups and leaves the size of the update (of equal
+    advantages) as it was, so it needs no other learning rate. Weights can be above 1.
+
+    Args:
+        weight: (B,) float, `focal_weight` of `mu`.
+        mu: (B,) float, success rate of each rollout's group.
+        codes: (B,) int64 group numbers.
+
+    Returns:
+        (B,) like `weight`, and itself where no group is active; at gamma 0 exactly 1 everywhere.
+    """
+    share = ((mu > 0) & (mu < 1)).to(weight.dtype) / group_size(codes)  # a group's rows sum to 1
+    return weight * (share.sum() / (share * weight).sum()) if bool(share.any()) else weight
 
 
 def row_advantage(advantages: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:

@@ -64,7 +64,11 @@ def find_problems(config: DictConfig) -> list[str]:
     problems = [*_unknown_keys(config), *_unknown_names(config)]
     estimator, loss = str(algorithm.get("adv_estimator")), str(OmegaConf.select(config, f"{POLICY_LOSS}.loss_mode"))
     hosts = _keys_of_the_host()
-    ours = [key for key in FOCAL_KEYS if key not in hosts and algorithm.get(key) is not None]
+    ours = [
+        key
+        for key in FOCAL_KEYS
+        if key not in hosts and algorithm.get(key) is not None and algorithm.get(key) is not False
+    ]
     if estimator in registration.clashes:
         if ours:
             problems.append(_clash(estimator, ours))
@@ -213,6 +217,11 @@ def _loss_problems(config: DictConfig, estimator: str, loss: str, settings: Foca
             f"algorithm.use_kl_in_reward is True with loss_mode={loss}, but then an advantage no longer tells "
             f"success; use adv_estimator=f_grpo with loss_mode={base}, which sees the reward before KL"
         )
+    if settings is not None and settings.normalize:
+        problems.append(
+            f"algorithm.focal_normalize is True with loss_mode={loss}, which sees a micro-batch and not the step; use "
+            f"adv_estimator=f_grpo with loss_mode={base}"
+        )
     if settings is not None and settings.rewards is not None:
         problems.append(
             f"algorithm.f_grpo_reward_correct or f_grpo_reward_wrong is set with loss_mode={loss}, which does not "
@@ -264,7 +273,7 @@ def _estimator_problems(config: DictConfig, estimator: str, loss: str, ours: lis
     if estimator in _WEIGHTED:
         return problems
     logs_success = estimator in _PLAIN or OmegaConf.select(config, "trainer.v1.trainer_mode") in MODES
-    unread = [key for key in ours if key in GAMMA_KEYS or not logs_success]
+    unread = [key for key in ours if key in (*GAMMA_KEYS, "focal_normalize") or not logs_success]
     if unread:
         weighted = f"f_{estimator}" if f"f_{estimator}" in _WEIGHTED else "f_grpo"
         set_keys = ", ".join(f"algorithm.{key}={config.algorithm.get(key)}" for key in unread)

@@ -68,6 +68,8 @@ def explain(config: Any, overrides: Sequence[str]) -> Iterator[str]:
             f"the advantages of {estimator.removeprefix('f_')}" if in_estimator else f"those of {estimator} in {loss}"
         )
         yield f"weight      (1 - success rate of the prompt's group) ** {gamma} times {where}"
+        if settings.normalize and not in_loss:
+            yield "            divided by the mean weight of the step's active groups (algorithm.focal_normalize)"
         origin = (
             f"{key}{_set_by(key, overrides)}" if key else f"the default, as none of {', '.join(FOCAL_KEYS[:3])} is set"
         )

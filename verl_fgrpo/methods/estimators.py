@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from verl_fgrpo.core.focal import focal_weight, group_codes
+from verl_fgrpo.core.focal import focal_weight, group_codes, normalized_weight
 from verl_fgrpo.core.groups import group_sum
 from verl_fgrpo.methods.context import EstimatorContext, current_context
 from verl_fgrpo.methods.ds_grpo import differential_smoothing
@@ -376,7 +376,10 @@ class Estimator:
         advantages, returns = self.base.plain(rollouts, self.host, config, arguments)
         weight = None
         if self.focal:
-            weight = focal_weight(rollouts.success.rate, settings.gamma).to(rollouts.scores.dtype).unsqueeze(-1)
+            weight = focal_weight(rollouts.success.rate, settings.gamma)
+            if settings.normalize:
+                weight = normalized_weight(weight, rollouts.success.rate, rollouts.codes)
+            weight = weight.to(rollouts.scores.dtype).unsqueeze(-1)
         if context.metrics is not None:
             size = advantages.abs()
             magnitude = size[:, 0] * response_mask.sum(dim=-1) if self.base.per_rollout else size.sum(dim=-1)

@@ -30,7 +30,13 @@ GAMMA_KEYS = ("focal_gamma", "f_grpo_gamma", "fgrpo_gamma")
 #: rewards of a correct and of a wrong rollout (verl #5334), with its defaults
 REWARD_KEYS = {"f_grpo_reward_correct": 1.0, "f_grpo_reward_wrong": 0.0}
 #: every key of the focal weight under `algorithm`
-FOCAL_KEYS = (*GAMMA_KEYS, *REWARD_KEYS, "focal_success_threshold", "focal_success_threshold_by_source")
+FOCAL_KEYS = (
+    *GAMMA_KEYS,
+    *REWARD_KEYS,
+    "focal_success_threshold",
+    "focal_success_threshold_by_source",
+    "focal_normalize",
+)
 
 
 def _threshold(value: Any, key: str) -> float:
@@ -49,6 +55,8 @@ class FocalConfig:
             for -1/1 with an overlong penalty. Ignored when the reward function reports `acc`.
         threshold_by_source: the same for single values of `data_source`.
         rewards: (Rw, Rc) where the official keys choose the success rate from the mean reward, else None.
+        normalize: whether weights are divided by their mean over the active groups of a step (`normalized_weight`).
+            Ours, an experiment; the paper's is False.
         norm_adv_by_std_in_grpo: verl's own flag, handed on to the estimators that take it.
         use_kl_in_reward: verl's own flag; then the reward alone does not tell success.
     """
@@ -58,6 +66,7 @@ class FocalConfig:
     success_threshold: float = DEFAULT_SUCCESS_THRESHOLD
     threshold_by_source: Mapping[str, float] = field(default_factory=dict)
     rewards: tuple[float, float] | None = None
+    normalize: bool = False
     norm_adv_by_std_in_grpo: bool = True
     use_kl_in_reward: bool = False
 
@@ -79,6 +88,12 @@ class FocalConfig:
         if len(set(gammas.values())) > 1:
             told = " and ".join(f"algorithm.{key}={value}" for key, value in gammas.items())
             raise ValueError(f"{told} name the same exponent, so they must be equal; keep one of them")
+        normalize = algorithm.get("focal_normalize")
+        if not (normalize is None or isinstance(normalize, bool)):
+            raise ValueError(
+                f"algorithm.focal_normalize is {normalize!r}, but it must be True or False; "
+                "e.g. +algorithm.focal_normalize=True"
+            )
         threshold = algorithm.get("focal_success_threshold")
         return cls(
             gamma=next(iter(gammas.values()), DEFAULT_GAMMA),
@@ -90,6 +105,7 @@ class FocalConfig:
             ),
             threshold_by_source=_thresholds_by_source(algorithm),
             rewards=_rewards(algorithm, has_gamma=bool(gammas)),
+            normalize=bool(normalize),
             norm_adv_by_std_in_grpo=bool(algorithm.get("norm_adv_by_std_in_grpo", True)),
             use_kl_in_reward=bool(algorithm.get("use_kl_in_reward", False)),
         )

@@ -89,7 +89,10 @@ def _proof(name: str, settings: FocalConfig, success: Success, size: np.ndarray,
     rollouts = str(size.min()) if size.min() == size.max() else f"{size.min()} to {size.max()}"
     weight = metrics.get("focal/weight_mean")
     weighted = (
-        "no focal weight" if weight is None else f"gamma {settings.gamma:g} ({settings.gamma_key or 'the default'})"
+        "no focal weight"
+        if weight is None
+        else f"gamma {settings.gamma:g} ({settings.gamma_key or 'the default'})"
+        + (", normalised" if settings.normalize else "")
     )
     mean = "" if weight is None else f", mean weight {weight:.4f}"
     return (

@@ -53,5 +53,5 @@ def test_the_report_has_every_method(tmp_path):
 
 
 def test_a_run_without_weights_is_named(tmp_path):
-    with pytest.raises(ValueError, match="train grpo with seed 3 for 50 steps first"):
-        final_checkpoints(tmp_path, tmp_path, 3, ["grpo"], 50)
+    with pytest.raises(ValueError, match="train grpo for 50 steps first"):
+        final_checkpoints(tmp_path, [tmp_path / "grpo"], 50)

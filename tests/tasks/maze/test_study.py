@@ -62,6 +62,8 @@ def test_curves_are_those_of_the_dumped_groups(tmp_path):
     # weights 3/4 and 1/4; sizes are equal, so the update scale is their mean
     assert curves["weight_mean"] == [0.5] and curves["update_scale"] == [0.5] and curves["active_share"] == [1.0]
     assert curves["histogram"] == [[0, 1, 0, 1, 0]]
+    curves = training_curves(tmp_path, 1.0, normalize=True)  # 3/2 and 1/2
+    assert curves["weight_mean"] == [1.0] and curves["update_scale"] == [1.0]
     with pytest.raises(ValueError, match="no STEP.jsonl"):
         training_curves(tmp_path / "none", 1.0)
 
@@ -83,4 +85,4 @@ def test_report_and_what_is_left(results, capsys):
 
 def test_without_runs_the_remedy_is_named(tmp_path, capsys):
     assert main(["maze", "study", "report", "--results", str(tmp_path)]) == 1
-    assert "run_maze_study.sh" in capsys.readouterr().err
+    assert "train and record one with the task's recipe" in capsys.readouterr().err

@@ -7,11 +7,12 @@ import shutil
 import pytest
 
 from verl_fgrpo.evaluation.samples import Sample, SampleStore
-from verl_fgrpo.tasks.common.experiment import START, Checkpoint, count_correct, grade_samples
+from verl_fgrpo.tasks.common.experiment import START, Checkpoint, grade_samples
 from verl_fgrpo.tasks.common.model import ModelSize, build_model
 from verl_fgrpo.tasks.common.start_model import SftSettings
 from verl_fgrpo.tasks.proofs.prepare import ProofSettings, prepare
-from verl_fgrpo.tasks.proofs.report import SeedResult, write_report
+from verl_fgrpo.tasks.proofs.record import load_runs, record_seed
+from verl_fgrpo.tasks.proofs.report import write_report
 from verl_fgrpo.tasks.proofs.task import PROOFS, TOKENIZER, as_problem, read_heldout
 
 SIZE = ModelSize(layers=1, hidden=32, mlp=64, heads=2, kv_heads=1)
@@ -28,12 +29,15 @@ def result(tmp_path_factory, kernel):
     prepare(data, ProofSettings(supervised=10, train=4, heldout=6, sft=sft), progress=False, say=lambda text: None)
     theorems = read_heldout(data)
     problems = [as_problem(theorem) for theorem in theorems]
-    checkpoints, counts = {}, {}
+    checkpoints = {}
     for number, name in enumerate((START, "grpo", "f_grpo")):
-        model = root / f"model{number}"
+        run = root / "seed1" / name
+        model = run / "global_step_9" / "actor" / "huggingface"
         shutil.copytree(data / "start_model", model)
+        (run / "settings.json").write_text(json.dumps({"preset": name, "group_size": "8"}))
+        (run / "rollouts").mkdir()
         build_model(SIZE, TOKENIZER, seed=number).save_pretrained(model)
-        checkpoints[name] = Checkpoint(name, number, model)
+        checkpoints[name] = Checkpoint(name, 9 if number else 0, model)
         folder = root / "samples" / checkpoints[name].name
         with SampleStore(folder / "samples", {"run": name}).writer() as writer:
             for problem, theorem in zip(problems, theorems, strict=True):
@@ -43,8 +47,7 @@ def result(tmp_path_factory, kernel):
                         text = "h1"
                     writer.append(Sample("proofs", problem.problem_id, index, index, text, 9, "stop"))
         grade_samples(PROOFS, folder, problems)
-        counts[name] = count_correct(folder, problems)
-    return root, SeedResult(theorems, checkpoints, root / "samples", counts)
+    return root, theorems, checkpoints
 
 
 def rows_of(path):
@@ -53,17 +56,21 @@ def rows_of(path):
 
 
 def test_the_report_counts_what_was_sampled(result):
-    root, seed = result
-    text = write_report({1: seed}, root / "out", 4, {"seeds": "1"})
-    report = root / "out" / "report"
+    root, theorems, checkpoints = result
+    report = root / "results"
+    record_seed(report, 1, theorems, checkpoints, root / "samples", N)
+    before = {path: path.read_bytes() for path in (report / "runs").iterdir()}
+    record_seed(report, 1, theorems, checkpoints, root / "samples", N)  # recorded already: nothing changes
+    assert before == {path: path.read_bytes() for path in (report / "runs").iterdir()} and len(before) == 3
+    text = write_report(load_runs(report), report, 4)
     assert (report / "report.md").read_text() == text
     # 4 of 8 samples right: pass@1 = 0.5; every theorem has a right one among any 8
     assert "| start model | 50.0 [50.0, 50.0]" in text and "| grpo | 100.0 [100.0, 100.0]" in text
     distinct = rows_of(report / "distinct.csv")
     assert [float(distinct[name]["distinct_value"]) for name in (START, "grpo", "f_grpo")] == pytest.approx([1, 1, 2])
     assert float(distinct["f_grpo"]["difference_value"]) == pytest.approx(1)
-    share = sum(2 / len(theorem.proofs) for theorem in seed.theorems) / len(seed.theorems)
-    assert float(distinct["f_grpo"]["enumerated_value"]) == pytest.approx(share)
+    share = sum(2 / len(theorem.proofs) for theorem in theorems) / len(theorems)
+    assert float(distinct["f_grpo"]["enumerated_value"]) == pytest.approx(share, abs=1e-4)
     uplift = json.loads((report / "uplift.json").read_text())["rows"]
     assert sum(row["samples"] for row in uplift if row["run"] == "grpo") == 6 * 4  # the start model's right samples
     examples = json.loads((report / "examples.json").read_text())["rows"]
@@ -75,25 +82,47 @@ def test_the_report_counts_what_was_sampled(result):
 
 
 def test_grading_again_finds_nothing_to_do(result, monkeypatch):
-    root, seed = result
+    root, theorems, checkpoints = result
     monkeypatch.setattr("verl_fgrpo.tasks.proofs.rewards.check_proofs", lambda items, seconds: 1 / 0)
-    problems = [as_problem(theorem) for theorem in seed.theorems]
-    grade_samples(PROOFS, root / "samples" / seed.checkpoints["grpo"].name, problems)
+    problems = [as_problem(theorem) for theorem in theorems]
+    grade_samples(PROOFS, root / "samples" / checkpoints["grpo"].name, problems)
 
 
 def test_a_run_that_proves_nothing_still_has_a_report(result, tmp_path):
     """A start model without a right sample: no ranks, no examples, and NaN nowhere."""
-    root, seed = result
-    problems = [as_problem(theorem) for theorem in seed.theorems]
+    root, theorems, checkpoints = result
+    problems = [as_problem(theorem) for theorem in theorems]
     samples = tmp_path / "samples"
     shutil.copytree(root / "samples", samples)
-    folder = samples / seed.checkpoints[START].name
+    folder = samples / checkpoints[START].name
     shutil.rmtree(folder)
     with SampleStore(folder / "samples", {"run": START}).writer() as writer:
         for problem in problems:
             for index in range(N):
                 writer.append(Sample("proofs", problem.problem_id, index, index, "h1", 2, "stop"))
     grade_samples(PROOFS, folder, problems)
-    counts = dict(seed.counts) | {START: count_correct(folder, problems)}
-    text = write_report({1: SeedResult(seed.theorems, seed.checkpoints, samples, counts)}, tmp_path / "out", 4, {})
+    record_seed(tmp_path, 1, theorems, checkpoints, samples, N)
+    text = write_report(load_runs(tmp_path), tmp_path, 4)
     assert "The start model proved nothing." in text and "nan" not in text.lower().replace("finance", "")
+
+
+def change(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_only_runs_that_can_be_compared_stand_side_by_side(result, tmp_path):
+    root, theorems, checkpoints = result
+    for seed in (1, 2):
+        record_seed(tmp_path, seed, theorems, checkpoints, root / "samples", N)
+    runs = tmp_path / "runs"
+    (runs / "seed2-f_grpo.json").unlink()
+    assert {s: list(of) for s, of in load_runs(tmp_path).items()} == {1: [START, "grpo"], 2: [START, "grpo"]}
+    assert {s: list(of) for s, of in load_runs(tmp_path, ["grpo", "f_grpo"]).items()} == {1: [START, "grpo", "f_grpo"]}
+    with pytest.raises(ValueError, match="no seed with nsr"):
+        load_runs(tmp_path, ["nsr"])
+    change(runs / "seed2-grpo.json", settings={"group_size": "4", "steps": "9"})
+    with pytest.raises(ValueError, match="trained with different group_size"):
+        load_runs(tmp_path)
+    change(runs / "seed1-grpo.json", num_samples=9)
+    with pytest.raises(ValueError, match="other theorems or samples"):
+        load_runs(tmp_path)

@@ -83,18 +83,18 @@ def find_checkpoints(data: Path, runs: Sequence[Path]) -> list[Checkpoint]:
     return found
 
 
-def final_checkpoints(out: Path, data: Path, seed: int, methods: Sequence[str], step: int) -> list[Checkpoint]:
-    """The start model and the checkpoint after `step` steps of every method, of one seed (OUT/seed<S>/<method>).
+def final_checkpoints(data: Path, runs: Sequence[Path], step: int) -> list[Checkpoint]:
+    """The start model and every run's checkpoint after `step` steps; a run is named as its folder.
 
     Raises:
-        ValueError: a method has no Hugging Face weights at that step.
+        ValueError: a run has no Hugging Face weights at that step.
     """
     found = [Checkpoint(START, 0, data / "start_model")]
-    for method in methods:
-        model = out / f"seed{seed}" / method / f"global_step_{step}" / "actor" / "huggingface"
+    for run in runs:
+        model = run / f"global_step_{step}" / "actor" / "huggingface"
         if not any(model.glob("*.safetensors")):
-            raise ValueError(f"{model} holds no weights; train {method} with seed {seed} for {step} steps first")
-        found.append(Checkpoint(method, step, model))
+            raise ValueError(f"{model} holds no weights; train {run.name} for {step} steps first")
+        found.append(Checkpoint(run.name, step, model))
     return found
 
 

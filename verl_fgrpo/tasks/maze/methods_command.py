@@ -35,7 +35,7 @@ def main(args: Sequence[str] | None = None) -> int:
     counts = {}
     for seed in given.seeds:
         data = Path(f"{given.data}{seed}")
-        points = final_checkpoints(given.out, data, seed, given.methods, given.step)
+        points = final_checkpoints(data, [given.out / f"seed{seed}" / name for name in given.methods], given.step)
         sampling = Sampling(given.mazes, given.num_samples, seed, given.jobs)
         sampled = sample_all(MAZE, points, given.out / f"seed{seed}" / "samples", data, sampling)
         counts[seed] = {point.run: sampled[point.name] for point in points}

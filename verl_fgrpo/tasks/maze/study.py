@@ -6,9 +6,8 @@ RESULTS/report.md, *.csv, *.png   made from them; nothing here needs the checkpo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verl_fgrpo.core.dumps import dump_files, read_groups
-from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.passk import pass_at_k
-from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.evaluation.significance import bootstrap_over_problems
+from verl_fgrpo.tasks.common.records import load_records, save_record
 
-__all__ = ["StudyRun", "difference", "load_runs", "recorded", "save_run", "training_curves"]
+__all__ = ["StudyRun", "difference", "load_runs", "save_run", "training_curves"]
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,6 @@ class StudyRun:
         return np.asarray(pass_at_k(np.full(len(correct), self.num_samples), np.asarray(correct), k))
 
 
-def recorded(results: Path, seed: int, arm: str) -> Path:
-    """The file of a run, whether it exists or not."""
-    return results / "runs" / f"seed{seed}-{arm}.json"
-
-
 def save_run(
     results: Path,
     arm: str,
@@ -79,20 +72,23 @@ def save_run(
     Raises:
         ValueError: the arm and seed are recorded already.
     """
-    path = recorded(results, seed, arm)
-    if path.exists():
-        raise ValueError(f"{path} is recorded already and a finished run is never replaced; move the file away first")
-    run = StudyRun(arm, seed, settings, num_samples, mazes, correct, training, provenance())
-    write_atomic(path, json.dumps(asdict(run), separators=(",", ":")) + "\n")
-    return path
+    record = {
+        "settings": settings,
+        "num_samples": num_samples,
+        "mazes": mazes,
+        "correct": correct,
+        "training": training,
+    }
+    return save_record(results, seed, arm, record)
 
 
-def training_curves(rollouts: Path, gamma: float) -> dict[str, list[Any]]:
+def training_curves(rollouts: Path, gamma: float, normalize: bool = False) -> dict[str, list[Any]]:
     """What the weight did at each step, recomputed from verl's rollout dumps.
 
     Args:
         rollouts: `trainer.rollout_data_dir` of the run.
         gamma: focal exponent of the run.
+        normalize: whether weights were divided by their mean over the active groups (`algorithm.focal_normalize`).
 
     Returns:
         step; mean_success_rate; active_share (0 < X < N); weight_mean over groups; update_scale, sum g |A| / sum |A|
@@ -111,11 +107,14 @@ def training_curves(rollouts: Path, gamma: float) -> dict[str, list[Any]]:
         groups = read_groups(path)
         mu = np.array([group.success_rate for group in groups])
         weight = (1.0 - mu) ** gamma
+        active = (mu > 0) & (mu < 1)
+        if normalize and active.any():
+            weight /= weight[active].mean()
         size = 2.0 * np.sqrt(mu * (1.0 - mu))  # mean |A| of a group of 0/1 rewards, up to a constant of N
         counts = np.bincount([group.num_correct for group in groups], minlength=max(group.size for group in groups) + 1)
         curves["step"].append(step)
         curves["mean_success_rate"].append(round(float(mu.mean()), 4))
-        curves["active_share"].append(round(float(np.mean((mu > 0) & (mu < 1))), 4))
+        curves["active_share"].append(round(float(np.mean(active)), 4))
         curves["weight_mean"].append(round(float(weight.mean()), 4))
         curves["update_scale"].append(round(float((weight * size).sum() / size.sum()), 4) if size.any() else None)
         curves["histogram"].append(counts.tolist())
@@ -128,13 +127,10 @@ def load_runs(results: Path) -> list[StudyRun]:
     Raises:
         ValueError: none, or arms of one seed that were tested on different mazes.
     """
-    runs = []
-    for path in sorted((results / "runs").glob("seed*-*.json")):
-        row = json.loads(path.read_text())
-        row["correct"] = {int(step): counts for step, counts in row["correct"].items()}
-        runs.append(StudyRun(**row))
-    if not runs:
-        raise ValueError(f"{results / 'runs'} holds no recorded run; train with recipes/run_maze_study.sh first")
+    runs = [
+        StudyRun(**row | {"correct": {int(step): counts for step, counts in row["correct"].items()}})
+        for row in load_records(results)
+    ]
     for seed in {run.seed for run in runs}:
         if len({(run.mazes, run.num_samples) for run in runs if run.seed == seed}) > 1:
             raise ValueError(f"runs of seed {seed} were tested on different mazes or samples; their pairs mean nothing")

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verl_fgrpo.core.command import command_parser
-from verl_fgrpo.tasks.maze.study import load_runs, recorded, save_run, training_curves
+from verl_fgrpo.tasks.common.records import left
+from verl_fgrpo.tasks.maze.study import load_runs, save_run, training_curves
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=2, help="record: models sampled at a time (default 2)")
     given = parser.parse_intermixed_args(arguments)
     if given.command == "left":
-        print(" ".join(arm for arm in given.names if not recorded(given.results, given.seed, arm).exists()))
+        print(" ".join(left(given.results, given.seed, given.names)))
     elif given.command == "record":
         if given.data is None or not given.names:
             parser.error("record needs --data and the folders of finished runs")
@@ -54,7 +55,8 @@ def _record(results: Path, seed: int, data: Path, runs: Sequence[Path], given: o
     start = next(values for point, values in counts.items() if point.step == 0)
     for run in runs:
         settings = json.loads((run / "settings.json").read_text())
+        normalize = "focal_normalize=True" in settings["overrides"] + settings["extra"]
         settings = {name: value for name, value in settings.items() if name not in ("overrides", "extra")}
         correct = {0: start} | {point.step: values for point, values in counts.items() if point.run == run.name}
-        curves = training_curves(run / "rollouts", float(settings["focal_gamma"]))
+        curves = training_curves(run / "rollouts", float(settings["focal_gamma"]), normalize)
         print(save_run(results, run.name, seed, settings, num_samples, fingerprint(mazes), correct, curves))

@@ -1,6 +1,6 @@
 """The report of the proofs experiment: pass@k, distinct proofs, uplift by rank, proofs before and after.
 
-OUT/report/report.md, methods.{md,csv,json,png,svg}, distinct.{md,csv,json}, uplift.{md,csv,json,png,svg},
+RESULTS/report.md, methods.{md,csv,json,png,svg}, distinct.{md,csv,json}, uplift.{md,csv,json,png,svg},
 unique.{csv,...,png,svg}, examples.{md,csv,json}
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,68 +19,38 @@ from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.tables import markdown_table, write_table
 from verl_fgrpo.evaluation.compare import changed_problems
 from verl_fgrpo.evaluation.counts import ProblemCounts
-from verl_fgrpo.tasks.common.experiment import START, Checkpoint
+from verl_fgrpo.tasks.common.experiment import START
 from verl_fgrpo.tasks.common.method_report import method_rows, over_seeds, write_methods_report
-from verl_fgrpo.tasks.common.model import load_model
-from verl_fgrpo.tasks.common.sampling import score_answers
-from verl_fgrpo.tasks.proofs.diversity import (
-    RANKED_SAMPLES,
-    Found,
-    distinct_counts,
-    enumerated_share,
-    moving_average,
-    pick_examples,
-    rank_correct,
-    read_found,
-    unique_proofs_per_step,
-    uplift_by_rank,
-)
+from verl_fgrpo.tasks.proofs.diversity import RANKED_SAMPLES, moving_average, pick_examples, uplift_by_rank
 from verl_fgrpo.tasks.proofs.language import to_lean
-from verl_fgrpo.tasks.proofs.task import TOKENIZER, as_problem, prompt_of
-from verl_fgrpo.tasks.proofs.theorems import Theorem
+from verl_fgrpo.tasks.proofs.record import OWN_SETTINGS, ProofRun
 
 BINS = ((1, 4), (5, 8), (9, 16), (17, 24), (25, 32))
 REFERENCE = "grpo"
 
 
-@dataclass(frozen=True)
-class SeedResult:
-    """One seed: its held-out theorems, checkpoints by method (`START` among them), sample folders and counts."""
-
-    theorems: Sequence[Theorem]
-    checkpoints: Mapping[str, Checkpoint]
-    samples: Path
-    counts: Mapping[str, ProblemCounts]
-
-    @property
-    def problem_ids(self) -> list[str]:
-        return [as_problem(theorem).problem_id for theorem in self.theorems]
-
-    def found(self, method: str) -> Found:
-        return read_found(self.samples / self.checkpoints[method].name)
-
-
-def write_report(results: Mapping[int, SeedResult], out: Path, k: int, settings: Mapping[str, str]) -> str:
-    """Write all tables and figures of OUT/report; returns report.md.
+def write_report(results: Mapping[int, Mapping[str, ProofRun]], report: Path, k: int) -> str:
+    """Write all tables and figures of the folder `report`; returns report.md.
 
     Args:
-        results: by seed; every seed has the same methods, grpo among them.
-        out: folder with seed<S>/<method>/rollouts, for unique proofs per step.
+        results: of `record.load_runs`, grpo among the methods.
+        report: folder to write to.
         k: of pass@k beside 1.
-        settings: noted with the tables.
     """
-    report = out / "report"
-    methods = [method for method in next(iter(results.values())).counts if method != START]
-    counts = {seed: result.counts for seed, result in results.items()}
+    first = next(iter(results.values()))
+    methods = [method for method in first if method != START]
+    settings = {name: value for name, value in first[REFERENCE].settings.items() if name not in OWN_SETTINGS}
+    trained = ", ".join(f"{name} {value}" for name, value in settings.items() if value)
+    counts = {seed: {method: run.counts for method, run in of_seed.items()} for seed, of_seed in results.items()}
     title = "Proofs: same start models and training budget"
     passk = write_methods_report(method_rows(counts, [1, k]), report / "methods", settings, title)
     distinct = _write_distinct(results, report / "distinct")
-    scored = {seed: _score_ranked(result) for seed, result in results.items()}
-    uplift = _write_uplift(scored, methods, report / "uplift")
-    unique = _write_unique(out, list(results), methods, report / "unique")
+    uplift = _write_uplift(results, methods, report / "uplift")
+    unique = _write_unique(results, methods, report / "unique")
     parts = [
         f"# Proofs checked by Lean: {', '.join(methods)}",
-        f"Seeds {', '.join(map(str, results))}; {len(next(iter(results.values())).theorems)} held-out theorems a seed. "
+        f"Seeds {', '.join(map(str, results))}; {len(first[START].statements)} held-out theorems a seed, "
+        f"{first[START].num_samples} samples each. Trained with {trained}. "
         "Intervals: bootstrap over the theorems of each seed, 95%; they do not cover the randomness of training.",
         "## pass@k in percent",
         passk,
@@ -98,21 +67,20 @@ def write_report(results: Mapping[int, SeedResult], out: Path, k: int, settings:
         "## Theorems gained and lost",
         _gained_and_lost(counts, methods),
         "## Some proofs, and their probability before and after training",
-        _write_examples(results, scored, methods, report / "examples"),
+        _write_examples(next(iter(results.values())), methods, report / "examples"),
     ]
     text = "\n\n".join(part.strip() for part in parts) + "\n"
     write_atomic(report / "report.md", text)
     return text
 
 
-def _write_distinct(results: Mapping[int, SeedResult], stem: Path) -> str:
-    found = {seed: {m: result.found(m) for m in result.counts} for seed, result in results.items()}
+def _write_distinct(results: Mapping[int, Mapping[str, ProofRun]], stem: Path) -> str:
     rows: list[dict[str, Any]] = []
-    for method in next(iter(found.values())):
+    for method in next(iter(results.values())):
         row: dict[str, Any] = {"run": method}
-        counted = [distinct_counts(found[seed][method], r.problem_ids) for seed, r in results.items()]
-        reference = [distinct_counts(found[seed][REFERENCE], r.problem_ids) for seed, r in results.items()]
-        shares = [enumerated_share(found[seed][method], r.problem_ids, r.theorems) for seed, r in results.items()]
+        counted = [np.array(of_seed[method].distinct, dtype=float) for of_seed in results.values()]
+        reference = [np.array(of_seed[REFERENCE].distinct, dtype=float) for of_seed in results.values()]
+        shares = [np.array(of_seed[method].enumerated) for of_seed in results.values()]
         row |= {f"distinct_{name}": value for name, value in over_seeds(counted).items()}
         row |= {f"difference_{name}": value for name, value in over_seeds(counted, reference).items()}
         row |= {f"enumerated_{name}": value for name, value in over_seeds(shares).items()}
@@ -134,52 +102,15 @@ def _write_distinct(results: Mapping[int, SeedResult], stem: Path) -> str:
     return table
 
 
-@dataclass(frozen=True)
-class _Ranked:
-    """The start model's correct ranked samples of a seed: (problem id, text), rank, log-probability by model."""
-
-    keys: list[tuple[str, str]]
-    ranks: list[int]
-    log_probs: dict[str, list[float]]
-
-
-def _score_ranked(result: SeedResult) -> _Ranked:
-    """Score the first samples of the start model under the start model, and the correct ones under every method."""
-    from verl_fgrpo.evaluation.samples import SampleStore
-
-    start = result.checkpoints[START]
-    texts: dict[str, dict[int, str]] = {problem_id: {} for problem_id in result.problem_ids}
-    for sample in SampleStore(result.samples / start.name / "samples").read():
-        if sample.sample_idx < RANKED_SAMPLES and sample.finish_reason == "stop" and sample.problem_id in texts:
-            texts[sample.problem_id][sample.sample_idx] = sample.response
-    statements = dict(zip(result.problem_ids, (theorem.statement for theorem in result.theorems), strict=True))
-    flat = [(problem_id, index, text) for problem_id, group in texts.items() for index, text in sorted(group.items())]
-    model = load_model(start.model)
-    scores = score_answers(model, TOKENIZER, [(prompt_of(statements[p]), text) for p, _, text in flat])
-    correct = result.found(START).correct
-    keys, ranks, own = [], [], []
-    for problem_id in result.problem_ids:
-        place = [i for i, (p, _, _) in enumerate(flat) if p == problem_id]
-        right = [j for j, i in enumerate(place) if flat[i][1] in correct.get(problem_id, {})]
-        for j, rank in rank_correct([scores[i] for i in place], right).items():
-            keys.append((problem_id, flat[place[j]][2]))
-            ranks.append(rank)
-            own.append(scores[place[j]])
-    log_probs = {START: own}
-    pairs = [(prompt_of(statements[problem_id]), text) for problem_id, text in keys]
-    for method, checkpoint in result.checkpoints.items():
-        if method != START:
-            log_probs[method] = score_answers(load_model(checkpoint.model), TOKENIZER, pairs)
-    return _Ranked(keys, ranks, log_probs)
-
-
-def _write_uplift(scored: Mapping[int, _Ranked], methods: Sequence[str], stem: Path) -> str:
+def _write_uplift(results: Mapping[int, Mapping[str, ProofRun]], methods: Sequence[str], stem: Path) -> str:
     rows: list[dict[str, Any]] = []
     for method in methods:
         rises = [
             (rank, after > before)
-            for ranked in scored.values()
-            for rank, before, after in zip(ranked.ranks, ranked.log_probs[START], ranked.log_probs[method], strict=True)
+            for of_seed in results.values()
+            for (_, rank, _), before, after in zip(
+                of_seed[START].ranked, of_seed[START].log_probs, of_seed[method].log_probs, strict=True
+            )
         ]
         for (low, high), (count, share) in zip(BINS, uplift_by_rank(rises, BINS), strict=True):
             rows.append({"run": method, "first_rank": low, "last_rank": high, "samples": count, "share": share})
@@ -211,12 +142,12 @@ def _uplift_figure(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) ->
     return figure
 
 
-def _write_unique(out: Path, seeds: Sequence[int], methods: Sequence[str], stem: Path) -> bool:
+def _write_unique(results: Mapping[int, Mapping[str, ProofRun]], methods: Sequence[str], stem: Path) -> bool:
     rows = [
         {"run": method, "seed": seed, "step": step, "unique_proofs": count}
         for method in methods
-        for seed in seeds
-        for step, count in unique_proofs_per_step(out / f"seed{seed}" / method / "rollouts").items()
+        for seed, of_seed in results.items()
+        for step, count in of_seed[method].unique.items()
     ]
     if not rows:
         return False
@@ -257,26 +188,21 @@ def _gained_and_lost(counts: Mapping[int, Mapping[str, ProblemCounts]], methods:
     return markdown_table(header, lines)
 
 
-def _write_examples(
-    results: Mapping[int, SeedResult], scored: Mapping[int, _Ranked], methods: Sequence[str], stem: Path
-) -> str:
-    """Proofs of the first seed that the reference moved most, with their probability under every model."""
-    seed = next(iter(results))
-    ranked = scored[seed]
-    if not ranked.keys:
+def _write_examples(of_seed: Mapping[str, ProofRun], methods: Sequence[str], stem: Path) -> str:
+    """Proofs of one seed that the reference moved most, with their probability under every model."""
+    start = of_seed[START]
+    if not start.ranked:
         return "The start model proved nothing."
-    by_model = {name: dict(zip(ranked.keys, values, strict=True)) for name, values in ranked.log_probs.items()}
-    statements = dict(
-        zip(results[seed].problem_ids, (theorem.statement for theorem in results[seed].theorems), strict=True)
-    )
+    keys = [(start.statements[place], text) for place, _, text in start.ranked]
+    by_model = {name: dict(zip(keys, run.log_probs, strict=True)) for name, run in of_seed.items()}
     rows = []
     for key in pick_examples(by_model[START], by_model[REFERENCE]):
-        row: dict[str, Any] = {"theorem": to_lean(statements[key[0]]), "proof": to_lean(key[1])}
+        row: dict[str, Any] = {"theorem": to_lean(key[0]), "proof": to_lean(key[1])}
         rows.append(row | {f"p_{name}": math.exp(values[key]) for name, values in by_model.items()})
     lines = []  # proofs that Lean accepted: nothing in them can end the code block
     for row in rows:
         said = ", ".join(f"{name} {row[f'p_{name}']:.2g}" for name in (START, *methods))
         lines.append(f"example : {row['theorem']} :=\n  {row['proof']}  -- {said}")
     table = "```lean\n" + "\n".join(lines) + "\n```\n"
-    write_table(rows, stem, table, seed=seed)
+    write_table(rows, stem, table, seed=start.seed)
     return table

@@ -1,7 +1,8 @@
-"""Sample held-out theorems from the runs of recipes/run_fgrpo_proofs.sh and compare all methods; rerun to resume.
+"""What recipes/run_fgrpo_proofs.sh calls once the methods are trained; rerun to resume.
 
-verl-fgrpo proofs report --out outputs/proofs/RUNS --data outputs/proofs/data-seed --seeds 1 2 \
-    --methods grpo f_grpo unlikeliness --step 60
+verl-fgrpo proofs report left   --results R --seed 1 grpo f_grpo                      methods not recorded yet
+verl-fgrpo proofs report record --results R --seed 1 --data DATA --step 60 RUN...     sample, grade and record them
+verl-fgrpo proofs report write  --results R [METHOD...]                               tables and figures of all seeds
 """
 
 from __future__ import annotations
@@ -10,44 +11,62 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verl_fgrpo.core.command import command_parser
-from verl_fgrpo.tasks.common.experiment import Sampling, final_checkpoints, sample_all
-from verl_fgrpo.tasks.proofs.report import SeedResult, write_report
-from verl_fgrpo.tasks.proofs.rewards import require_kernel
-from verl_fgrpo.tasks.proofs.task import PROOFS, read_heldout
+from verl_fgrpo.tasks.common.records import left
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Sample, grade, compare, report; 0 if all went well."""
+    """Run one of the three commands; 0 if all went well."""
     parser = command_parser("proofs report", __doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder with seed<S>/<method>; the report goes there")
-    parser.add_argument("--data", required=True, help="folders of verl-fgrpo proofs prepare, without the seed")
-    parser.add_argument("--seeds", type=int, nargs="+", required=True)
-    parser.add_argument("--methods", nargs="+", required=True, help="grpo must be among them")
-    parser.add_argument("--step", type=int, required=True, help="the checkpoint to compare")
-    parser.add_argument("--num-samples", type=int, default=64, help="samples per theorem (default %(default)s)")
-    parser.add_argument("--theorems", type=int, default=160, help="held-out theorems a seed (default %(default)s)")
-    parser.add_argument("--k", type=int, default=32, help="k of pass@k beside 1 (default %(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="models sampled at a time (default %(default)s)")
-    given = parser.parse_args(arguments)
-    if not 1 < given.k <= given.num_samples:
-        raise ValueError(f"--k is {given.k}, but it must be above 1 and at most --num-samples={given.num_samples}")
-    if "grpo" not in given.methods:
-        raise ValueError(f"--methods is {' '.join(given.methods)}, but grpo, the reference, is not among them")
-    require_kernel()
-    results = {}
-    for seed in given.seeds:
-        data, samples = Path(f"{given.data}{seed}"), given.out / f"seed{seed}" / "samples"
-        points = final_checkpoints(given.out, data, seed, given.methods, given.step)
-        counts = sample_all(
-            PROOFS, points, samples, data, Sampling(given.theorems, given.num_samples, seed, given.jobs)
-        )
-        results[seed] = SeedResult(
-            read_heldout(data)[: given.theorems],
-            {point.run: point for point in points},
-            samples,
-            {point.run: counts[point.name] for point in points},
-        )
-    settings = {name: str(value) for name, value in vars(given).items() if name not in ("out", "data", "jobs")}
-    print(write_report(results, given.out, given.k, settings))
-    print(f"report: {given.out / 'report' / 'report.md'}")
+    parser.add_argument("command", choices=("left", "record", "write"))
+    parser.add_argument(
+        "names", nargs="*", metavar="METHOD or RUN", help="methods (left, write) or run folders (record)"
+    )
+    parser.add_argument("--results", type=Path, required=True, help="folder of the records; the report goes there")
+    parser.add_argument("--seed", type=int, default=1, help="of theorems, start model and training (default 1)")
+    parser.add_argument("--data", type=Path, help="record: folder of verl-fgrpo proofs prepare")
+    parser.add_argument("--step", type=int, help="record: the checkpoint to sample")
+    parser.add_argument("--num-samples", type=int, default=64, help="record: samples per theorem (default %(default)s)")
+    parser.add_argument("--theorems", type=int, default=160, help="record: held-out theorems (default %(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="record: models sampled at a time (default %(default)s)")
+    parser.add_argument("--k", type=int, default=32, help="write: k of pass@k beside 1 (default %(default)s)")
+    given = parser.parse_intermixed_args(arguments)
+    if given.command == "left":
+        print(" ".join(left(given.results, given.seed, given.names)))
+    elif given.command == "record":
+        if given.data is None or given.step is None or not given.names:
+            parser.error("record needs --data, --step and the folders of finished runs")
+        _record(given.results, given.seed, given.data, given.step, [Path(name) for name in given.names], given)
+    else:
+        _write(given.results, given.names, given.k)
     return 0
+
+
+def _record(results: Path, seed: int, data: Path, step: int, runs: Sequence[Path], given: object) -> None:
+    from verl_fgrpo.tasks.common.experiment import Sampling, final_checkpoints, sample_all
+    from verl_fgrpo.tasks.proofs.record import record_seed
+    from verl_fgrpo.tasks.proofs.rewards import require_kernel
+    from verl_fgrpo.tasks.proofs.task import PROOFS, read_heldout
+
+    theorems, num_samples, jobs = (getattr(given, name) for name in ("theorems", "num_samples", "jobs"))
+    require_kernel()
+    points = final_checkpoints(data, runs, step)
+    samples = runs[0].parent / "samples"
+    sample_all(PROOFS, points, samples, data, Sampling(theorems, num_samples, seed, jobs))
+    checkpoints = {point.run: point for point in points}
+    record_seed(results, seed, read_heldout(data)[:theorems], checkpoints, samples, num_samples)
+
+
+def _write(results: Path, methods: Sequence[str], k: int) -> None:
+    from verl_fgrpo.tasks.proofs.record import load_runs
+    from verl_fgrpo.tasks.proofs.report import write_report
+
+    runs = load_runs(results, methods or None)
+    for run in (run for of_seed in runs.values() for run in of_seed.values()):
+        if not 1 < k <= run.num_samples:
+            raise ValueError(
+                f"--k is {k}, but it must be above 1 and at most the {run.num_samples} samples of a theorem"
+            )
+    if "grpo" not in next(iter(runs.values())):
+        raise ValueError(f"{results} has no grpo, the reference of the report; train it too")
+    print(write_report(runs, results, k))
+    print(f"report: {results / 'report.md'}")

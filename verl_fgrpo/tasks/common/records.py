@@ -1,0 +1,49 @@
+"""Finished runs as files that are committed: RESULTS/runs/seed<S>-<arm>.json, written once and never replaced."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.provenance import provenance
+
+__all__ = ["left", "load_records", "record_path", "save_record"]
+
+
+def record_path(results: Path, seed: int, arm: str) -> Path:
+    """The file of a run, whether it exists or not."""
+    return results / "runs" / f"seed{seed}-{arm.replace(' ', '_')}.json"
+
+
+def left(results: Path, seed: int, arms: Sequence[str]) -> list[str]:
+    """The arms of a seed that are not recorded yet."""
+    return [arm for arm in arms if not record_path(results, seed, arm).exists()]
+
+
+def save_record(results: Path, seed: int, arm: str, record: Mapping[str, Any]) -> Path:
+    """Write a run's file with `seed`, `arm` and `made` (versions, commit, time).
+
+    Raises:
+        ValueError: the arm and seed are recorded already.
+    """
+    path = record_path(results, seed, arm)
+    if path.exists():
+        raise ValueError(f"{path} is recorded already and a finished run is never replaced; move the file away first")
+    row = {"arm": arm, "seed": seed, **record, "made": provenance()}
+    write_atomic(path, json.dumps(row, separators=(",", ":")) + "\n")
+    return path
+
+
+def load_records(results: Path) -> list[dict[str, Any]]:
+    """Every recorded run, by the name of its file.
+
+    Raises:
+        ValueError: there is none.
+    """
+    rows = [json.loads(path.read_text()) for path in sorted((results / "runs").glob("seed*-*.json"))]
+    if not rows:
+        raise ValueError(f"{results / 'runs'} holds no recorded run; train and record one with the task's recipe first")
+    return rows
