@@ -84,7 +84,7 @@ def test_the_script_says_what_is_wrong(tmp_path):
     source = tmp_path / "source.json"
     source.write_text(json.dumps([{"problem": "p", "answer": "1"}, {"problem": "p", "answer": "2"}]))
     command = [sys.executable, script, "train", "--out", tmp_path / "out", "--model", model, "--preset", "qwen2.5"]
-    failed = subprocess.run([*command, "--source", source], capture_output=True, text=True, timeout=120)
+    failed = subprocess.run([*command, "--source", source], capture_output=True, text=True, timeout=1200)
     assert failed.returncode != 0 and "no problem is left" in failed.stderr and "2 rows of problems" in failed.stderr
     assert not (tmp_path / "out").exists()
 
