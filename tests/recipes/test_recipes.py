@@ -367,7 +367,8 @@ def test_a_run_folder_belongs_to_one_experiment(tmp_path):
         claim_run(
             resolved("fgrpo_qwen7b", "+algorithm.focal_success_threshold_by_source={openai/gsm8k:0.9}", **variables)
         )
-    with pytest.raises(ValueError, match=r"focal_gamma: found '0\.5', asked '0\.7'"):  # an argument for verl counts as a variable does
+    # an argument for verl counts as a variable does
+    with pytest.raises(ValueError, match=r"focal_gamma: found '0\.5', asked '0\.7'"):
         claim_run(resolved("fgrpo_qwen7b", "algorithm.focal_gamma=0.7", **variables))
     assert set(json.loads((tmp_path / "run" / "settings.json").read_text())) == set(EXPERIMENT)
     noted = OmegaConf.load(tmp_path / "run" / "config.yaml")  # of the last start that was not refused

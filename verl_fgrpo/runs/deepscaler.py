@@ -37,6 +37,9 @@ class Counts:
         unique: one row per problem.
         fitting: prompt within the token limit. These are written.
         unparsable_gold: of them, those whose gold answer math-verify cannot parse; kept, but they are never rewarded.
+        fitting_bare: problems that fit if the limit is on the problem alone, without system prompt and chat template.
+        rows_fitting: rows that fit if repetitions of a problem with the same answer are kept.
+        rows_fitting_bare: both.
     """
 
     read: int
@@ -45,6 +48,9 @@ class Counts:
     unique: int
     fitting: int
     unparsable_gold: int
+    fitting_bare: int
+    rows_fitting: int
+    rows_fitting_bare: int
 
     def describe(self) -> str:
         """The counts as text, compared with the paper's."""
@@ -56,13 +62,16 @@ class Counts:
             f"{self.unique:,} problems ({self.consistent - self.unique:,} repetitions dropped)\n"
             f"{self.fitting:,} with a prompt within the limit ({self.unique - self.fitting:,} longer ones dropped); "
             f"the paper has {PAPER_ROWS:,}, so {self.fitting - PAPER_ROWS:+,}\n"
-            f"{self.unparsable_gold:,} of them have a gold answer that math-verify cannot parse: never rewarded, kept"
+            f"{self.unparsable_gold:,} of them have a gold answer that math-verify cannot parse: never rewarded, kept\n"
+            f"other readings of the paper's sentence: {self.fitting_bare:,} with the limit on the bare problem, "
+            f"{self.rows_fitting:,} with repetitions kept, {self.rows_fitting_bare:,} with both"
         )
 
 
 def select(
     rows: Iterable[Mapping[str, Any]],
     prompt_tokens: Callable[[str], int],
+    bare_tokens: Callable[[str], int],
     max_tokens: int,
     equal: Callable[[str, str], bool],
     parsable: Callable[[str], bool],
@@ -76,6 +85,7 @@ def select(
     Args:
         rows: with the columns of the usual releases (problem, answer) or verl's schema.
         prompt_tokens: tokens of the whole prompt, system prompt and chat template included.
+        bare_tokens: tokens of the problem alone.
         max_tokens: longest prompt kept.
         equal: whether two different spellings are the same answer.
         parsable: whether a gold answer can be graded.
@@ -108,11 +118,13 @@ def select(
             consistent += len(found)
             kept.append((texts[key], found[0]))
     unique = len(kept)
+    bare = [problem for problem, _ in kept if bare_tokens(problem) <= max_tokens]
     bar = tqdm(kept, desc="counting tokens", unit="problem", disable=not progress)
     kept = [(problem, answer) for problem, answer in bar if prompt_tokens(problem) <= max_tokens]
+    in_rows = [sum(len(spellings[" ".join(one.split())]) for one in group) for group in ([p for p, _ in kept], bare)]
     bar = tqdm(kept, desc="parsing answers", unit="problem", disable=not progress)
     unparsable = sum(not parsable(mended([answer])[0]) for _, answer in bar)
-    return kept, Counts(read, with_answer, consistent, unique, len(kept), unparsable)
+    return kept, Counts(read, with_answer, consistent, unique, len(kept), unparsable, len(bare), *in_rows)
 
 
 def verl_row(
@@ -182,8 +194,11 @@ def prepare(
         text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **arguments)
         return len(tokenizer(text, add_special_tokens=False).input_ids)
 
+    def bare_tokens(problem: str) -> int:
+        return len(tokenizer(problem, add_special_tokens=False).input_ids)
+
     found = read_rows(source) if source is not None else _from_hub()
-    kept, counts = select(found, prompt_tokens, max_tokens, _equal, _parsable, progress)
+    kept, counts = select(found, prompt_tokens, bare_tokens, max_tokens, _equal, _parsable, progress)
     if not kept:
         raise ValueError(f"no problem is left of {source or HUB_ID}:\n{counts.describe()}")
     rows = [verl_row("deepscaler", i, p, [a], preset, "train") for i, (p, a) in enumerate(kept)]
