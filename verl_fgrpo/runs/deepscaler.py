@@ -7,14 +7,13 @@ Source: arXiv 2602.06717, L.1: rows over 1,024 tokens and duplicates with confli
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.files import write_json, write_parquet
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.core.rows import Row
 from verl_fgrpo.evaluation.benchmarks import gold_of, prompt_of, read_rows
@@ -184,13 +183,11 @@ def prepare(
 
     if max_tokens < 1:
         raise ValueError(f"--max-tokens {max_tokens} must be at least 1")
-    build_prompt(
-        preset, Problem("", "", "?", "math", ("0",))
-    )  # an unknown preset is an error before anything is loaded
+    # an unknown preset is an error before anything is loaded
+    arguments = build_prompt(preset, Problem("", "", "?", "math", ("0",))).template
     tokenizer = AutoTokenizer.from_pretrained(model)
     if not tokenizer.chat_template:
         raise ValueError(f"the tokenizer of {model} has no chat template, which verl needs for prompts")
-    arguments = build_prompt(preset, Problem("", "", "?", "math", ("0",))).template
 
     def prompt_tokens(problem: str) -> int:
         messages = build_prompt(preset, Problem("", "", problem, "math", ("0",))).messages
@@ -200,14 +197,15 @@ def prepare(
     def bare_tokens(problem: str) -> int:
         return len(tokenizer(problem, add_special_tokens=False).input_ids)
 
-    rows = read_rows(source) if source is not None else _from_hub()
-    kept, counts = select(rows, prompt_tokens, bare_tokens, max_tokens, _equal, _parsable, progress)
+    found = read_rows(source) if source is not None else _from_hub()
+    kept, counts = select(found, prompt_tokens, bare_tokens, max_tokens, _equal, _parsable, progress)
     if not kept:
         raise ValueError(f"no problem is left of {source or HUB_ID}:\n{counts.describe()}")
-    _write(out / "train.parquet", [verl_row("deepscaler", i, p, [a], preset, "train") for i, (p, a) in enumerate(kept)])
+    rows = [verl_row("deepscaler", i, p, [a], preset, "train") for i, (p, a) in enumerate(kept)]
+    write_parquet(out / "train.parquet", rows)
     benchmarks = _validation_rows(validation, preset, prompt_tokens, max_tokens)
     if benchmarks:
-        _write(out / "val.parquet", benchmarks)
+        write_parquet(out / "val.parquet", benchmarks)
     manifest = {
         "source": str(source.name) if source is not None else HUB_ID,
         "counts": asdict(counts),
@@ -220,7 +218,7 @@ def prepare(
         "max_tokens": max_tokens,
         "provenance": provenance(("transformers", "math-verify", "datasets")),
     }
-    write_atomic(out / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    write_json(out / "manifest.json", manifest)
     return counts
 
 
@@ -256,17 +254,6 @@ def _parsable(answer: str) -> bool:
     from math_verify import parse
 
     return bool(parse(f"\\boxed{{{answer}}}"))
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
-    write_atomic(path, buffer.getvalue())
 
 
 def _from_hub() -> Iterable[Mapping[str, Any]]:
