@@ -141,8 +141,10 @@ class _Watch(threading.Thread):
             root = psutil.Process(self._pid)
         except psutil.NoSuchProcess:
             return
+        looks = 0
         while not self._done.wait(0.25):
-            memory = 0
+            weigh = looks % 20 == 0  # the memory of a process tree takes the kernel a tenth of a second to add up
+            looks, memory = looks + 1, 0
             try:
                 tree = [root, *root.children(recursive=True)]
             except psutil.NoSuchProcess:
@@ -151,7 +153,7 @@ class _Watch(threading.Thread):
                 try:
                     times = process.cpu_times()
                     self._cpu[process.pid] = times.user + times.system
-                    memory += process.memory_full_info().pss
+                    memory += process.memory_full_info().pss if weigh else 0
                 except (psutil.NoSuchProcess, psutil.AccessDenied):
                     continue
             self.peak_memory = max(self.peak_memory, memory)

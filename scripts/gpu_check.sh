@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The first ten minutes on a GPU: bash scripts/gpu_check.sh [PAGE]      one page of results, default outputs/gpu_check.md
 # Estimators and losses on CUDA equal the CPU; f_X timed against X on CUDA; a maze run in miniature with vLLM. No download.
-# Written without a GPU at hand: a failure here may be the script's own.
+# Ours: docs/results/gpu_check.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$([ -x .venv-gpu/bin/python ] && echo "$PWD/.venv-gpu/bin/python" || command -v python3)}
@@ -26,8 +26,8 @@ part "GPUs" nvidia-smi --query-gpu=index,name,driver_version,memory.total,memory
 part "versions" "$PYTHON" -c 'from importlib.metadata import version as v; print(*(f"{p} {v(p)}" for p in ("torch", "vllm", "transformers", "verl", "ray", "tensordict")), sep="\n")'
 part "doctor" "$PYTHON" -m verl_fgrpo
 part "estimators and losses: CUDA equals CPU" "$PYTHON" -m pytest tests/methods -q --no-header -k cuda -rs
-part "f_X over X on CUDA" "$PYTHON" scripts/bench_estimators.py --device cuda --only grpo grpo_vectorized rloo
-LINES_SHOWN=40 part "maze in miniature, verl and vLLM on one GPU" env DEVICE=cuda SMOKE=1 OUT=outputs/gpu_check_maze DATA=outputs/gpu_check_data bash recipes/run_fgrpo_maze.sh
+part "f_X over X on CUDA" "$PYTHON" scripts/bench_estimators.py --device cuda --repeats 3 --only grpo grpo_vectorized rloo
+LINES_SHOWN=40 part "maze in miniature, verl and vLLM on one GPU" env DEVICE=cuda SMOKE=1 STEPS=5 SAVE_FREQ=5 OUT=outputs/gpu_check_maze DATA=outputs/gpu_check_data bash recipes/run_fgrpo_maze.sh
 rm -f "$PAGE.part"
 cat "$PAGE"
 exit "$FAILED"

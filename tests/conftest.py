@@ -2,4 +2,8 @@
 
 import os
 
+from hypothesis import settings
+
 os.environ.setdefault("RAY_ADDRESS", "local")
+settings.register_profile("no_deadline", deadline=None)  # a busy machine is no failure
+settings.load_profile("no_deadline")

@@ -35,7 +35,7 @@ def mazes(tmp_path_factory):
     return folder, manifest
 
 
-def run_verl(mazes, run, *overrides, timeout=400, modules=None):
+def run_verl(mazes, run, *overrides, timeout=1200, modules=None):
     """`python -m verl.trainer.main_ppo` on the CPU; returns its metrics by step and its console output."""
     data, manifest = mazes
     run.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import verl  # noqa: F401
 from verl.workers.config import PolicyLossConfig
 
-from verl_fgrpo.core.focal import check_gamma
+from verl_fgrpo.core.numbers import check_gamma
 from verl_fgrpo.methods.settings import DEFAULT_GAMMA
 
 __all__ = ["FocalPolicyLossConfig"]

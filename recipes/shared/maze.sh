@@ -31,7 +31,7 @@ set_maze_environment() {
         export VERL_PLATFORM=cpu
         PLATFORM=(+platform=cpu)
     else
-        PLATFORM=(trainer.n_gpus_per_node=1 actor_rollout_ref.rollout.name=vllm actor_rollout_ref.rollout.gpu_memory_utilization=0.2)
+        PLATFORM=(+platform=one_gpu)
     fi
 }
 

@@ -122,7 +122,7 @@ def make_checkpoint(root: Path, model: Path, ranks: int) -> Path:
         for rank in range(ranks)
     ]
     for process in processes:
-        _, told = process.communicate(timeout=300)
+        _, told = process.communicate(timeout=1200)
         assert process.returncode == 0, told
     return root / "global_step_3"
 

@@ -398,12 +398,12 @@ def kill_test(server: Server, tmp_path: Path, kills: int, seed: int) -> None:
                 process.wait()
                 killed += 1
                 continue
-            if process.wait(timeout=300) == 0:
+            if process.wait(timeout=1200) == 0:
                 return killed
 
     whole = tmp_path / "whole"
     for name in ("sample", "grade"):
-        subprocess.run(command(name, whole), env=environment, check=True, capture_output=True, timeout=300)
+        subprocess.run(command(name, whole), env=environment, check=True, capture_output=True, timeout=1200)
     server.delay = 0.01
     broken = tmp_path / "broken"
     for name in ("sample", "grade"):

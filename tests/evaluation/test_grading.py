@@ -268,7 +268,7 @@ def test_a_worker_dies_with_its_parent_whatever_it_computes() -> None:
     assert fork_server is not None
     parent.kill()
     parent.wait()
-    assert psutil.wait_procs([worker, fork_server], timeout=60)[1] == []
+    assert psutil.wait_procs([worker, fork_server], timeout=600)[1] == []
 
 
 def test_the_kernel_ends_a_worker_that_its_parent_does_not_watch(monkeypatch: pytest.MonkeyPatch) -> None:

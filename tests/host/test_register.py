@@ -37,7 +37,7 @@ def python(code, env=None, cwd=None):
         capture_output=True,
         text=True,
         env=os.environ | {"HF_HUB_OFFLINE": "1"} | (env or {}),
-        timeout=300,
+        timeout=1200,
         cwd=cwd,
     )
     assert result.returncode == 0, result.stderr
@@ -84,14 +84,14 @@ def test_a_failing_registration_is_loud_and_the_doctor_tells_it(tmp_path):
     loud = python("import verl", env)
     assert "ERROR" in loud.stderr and "'f_vanilla' is taken by rival.rival_loss" in loud.stderr
     doctor = subprocess.run(
-        [sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=os.environ | env, timeout=300
+        [sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=os.environ | env, timeout=1200
     )
     assert doctor.returncode == 1
     assert "'f_vanilla' is taken by rival.rival_loss" in doctor.stdout and "f_cispo" in doctor.stdout
 
 
 def test_the_doctor_is_content_with_this_installation():
-    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, timeout=300)
+    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, timeout=1200)
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
     assert "all is well" in doctor.stdout
     for name in ("f_grpo", "f_vanilla", "focal_sync", "focal_colocate_async", "focal_separate_async"):
@@ -106,14 +106,14 @@ def test_the_doctor_warns_of_a_verl_with_a_focal_weight_of_its_own(tmp_path, key
         f"config.AlgoConfig = make_dataclass('AlgoConfig', [('{key}', float, 0.0)], bases=(config.AlgoConfig,))\n"
     )
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=env, timeout=300)
+    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=env, timeout=1200)
     assert doctor.returncode == 1, doctor.stdout + doctor.stderr
     assert f"a focal weight of its own (algorithm.{key})" in doctor.stdout and "1 problem(s)" in doctor.stdout
 
 
 def test_the_doctor_notices_a_plugin_that_is_switched_off():
     env = os.environ | {"VERL_USE_EXTERNAL_PLUGINS": "none"}
-    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=env, timeout=300)
+    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=env, timeout=1200)
     assert doctor.returncode == 1
     assert "VERL_USE_EXTERNAL_PLUGINS is 'none'" in doctor.stdout
 
@@ -121,7 +121,7 @@ def test_the_doctor_notices_a_plugin_that_is_switched_off():
 def test_releases_without_entry_points_load_the_plugin_by_an_environment_variable():
     """The way for verl before 0.9, tried with entry points switched off."""
     env = os.environ | {"VERL_USE_EXTERNAL_PLUGINS": "none", "VERL_USE_EXTERNAL_MODULES": "verl_fgrpo.register"}
-    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=env, timeout=300)
+    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=env, timeout=1200)
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
     assert "it must be set for every Ray worker" in doctor.stdout and "f_grpo" in doctor.stdout
 
@@ -245,14 +245,14 @@ def test_the_built_wheel_works_in_a_ray_worker_without_the_checkout(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(source)],
         check=True,
-        timeout=300,
+        timeout=1200,
     )
     (wheel,) = tmp_path.glob("*.whl")
     site = tmp_path / "site"
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(wheel)],
         check=True,
-        timeout=300,
+        timeout=1200,
     )
     result = python(
         """

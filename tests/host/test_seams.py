@@ -71,7 +71,7 @@ def test_registering_again_changes_nothing():
 
 
 def python(code):
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300)
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=1200)
     assert result.returncode == 0, result.stderr
     return result
 

@@ -84,7 +84,7 @@ def test_killed_and_started_again_the_recipe_ends_with_a_report(tmp_path):
     # other settings in the same folder are refused, in seconds and with both values
     refused = start(tmp_path, FOCAL_GAMMA="0.5", STEPS="3")
     output, _ = refused.communicate()
-    assert refused.returncode != 0 and "focal_gamma is '0.5', the run has '1.0'" in output
+    assert refused.returncode != 0 and "focal_gamma: found '1.0', asked '0.5'" in output
     assert json.loads((tmp_path / "run" / "f_cispo" / "settings.json").read_text())["focal_gamma"] == "1.0"
 
 

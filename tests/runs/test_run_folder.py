@@ -14,7 +14,7 @@ def test_a_run_is_claimed_once_and_only_resumed_with_the_same_settings(tmp_path)
     run = tmp_path / "run"
     claim(run, {"focal_gamma": "0.5", "method": "grpo"})
     claim(run, {"focal_gamma": "0.5", "method": "grpo"})
-    with pytest.raises(ValueError, match=r"focal_gamma is '1', the run has '0\.5'.*use another OUT"):
+    with pytest.raises(ValueError, match=r"focal_gamma: found '0\.5', asked '1'.*use another OUT"):
         claim(run, {"focal_gamma": "1", "method": "grpo"})
     assert json.loads((run / "settings.json").read_text())["focal_gamma"] == "0.5"
 

@@ -70,7 +70,7 @@ def test_a_sweep_grows_but_keeps_its_settings(tmp_path):
     run_sweep(replace(SMALL, group_sizes=(4, 8)), output, progress=False)
     after = set(output.read_text().splitlines())
     assert before < after and len(after - before) == 4 * 4
-    with pytest.raises(ValueError, match="learning_rate: 0.01 there, 0.1 now"):
+    with pytest.raises(ValueError, match="learning_rate: found 0.01, asked 0.1"):
         run_sweep(replace(SMALL, learning_rate=0.1), output, progress=False)
     settings_path(output).unlink()
     with pytest.raises(ValueError, match="settings are unknown"):

@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,7 @@ __all__ = [
     "refuse_other_settings",
     "write_atomic",
     "write_json",
+    "write_parquet",
 ]
 
 READ_BYTES = 1 << 20
@@ -93,6 +94,15 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
 def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
     """`write_atomic` of a JSON object, for people to read."""
     write_atomic(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_parquet(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with the same keys as a Parquet file, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with new_file(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows), partial)
 
 
 def read_json(path: Path | str) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Focal math on tensors: success rate per group, focal weight, and how to read both off an advantage. No verl."""
 
 from collections.abc import Hashable, Sequence
-from math import exp, isfinite, lgamma, pi, sqrt
+from math import exp, lgamma, pi, sqrt
 from typing import Any
 
 import torch
 
 from verl_fgrpo.core.groups import group_mean, group_size
+from verl_fgrpo.core.numbers import check_gamma
 
 
 def group_codes(index: Any) -> tuple[torch.Tensor, list[Hashable]]:
@@ -40,29 +41,7 @@ def success_rate(scores: torch.Tensor, codes: torch.Tensor, threshold: float = 0
         mu, shape (B,), float64, on the device of `scores`; the same value for all rollouts of a group. A group of
         one has mu 0 or 1.
     """
-    codes = codes.to(scores.device)
-    correct = (scores > threshold).to(torch.float64)
-    size = torch.bincount(codes)
-    num_correct = torch.zeros(size.shape, dtype=torch.float64, device=scores.device).index_add_(0, codes, correct)
-    return (num_correct / size)[codes]
-
-
-def check_gamma(value: Any, key: str = "gamma") -> float:
-    """`value` as a float if it is a valid focal exponent; `key` is what the user set.
-
-    Raises:
-        ValueError: not a number, negative, infinite or NaN.
-    """
-    try:
-        gamma = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        gamma = float("nan")
-    if not (isfinite(gamma) and gamma >= 0):
-        raise ValueError(
-            f"{key} is {value!r}, but it must be a finite number of at least 0 (0 is the base method); "
-            f"the paper uses 0.5 or 1.0, e.g. {'+' if '.' in key else ''}{key}=0.5"
-        )
-    return gamma
+    return group_mean(scores > threshold, codes.to(scores.device))
 
 
 def mean_reward_success_rate(scores: torch.Tensor, codes: torch.Tensor, wrong: float, correct: float) -> torch.Tensor:

@@ -10,6 +10,7 @@ Very small groups are rarely active, very large ones see the rare set: the worst
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,12 +159,17 @@ def peak_group_size(tau: float, mu: float) -> int:
         gain += (1.0 - wrong) * math.exp(n * (math.log(wrong) - log_c))
         return gain > tau
 
-    low, high = 1, 2  # P(1) = 0 < P(2), so it rises after 1
-    while rises_after(high):
+    return _first_without(rises_after, 1)  # P(1) = 0 < P(2), so it rises after 1
+
+
+def _first_without(holds: Callable[[int], bool], low: int, high: int | None = None) -> int:
+    """The least n > low without a property that holds at `low` and up to one n; by bisection, below `high` if given."""
+    high = 2 * low if high is None else high
+    while holds(high):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if rises_after(middle) else (low, middle)
+        low, high = (middle, high) if holds(middle) else (low, middle)
     return high
 
 
@@ -207,15 +213,5 @@ def safe_group_sizes(tau: float, mu: float, target: float) -> SafeGroupSizes:
 
     if not unsafe(peak):
         return SafeGroupSizes(at_most=None, at_least=1)
-    low, high = 1, peak  # safe, unsafe
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if unsafe(middle) else (middle, high)
-    at_most = low
-    low, high = peak, 2 * peak  # unsafe, safe once doubled far enough
-    while unsafe(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if unsafe(middle) else (low, middle)
-    return SafeGroupSizes(at_most=at_most, at_least=high)
+    first_unsafe = _first_without(lambda n: not unsafe(n), 1, peak)
+    return SafeGroupSizes(at_most=first_unsafe - 1, at_least=_first_without(unsafe, peak))

@@ -11,7 +11,7 @@ from typing import Any
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
-from verl_fgrpo.core.focal import check_gamma
+from verl_fgrpo.core.numbers import check_gamma
 from verl_fgrpo.host.state import registration
 from verl_fgrpo.host.trainer_modes import MODES
 from verl_fgrpo.methods.estimators import HOST_ESTIMATORS, METHODS

@@ -100,14 +100,12 @@ def validation_pass_at_k(
     with_acc = {source for source, acc in zip(sources, accs, strict=True) if acc is not None}
     values: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for source, uid, acc, reward in zip(sources, map(str, uids), accs, infos["reward"], strict=True):
-        threshold = settings.threshold_by_source.get(source, settings.success_threshold)
-        if settings.rewards is not None:
-            threshold = sum(settings.rewards) / 2
         if math.isnan(reward if acc is None else acc):
             values[source][uid].append(math.nan)
         else:
             failed = acc is None and source in with_acc
-            values[source][uid].append(float(not failed and is_success(acc, float(reward), threshold)))
+            correct = not failed and is_success(acc, float(reward), settings.threshold_of(source))
+            values[source][uid].append(float(correct))
     for (source, uid), count in (expected or {}).items():
         prompt = values[str(source)][str(uid)]
         prompt += [0.0] * (count - len(prompt))

@@ -5,10 +5,10 @@ A new method's keys go into `MethodConfig`; `ALGORITHM_KEYS` follows by itself.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from math import inf, isfinite, nextafter
+from math import inf, nextafter
 from typing import Any
 
-from verl_fgrpo.core.focal import check_gamma
+from verl_fgrpo.core.numbers import check_gamma, finite_number
 
 __all__ = [
     "ALGORITHM_KEYS",
@@ -39,24 +39,9 @@ FOCAL_KEYS = (
 )
 
 
-def _number(value: Any, key: str, rule: str, remedy: str, low: float = -inf, high: float = inf) -> float:
-    """`value` as a finite float within bounds.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not (isfinite(number) and low <= number <= high):
-        raise ValueError(f"{key} is {value!r}, but it must be {rule}; {remedy}")
-    return number
-
-
 def _threshold(value: Any, key: str) -> float:
     rule = "a finite number between the rewards of wrong and correct rollouts"
-    return _number(value, key, rule, "use 0.5 for 0/1 rewards and 0.0 for -1/1 rewards")
+    return finite_number(value, key, rule, "use 0.5 for 0/1 rewards and 0.0 for -1/1 rewards")
 
 
 @dataclass(frozen=True)
@@ -125,6 +110,12 @@ class FocalConfig:
             use_kl_in_reward=bool(algorithm.get("use_kl_in_reward", False)),
         )
 
+    def threshold_of(self, data_source: str | None) -> float:
+        """A score above it is correct, where no `acc` decides: of its data source; the middle of `rewards` if set."""
+        if self.rewards is not None:
+            return sum(self.rewards) / 2
+        return self.threshold_by_source.get(data_source or "", self.success_threshold)
+
     def success_text(self) -> str:
         """What tells success, in words, for logs."""
         if self.rewards is not None:
@@ -156,7 +147,9 @@ def _rewards(algorithm: Mapping[str, Any], has_gamma: bool) -> tuple[float, floa
         return None
     named = " and ".join(f"algorithm.{key}={value}" for key, value in given.items())
     values = {
-        key: _number(given.get(key, default), f"algorithm.{key}", "a finite number", f"e.g. +algorithm.{key}={default}")
+        key: finite_number(
+            given.get(key, default), f"algorithm.{key}", "a finite number", f"e.g. +algorithm.{key}={default}"
+        )
         for key, default in REWARD_KEYS.items()
     }
     correct, wrong = values["f_grpo_reward_correct"], values["f_grpo_reward_wrong"]
@@ -199,10 +192,8 @@ class PolicyLossSettings:
         """Read them from verl's actor config.
 
         Raises:
-            ValueError: no config, no `FocalPolicyLossConfig`, an invalid gamma, or no group size.
+            ValueError: no `FocalPolicyLossConfig`, an invalid gamma, or no group size.
         """
-        if config is None:
-            raise ValueError(f"{name} got config=None, but it needs verl's actor config; pass config=ActorConfig(...)")
         policy_loss = config.policy_loss
         if policy_loss.get("focal_gamma") is None:
             raise ValueError(
@@ -259,12 +250,21 @@ class MethodConfig:
     fade_entropy_target: float | None = None
 
     def __post_init__(self) -> None:
-        for key, highest in (("unlikeliness_beta", 1.0), ("ds_gp", inf), ("ds_gn", inf), ("w_reinforce_lambda", inf)):
-            rule = "a finite number of at least 0" if highest > 1 else "a number from 0 to 1"
-            default = type(self).__dataclass_fields__[key].default
-            remedy = f"e.g. +algorithm.{key}={default}"
-            object.__setattr__(self, key, _number(getattr(self, key), f"algorithm.{key}", rule, remedy, 0.0, highest))
-        self._check_fade()
+        least = nextafter(0.0, 1.0)
+        for key, low, high, rule in (
+            ("unlikeliness_beta", 0.0, 1.0, "a number from 0 to 1"),
+            ("ds_gp", 0.0, inf, "a finite number of at least 0"),
+            ("ds_gn", 0.0, inf, "a finite number of at least 0"),
+            ("w_reinforce_lambda", 0.0, inf, "a finite number of at least 0"),
+            ("fade_alpha_max", 1.0, inf, "a finite number of at least 1"),
+            ("fade_delta_min", least, 1.0, "a number above 0 and at most 1"),
+            ("fade_ema", least, 1.0, "a number above 0 and at most 1"),
+            ("fade_entropy_target", 0.0, inf, "a number of nats of at least 0, or null"),
+        ):
+            value, default = getattr(self, key), type(self).__dataclass_fields__[key].default
+            if value is not None or default is not None:
+                remedy = f"e.g. +algorithm.{key}={1.0 if default is None else default}"
+                object.__setattr__(self, key, finite_number(value, f"algorithm.{key}", rule, remedy, low, high))
         if not isinstance(self.ds_length_normalized, bool):
             raise ValueError(
                 f"algorithm.ds_length_normalized is {self.ds_length_normalized!r}, but it must be True or False; "
@@ -275,19 +275,6 @@ class MethodConfig:
                 f"algorithm.passk_k is {self.passk_k!r}, but it must be a whole number from 1 to "
                 "actor_rollout_ref.rollout.n; e.g. +algorithm.passk_k=4"
             )
-
-    def _check_fade(self) -> None:
-        least = nextafter(0.0, 1.0)
-        for key, low, high, rule in (
-            ("fade_alpha_max", 1.0, inf, "a finite number of at least 1"),
-            ("fade_delta_min", least, 1.0, "a number above 0 and at most 1"),
-            ("fade_ema", least, 1.0, "a number above 0 and at most 1"),
-            ("fade_entropy_target", 0.0, inf, "a number of nats of at least 0, or null"),
-        ):
-            value, default = getattr(self, key), type(self).__dataclass_fields__[key].default
-            if value is not None or default is not None:
-                remedy = f"e.g. +algorithm.{key}={1.0 if default is None else default}"
-                object.__setattr__(self, key, _number(value, f"algorithm.{key}", rule, remedy, low, high))
 
     @classmethod
     def from_algorithm(cls, algorithm: Mapping[str, Any]) -> "MethodConfig":

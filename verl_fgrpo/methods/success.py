@@ -138,16 +138,14 @@ def judge(
 
 def _threshold(settings: FocalConfig, scores: torch.Tensor, data_sources: Sequence[str] | None) -> float | torch.Tensor:
     """The threshold, a number, or one per rollout where sources have their own."""
-    if settings.rewards is not None:
-        return sum(settings.rewards) / 2
     by_source = settings.threshold_by_source
-    if not by_source:
-        return settings.success_threshold
+    if settings.rewards is not None or not by_source:
+        return settings.threshold_of(None)
     if data_sources is None:
         raise ValueError(
             f"algorithm.focal_success_threshold_by_source names {', '.join(by_source)}, but this batch does not tell "
             "the data_source of its rollouts; train through verl.trainer.ppo.ray_trainer.compute_advantage with "
             "data_source in non_tensor_batch, or use algorithm.focal_success_threshold"
         )
-    values = [by_source.get(source, settings.success_threshold) for source in data_sources]
+    values = [settings.threshold_of(source) for source in data_sources]
     return torch.tensor(values, dtype=scores.dtype, device=scores.device)

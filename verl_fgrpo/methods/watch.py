@@ -129,7 +129,7 @@ def judge_threshold(
         active, told = active + int((unequal & here).sum()), told + int((unequal & mixed & here).sum())
         run.groups[source] = (active, told)
         of_source = f" of {source}" if source else ""
-        threshold = settings.threshold_by_source.get(source, settings.success_threshold)
+        threshold = settings.threshold_of(source)
         text = (
             f"{active - told} of {active} groups{of_source} with unequal rewards have a success rate of 0 or 1 "
             "(threshold "

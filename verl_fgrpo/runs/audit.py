@@ -25,11 +25,13 @@ import numpy as np
 from verl_fgrpo.core.command import command_parser
 from verl_fgrpo.core.dumps import DumpRow, Group, find_dumps, read_groups
 from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.numbers import check_gamma
 from verl_fgrpo.core.passk import pass_at_k
 from verl_fgrpo.core.rows import CutLineError
 from verl_fgrpo.core.sources import PromptSources, run_files
 from verl_fgrpo.core.tables import csv_text, markdown_table
 from verl_fgrpo.core.tail_miss import tail_miss_estimate
+from verl_fgrpo.methods.settings import FocalConfig
 from verl_fgrpo.runs.logged import logged_values
 
 __all__ = ["AuditedGroup", "StepSummary", "audit_figure", "audit_group", "main", "summarize"]
@@ -195,12 +197,8 @@ def _train_pass_at_k(groups: Iterable[AuditedGroup], k: int) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Audit a run; 1 if its log disagrees."""
     given = _parser().parse_args(arguments)
-    threshold = _threshold(given)
-    rewards = _rewards(given)
-    if not (math.isfinite(given.focal_gamma) and given.focal_gamma >= 0):
-        raise ValueError(
-            f"--focal-gamma is {given.focal_gamma}, but it must be a finite number of at least 0, e.g. 0.5"
-        )
+    settings = _settings(given)
+    threshold = _threshold(given, settings)
     by_step: dict[int, list[AuditedGroup]] = {}
     for step, path in find_dumps(given.run, "rollout").items():
         try:
@@ -209,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"note: step {step} is left out: {error}", file=sys.stderr)
             continue
         if found:
-            by_step[step] = [audit_group(group, given.focal_gamma, rewards) for group in found]
+            by_step[step] = [audit_group(group, settings.gamma, settings.rewards) for group in found]
     if not by_step:
         raise ValueError(f"the dumps in {given.run} hold no rollouts; was the run killed before it wrote any?")
     weights = {step: float(np.mean([group.weight for group in groups])) for step, groups in by_step.items()}
@@ -244,10 +242,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _threshold(given: argparse.Namespace) -> Callable[[DumpRow], float]:
-    """The threshold of a row: that of its data source, which the row tells or the data file."""
-    rewards = _rewards(given)
-    default: float = given.threshold if rewards is None else sum(rewards) / 2
+def _settings(given: argparse.Namespace) -> FocalConfig:
+    """The settings of the run as the options tell them."""
     by_source: dict[str, float] = {}
     for entry in given.threshold_by_source:
         source, _, value = entry.rpartition("=")
@@ -257,6 +253,21 @@ def _threshold(given: argparse.Namespace) -> Callable[[DumpRow], float]:
             source = ""
         if not source:
             raise ValueError(f"--threshold-by-source is {entry!r}, but it must be SOURCE=NUMBER, e.g. openai/gsm8k=0.5")
+    rewards = None
+    if given.reward_correct is not None or given.reward_wrong is not None:
+        rewards = wrong, correct = (
+            given.reward_wrong or 0.0,
+            1.0 if given.reward_correct is None else given.reward_correct,
+        )
+        if not correct > wrong:
+            raise ValueError(f"--reward-correct is {correct:g}, but it must exceed --reward-wrong, which is {wrong:g}")
+    gamma = check_gamma(given.focal_gamma, "--focal-gamma")
+    return FocalConfig(gamma, "", given.threshold, by_source, rewards)
+
+
+def _threshold(given: argparse.Namespace, settings: FocalConfig) -> Callable[[DumpRow], float]:
+    """The threshold of a row: that of its data source, which the row tells or the data file."""
+    by_source = settings.threshold_by_source
     files = given.data_file or run_files(given.run, "data.train_files") if by_source else []
     sources = PromptSources.of_files(files) if files else None
 
@@ -264,7 +275,7 @@ def _threshold(given: argparse.Namespace) -> Callable[[DumpRow], float]:
     def of_problem(prompt: str, gold: str) -> float:
         if sources is None:
             raise ValueError("the dumps do not tell data sources; name the training file with --data-file")
-        found = {by_source.get(source, default) for source in sources.of(prompt, json.loads(gold))}
+        found = {settings.threshold_of(source) for source in sources.of(prompt, json.loads(gold))}
         if len(found) > 1:
             raise ValueError(f"the prompt {prompt[-200:]!r} is of several data sources with thresholds {sorted(found)}")
         return found.pop()
@@ -272,19 +283,9 @@ def _threshold(given: argparse.Namespace) -> Callable[[DumpRow], float]:
     def of_row(row: DumpRow) -> float:
         if row.data_source is None and by_source and row.acc not in (0.0, 1.0):  # else acc decides
             return of_problem(row.input, json.dumps(row.gts))
-        return by_source.get(row.data_source or "", default)
+        return settings.threshold_of(row.data_source)
 
     return of_row
-
-
-def _rewards(given: argparse.Namespace) -> tuple[float, float] | None:
-    if given.reward_correct is None and given.reward_wrong is None:
-        return None
-    wrong = 0.0 if given.reward_wrong is None else given.reward_wrong
-    correct = 1.0 if given.reward_correct is None else given.reward_correct
-    if not correct > wrong:
-        raise ValueError(f"--reward-correct is {correct:g}, but it must exceed --reward-wrong, which is {wrong:g}")
-    return wrong, correct
 
 
 def _describe(by_step: Mapping[int, Sequence[AuditedGroup]], given: argparse.Namespace) -> str:

@@ -7,14 +7,13 @@ Source: arXiv 2602.06717, L.1: rows over 1,024 tokens and duplicates with confli
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.files import write_json, write_parquet
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.core.rows import Row
 from verl_fgrpo.evaluation.benchmarks import gold_of, prompt_of, read_rows
@@ -38,6 +37,9 @@ class Counts:
         unique: one row per problem.
         fitting: prompt within the token limit. These are written.
         unparsable_gold: of them, those whose gold answer math-verify cannot parse; kept, but they are never rewarded.
+        fitting_bare: problems that fit if the limit is on the problem alone, without system prompt and chat template.
+        rows_fitting: rows that fit if repetitions of a problem with the same answer are kept.
+        rows_fitting_bare: both.
     """
 
     read: int
@@ -46,6 +48,9 @@ class Counts:
     unique: int
     fitting: int
     unparsable_gold: int
+    fitting_bare: int
+    rows_fitting: int
+    rows_fitting_bare: int
 
     def describe(self) -> str:
         """The counts as text, compared with the paper's."""
@@ -57,13 +62,16 @@ class Counts:
             f"{self.unique:,} problems ({self.consistent - self.unique:,} repetitions dropped)\n"
             f"{self.fitting:,} with a prompt within the limit ({self.unique - self.fitting:,} longer ones dropped); "
             f"the paper has {PAPER_ROWS:,}, so {self.fitting - PAPER_ROWS:+,}\n"
-            f"{self.unparsable_gold:,} of them have a gold answer that math-verify cannot parse: never rewarded, kept"
+            f"{self.unparsable_gold:,} of them have a gold answer that math-verify cannot parse: never rewarded, kept\n"
+            f"other readings of the paper's sentence: {self.fitting_bare:,} with the limit on the bare problem, "
+            f"{self.rows_fitting:,} with repetitions kept, {self.rows_fitting_bare:,} with both"
         )
 
 
 def select(
     rows: Iterable[Mapping[str, Any]],
     prompt_tokens: Callable[[str], int],
+    bare_tokens: Callable[[str], int],
     max_tokens: int,
     equal: Callable[[str, str], bool],
     parsable: Callable[[str], bool],
@@ -77,6 +85,7 @@ def select(
     Args:
         rows: with the columns of the usual releases (problem, answer) or verl's schema.
         prompt_tokens: tokens of the whole prompt, system prompt and chat template included.
+        bare_tokens: tokens of the problem alone.
         max_tokens: longest prompt kept.
         equal: whether two different spellings are the same answer.
         parsable: whether a gold answer can be graded.
@@ -109,11 +118,13 @@ def select(
             consistent += len(found)
             kept.append((texts[key], found[0]))
     unique = len(kept)
+    bare = [problem for problem, _ in kept if bare_tokens(problem) <= max_tokens]
     bar = tqdm(kept, desc="counting tokens", unit="problem", disable=not progress)
     kept = [(problem, answer) for problem, answer in bar if prompt_tokens(problem) <= max_tokens]
+    in_rows = [sum(len(spellings[" ".join(one.split())]) for one in group) for group in ([p for p, _ in kept], bare)]
     bar = tqdm(kept, desc="parsing answers", unit="problem", disable=not progress)
     unparsable = sum(not parsable(mended([answer])[0]) for _, answer in bar)
-    return kept, Counts(read, with_answer, consistent, unique, len(kept), unparsable)
+    return kept, Counts(read, with_answer, consistent, unique, len(kept), unparsable, len(bare), *in_rows)
 
 
 def verl_row(
@@ -172,27 +183,29 @@ def prepare(
 
     if max_tokens < 1:
         raise ValueError(f"--max-tokens {max_tokens} must be at least 1")
-    build_prompt(
-        preset, Problem("", "", "?", "math", ("0",))
-    )  # an unknown preset is an error before anything is loaded
+    # an unknown preset is an error before anything is loaded
+    arguments = build_prompt(preset, Problem("", "", "?", "math", ("0",))).template
     tokenizer = AutoTokenizer.from_pretrained(model)
     if not tokenizer.chat_template:
         raise ValueError(f"the tokenizer of {model} has no chat template, which verl needs for prompts")
-    arguments = build_prompt(preset, Problem("", "", "?", "math", ("0",))).template
 
     def prompt_tokens(problem: str) -> int:
         messages = build_prompt(preset, Problem("", "", problem, "math", ("0",))).messages
         text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **arguments)
         return len(tokenizer(text, add_special_tokens=False).input_ids)
 
-    rows = read_rows(source) if source is not None else _from_hub()
-    kept, counts = select(rows, prompt_tokens, max_tokens, _equal, _parsable, progress)
+    def bare_tokens(problem: str) -> int:
+        return len(tokenizer(problem, add_special_tokens=False).input_ids)
+
+    found = read_rows(source) if source is not None else _from_hub()
+    kept, counts = select(found, prompt_tokens, bare_tokens, max_tokens, _equal, _parsable, progress)
     if not kept:
         raise ValueError(f"no problem is left of {source or HUB_ID}:\n{counts.describe()}")
-    _write(out / "train.parquet", [verl_row("deepscaler", i, p, [a], preset, "train") for i, (p, a) in enumerate(kept)])
+    rows = [verl_row("deepscaler", i, p, [a], preset, "train") for i, (p, a) in enumerate(kept)]
+    write_parquet(out / "train.parquet", rows)
     benchmarks = _validation_rows(validation, preset, prompt_tokens, max_tokens)
     if benchmarks:
-        _write(out / "val.parquet", benchmarks)
+        write_parquet(out / "val.parquet", benchmarks)
     manifest = {
         "source": str(source.name) if source is not None else HUB_ID,
         "counts": asdict(counts),
@@ -205,7 +218,7 @@ def prepare(
         "max_tokens": max_tokens,
         "provenance": provenance(("transformers", "math-verify", "datasets")),
     }
-    write_atomic(out / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    write_json(out / "manifest.json", manifest)
     return counts
 
 
@@ -241,17 +254,6 @@ def _parsable(answer: str) -> bool:
     from math_verify import parse
 
     return bool(parse(f"\\boxed{{{answer}}}"))
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
-    write_atomic(path, buffer.getvalue())
 
 
 def _from_hub() -> Iterable[Mapping[str, Any]]:

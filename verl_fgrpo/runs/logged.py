@@ -10,7 +10,7 @@ from typing import Any
 
 from verl_fgrpo.core.dumps import dump_files
 
-__all__ = ["logged_values"]
+__all__ = ["file_rows", "logged_values"]
 
 
 def logged_values(run: Path, metric: str, log: Path | None = None) -> tuple[dict[int, float], str]:
@@ -48,17 +48,22 @@ def logged_values(run: Path, metric: str, log: Path | None = None) -> tuple[dict
     return {}, f"no log under {places[0]} holds {metric} (trainer.logger=[console,file] writes one; name it with --log)"
 
 
-def _file_logger(path: Path, metric: str) -> Iterator[tuple[int, float]]:
-    """verl's file logger: {"step": 1, "data": {"critic/score/mean": 0.5, ...}} a line; other lines are passed over."""
+def file_rows(path: Path, word: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
+    """Step and metrics of each line of verl's file logger, {"step": 1, "data": {"critic/score/mean": 0.5, ...}}.
+
+    Lines without `word` and lines that are none of its are passed over, such as one that a kill has cut off.
+    """
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            if metric not in line:
-                continue
             try:
-                row: Any = json.loads(line)
-                yield int(row["step"]), float(row["data"][metric])
-            except (ValueError, KeyError, TypeError):  # the line being written when the run was killed
+                row: Any = json.loads(line) if word in line else {}
+                yield int(row["step"]), dict(row["data"])
+            except (ValueError, KeyError, TypeError):
                 continue
+
+
+def _file_logger(path: Path, metric: str) -> Iterator[tuple[int, float]]:
+    return ((step, float(data[metric])) for step, data in file_rows(path, metric) if metric in data)
 
 
 def _console(path: Path, metric: str) -> Iterator[tuple[int, float]]:

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from verl_fgrpo.core.command import command_parser
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.host.contract import RECIPES_VERL
+from verl_fgrpo.methods.settings import ALGORITHM_KEYS
 from verl_fgrpo.runs import machine
 from verl_fgrpo.runs.checkpoints import step_folders, world_size
 from verl_fgrpo.runs.configuration import compose_config, implausible
@@ -36,18 +37,7 @@ __all__ = ["EXPERIMENT", "claim_run", "findings", "main"]
 #: What makes two runs different experiments. Resuming a run folder with another value of these is refused.
 EXPERIMENT = (
     "algorithm.adv_estimator",
-    "algorithm.focal_gamma",
-    "algorithm.f_grpo_gamma",
-    "algorithm.fgrpo_gamma",
-    "algorithm.focal_success_threshold",
-    "algorithm.focal_success_threshold_by_source",
-    "algorithm.f_grpo_reward_correct",
-    "algorithm.f_grpo_reward_wrong",
-    "algorithm.passk_k",
-    "algorithm.unlikeliness_beta",
-    "algorithm.ds_gp",
-    "algorithm.ds_gn",
-    "algorithm.w_reinforce_lambda",
+    *(f"algorithm.{key}" for key in ALGORITHM_KEYS),
     "algorithm.norm_adv_by_std_in_grpo",
     "algorithm.filter_groups.enable",
     "actor_rollout_ref.actor.policy_loss.loss_mode",

@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.files import read_json, refuse_other_settings, write_atomic
 from verl_fgrpo.runs.checkpoints import is_complete, step_folders
+from verl_fgrpo.runs.logged import file_rows
 
 POINTER = "latest_checkpointed_iteration.txt"
 
@@ -28,21 +29,10 @@ def claim(run: Path, settings: Mapping[str, str]) -> None:
         ValueError: the folder holds a run with other settings; resuming it would mix two experiments.
     """
     note = run / "settings.json"
-    if note.exists():
-        found = json.loads(note.read_text())
-        differing = [
-            f"{key} is {settings.get(key)!r}, the run has {found.get(key)!r}"
-            for key in sorted({*found, *settings})
-            if found.get(key, "null") != settings.get(key, "null")
-        ]
-        if differing:
-            raise ValueError(
-                f"{run} holds a run with other settings ({'; '.join(differing)}), and resuming would mix the two; "
-                "use another OUT, the old settings, or delete the folder"
-            )
-        return
-    run.mkdir(parents=True, exist_ok=True)
-    write_atomic(note, json.dumps(dict(settings), indent=2, sort_keys=True) + "\n")
+    if not note.exists():
+        write_atomic(note, json.dumps(dict(settings), indent=2, sort_keys=True) + "\n")
+    found, asked = ({key: x for key, x in noted.items() if x != "null"} for noted in (read_json(note), settings))
+    refuse_other_settings(run, found, asked, "use another OUT, the old settings, or delete the folder")
 
 
 def last_checkpoint(run: Path) -> int:
@@ -94,15 +84,8 @@ def stop_leftovers(run: Path, timeout: float = 60.0) -> int:
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """verl's metrics of all starts, one row per step (`step`, `data`); of a step run twice the later counts."""
-    rows: dict[int, dict[str, Any]] = {}
-    for path in sorted((run / "logs").glob("*.jsonl")):
-        for line in path.read_text().splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:  # the line being written when the run was killed
-                continue
-            rows[row["step"]] = row
-    return [rows[step] for step in sorted(rows)]
+    rows = {step: data for path in sorted((run / "logs").glob("*.jsonl")) for step, data in file_rows(path)}
+    return [{"step": step, "data": rows[step]} for step in sorted(rows)]
 
 
 def watch(runs: Sequence[Path], steps: int, pids: Sequence[int], poll: float = 1.0) -> list[Path]:

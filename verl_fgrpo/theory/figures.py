@@ -4,7 +4,6 @@ Every function returns a matplotlib Figure; `core.figures.save_figure` writes it
 """
 
 import csv
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from verl_fgrpo.core.figures import COLOURS, GREY, figure_style, new_figure
+from verl_fgrpo.core.numbers import check_gamma
 from verl_fgrpo.core.tail_miss import peak_group_size, tail_miss_probability
 from verl_fgrpo.theory.rollouts import SuccessCounts, danger_report, danger_zone
 from verl_fgrpo.theory.simulation import published_logits
@@ -48,9 +48,8 @@ def mean_absolute_advantage(mu: ArrayLike, focal_gamma: float) -> NDArray[np.flo
     mu_arr = np.asarray(mu, dtype=np.float64)
     if not np.all((mu_arr >= 0) & (mu_arr <= 1)):
         raise ValueError(f"mu must be a success rate in [0, 1], got {mu!r}")
-    if not (math.isfinite(focal_gamma) and focal_gamma >= 0):
-        raise ValueError(f"focal_gamma must be finite and >= 0, got {focal_gamma!r}: 0 is plain GRPO, 0.5 the default")
-    return np.asarray((1.0 - mu_arr) ** focal_gamma * 2.0 * np.sqrt(mu_arr * (1.0 - mu_arr)), dtype=np.float64)
+    gamma = check_gamma(focal_gamma, "focal_gamma")
+    return np.asarray((1.0 - mu_arr) ** gamma * 2.0 * np.sqrt(mu_arr * (1.0 - mu_arr)), dtype=np.float64)
 
 
 @figure_style()

@@ -27,6 +27,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from verl_fgrpo.core.numbers import check_gamma
+
 NUM_ACTIONS, NUM_CORRECT = 128_000, 10_000
 # From this group size on, building the lookup table costs less than searching (both timed on one thread).
 LOOKUP_FROM_GROUP_SIZE = 8192
@@ -290,8 +292,7 @@ def _check(
     if not runs:
         raise ValueError("runs is empty: pass at least one (focal_gamma, seed) pair")
     for gamma, seed in runs:
-        if not (math.isfinite(gamma) and gamma >= 0):
-            raise ValueError(f"focal_gamma must be finite and >= 0, got {gamma!r}: 0 is the baseline")
+        check_gamma(gamma, "focal_gamma")
         if seed < 0:
             raise ValueError(f"seed must be >= 0, got {seed!r}")
     if steps < 0:

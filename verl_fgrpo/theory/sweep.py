@@ -5,7 +5,6 @@ is never half-written. A JSON beside it holds the settings; a sweep only continu
 """
 
 import csv
-import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,7 +15,7 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
-from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.files import read_json, refuse_other_settings, write_atomic, write_json
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.theory.simulation import NUM_ACTIONS, NUM_CORRECT, Trajectory, published_logits, simulate_batch
 
@@ -87,7 +86,7 @@ def run_sweep(config: SweepConfig, output: Path, workers: int = 1, progress: boo
     open_runs = sum(len(runs) for _, runs in jobs)
     output.parent.mkdir(parents=True, exist_ok=True)
     made_by = provenance(("torch", "numpy"))
-    write_atomic(settings_path(output), json.dumps({"settings": config.settings()} | made_by, indent=2) + "\n")
+    write_json(settings_path(output), {"settings": config.settings()} | made_by)
     with tqdm(total=total, initial=total - open_runs, unit="run", desc="simulate", disable=not progress) as bar:
         for trajectories in _results(config, jobs, workers):
             for trajectory in trajectories:
@@ -176,11 +175,8 @@ def _load_for_resume(config: SweepConfig, output: Path) -> dict[RunKey, list[lis
         raise ValueError(
             f"{output} exists without {settings_path(output).name}, so its settings are unknown: move it away"
         )
-    stored = json.loads(settings_path(output).read_text())["settings"]
-    wanted = json.loads(json.dumps(config.settings()))
-    different = [f"{k}: {stored.get(k)!r} there, {v!r} now" for k, v in wanted.items() if stored.get(k) != v]
-    if different:
-        raise ValueError(f"{output} was made with other settings ({'; '.join(different)}): choose another output file")
+    stored = read_json(settings_path(output))["settings"]
+    refuse_other_settings(output, stored, config.settings(), "choose another output file")
     rows: dict[RunKey, list[list[str]]] = {}
     with output.open(newline="") as file:
         for row in csv.DictReader(file):

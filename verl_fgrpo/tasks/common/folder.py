@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.files import claim, new_file, read_json, write_json
+from verl_fgrpo.core.files import claim, read_json, write_json, write_parquet
 from verl_fgrpo.core.provenance import provenance
 
 
@@ -40,11 +40,7 @@ def prepare_folder(
 
 def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
     """Writes verl's data rows as Parquet, whole or not at all."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with new_file(path) as partial:
-        pq.write_table(pa.Table.from_pylist(rows), partial)
+    write_parquet(path, rows)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
