@@ -80,3 +80,18 @@ def test_a_reader_that_leaves_is_no_error():
     process.stdout.readline()
     process.stdout.close()
     assert process.wait() == 0 and process.stderr.read() == b""
+
+
+INTERRUPTED_TEXT = """
+import sys
+from verl_fgrpo.core.command import run_command
+
+sys.exit(run_command("x", lambda _: exec("raise KeyboardInterrupt"), []))
+"""
+
+
+def test_ctrl_c_within_an_evaluated_text_is_an_exit_code_too(tmp_path):
+    """Python itself would end with the signal: it keeps in mind that such a text was interrupted."""
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED_TEXT)
+    done = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == INTERRUPTED and done.stderr == "x: interrupted; rerun to resume\n"

@@ -66,6 +66,9 @@ def run_command(name: str, main: Callable[[Sequence[str]], int | None], argument
         return code
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one is enough: a second must not end in a traceback
+        # Interrupted in a text it evaluates (a dataclass does), Python ends with the signal whatever we return, unless
+        # it has evaluated another text since.
+        eval("None")
         print(f"{name}: interrupted; rerun to resume", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:

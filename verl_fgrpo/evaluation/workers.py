@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -164,6 +165,7 @@ class Worker:
         arguments = (child, hangs_up, self.progress, self.limits, self.options)
         process = context.Process(target=_serve, args=arguments, daemon=True)
         with _starting:  # and with SIGINT blocked, which is inherited: Ctrl-C is for the parent, which ends its workers
+            resource_tracker.ensure_running()  # first: its own start unblocks SIGINT
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 process.start()
