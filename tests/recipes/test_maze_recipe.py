@@ -37,8 +37,10 @@ def start(tmp_path, recipe="run_fgrpo_maze.sh", *arguments, **variables):
     )
 
 
-def test_killed_and_started_again_the_recipe_ends_with_a_report(tmp_path):
-    process = start(tmp_path)
+def test_killed_and_started_again_the_recipe_ends_with_a_report(mazes, tmp_path):
+    # the mazes and start model of other tests: the recipe's own command finds them complete, or refuses other settings
+    made = {"DATA": str(mazes[0]), "SEED": "3", "SFT_STEPS": "250", "HELDOUT_MAZES": "8"}
+    process = start(tmp_path, **made)
     pointers = [tmp_path / "run" / run / "latest_checkpointed_iteration.txt" for run in ("cispo", "f_cispo")]
     while not any(pointer.exists() for pointer in pointers):
         assert process.poll() is None, process.communicate()[0][-4000:]
@@ -48,9 +50,10 @@ def test_killed_and_started_again_the_recipe_ends_with_a_report(tmp_path):
 
     saved = [pointer.parent for pointer in pointers if pointer.exists()]
 
-    again = start(tmp_path)
+    again = start(tmp_path, **made)
     output, _ = again.communicate()
     assert again.returncode == 0, output[-4000:]
+    assert "already there: " in output
 
     for run in saved:  # what had a checkpoint went on after it: the last start did not repeat step 1
         last_metrics = sorted((run / "logs").glob("*.jsonl"))[-1].read_text()
@@ -82,7 +85,7 @@ def test_killed_and_started_again_the_recipe_ends_with_a_report(tmp_path):
     assert differing["cispo"] ^ differing["f_cispo"] == {"algorithm.focal_gamma=0", "algorithm.focal_gamma=1.0"}
 
     # other settings in the same folder are refused, in seconds and with both values
-    refused = start(tmp_path, FOCAL_GAMMA="0.5", STEPS="3")
+    refused = start(tmp_path, FOCAL_GAMMA="0.5", STEPS="3", **made)
     output, _ = refused.communicate()
     assert refused.returncode != 0 and "focal_gamma: found '1.0', asked '0.5'" in output
     assert json.loads((tmp_path / "run" / "f_cispo" / "settings.json").read_text())["focal_gamma"] == "1.0"
