@@ -61,8 +61,8 @@ def test_the_preset_for_one_gpu_is_plausible(inputs):
         [
             "+focal=grpo", "+platform=one_gpu", f"actor_rollout_ref.model.path={model}", "data.train_batch_size=8",
             f"data.train_files={data}/train.parquet", f"data.val_files={data}/val.parquet",
-            "actor_rollout_ref.actor.ppo_mini_batch_size=8", "data.max_prompt_length=320",
-            "data.max_response_length=48",
+            "actor_rollout_ref.actor.ppo_mini_batch_size=8", "actor_rollout_ref.rollout.n=8",
+            "data.max_prompt_length=320", "data.max_response_length=48",
         ]
     )  # fmt: skip
     assert implausible(config) == []
