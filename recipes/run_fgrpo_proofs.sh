@@ -18,7 +18,7 @@ if [ "$SMOKE" = 1 ]; then
     SUPERVISED=${SUPERVISED:-200} TRAIN=${TRAIN:-64} HELDOUT=${HELDOUT:-16} NUM_SAMPLES=${NUM_SAMPLES:-16} LARGE_K=${LARGE_K:-8}
     SUFFIX=-smoke
 fi
-METHODS=${METHODS:-grpo f_grpo}               # grpo unlikeliness ds_grpo maxrl w_reinforce nsr passk_training, or f_ and one of these
+METHODS=${METHODS:-grpo f_grpo}               # grpo unlikeliness ds_grpo maxrl w_reinforce nsr passk_training fade, f_ and one of these, gapo; with _epochs1 or _epochs2
 SEEDS=${SEEDS:-1}                             # each with theorems, start model and training of its own
 FOCAL_GAMMA=${FOCAL_GAMMA:-1.0}               # of the f_ methods
 PASSK_K=${PASSK_K:-4}                         # ours: k of passk_training, half a group

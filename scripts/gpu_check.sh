@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The first ten minutes on a GPU: bash scripts/gpu_check.sh [PAGE]      one page of results, default outputs/gpu_check.md
 # Estimators and losses on CUDA equal the CPU; f_X timed against X on CUDA; a maze run in miniature with vLLM. No download.
-# Written without a GPU at hand: a failure here may be the script's own.
+# Ours: docs/results/gpu_check.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$([ -x .venv-gpu/bin/python ] && echo "$PWD/.venv-gpu/bin/python" || command -v python3)}

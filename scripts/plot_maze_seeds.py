@@ -29,7 +29,7 @@ def draw(rows: list[dict[str, str]]) -> object:
         axis.set_xlim(-0.4, 2.4)
         axis.set_ylabel(f"{column.replace('_at_', '@')}, held-out mazes (%)")
     axes[0].set_title("both learn, F-GRPO a little less")
-    axes[1].set_title("GRPO forgets, F-GRPO keeps")
+    axes[1].set_title("GRPO loses more than F-GRPO")
     return figure
 
 

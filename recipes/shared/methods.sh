@@ -1,9 +1,10 @@
 # The methods that can be compared, by name. Sourced by recipes that set FOCAL_GAMMA and PASSK_K.
 
-# method_arm NAME sets PRESET, GAMMA and OVERRIDES. The plain method is the f_ estimator at gamma 0, bit for bit.
+# method_arm NAME sets PRESET, GAMMA and OVERRIDES. NAME_epochsE is a method with E PPO epochs a step. The plain method is the f_ estimator at gamma 0, bit for bit.
 method_arm() {
     PRESET=grpo GAMMA=0 OVERRIDES=()
-    local method=$1
+    local method=$1 epochs=
+    if [[ $method =~ ^(.*)_epochs([1-9])$ ]]; then method=${BASH_REMATCH[1]} epochs=${BASH_REMATCH[2]}; fi
     if [[ $method == f_* ]]; then method=${method#f_} GAMMA=$FOCAL_GAMMA; fi
     case $method in
         grpo) ;;
@@ -17,8 +18,9 @@ method_arm() {
         # platform=cpu has bypass_mode=true, which leaves out the entropy
         fade) PRESET=fade OVERRIDES=(algorithm.rollout_correction.bypass_mode=false) ;;
         gapo)
-            [ "$1" = gapo ] || die "METHODS has '$1', but gapo reads unweighted advantages; use gapo"
+            [ "$GAMMA" = 0 ] || die "METHODS has '$1', but gapo reads unweighted advantages; use gapo"
             PRESET=gapo ;;
-        *) die "METHODS has '$1', but it knows grpo, unlikeliness, ds_grpo, maxrl, w_reinforce, nsr, passk_training, fade, and f_ with each, or gapo" ;;
+        *) die "METHODS has '$1', but it knows grpo, unlikeliness, ds_grpo, maxrl, w_reinforce, nsr, passk_training, fade, and f_ with each, or gapo; each also with _epochs1 or _epochs2" ;;
     esac
+    [ -z "$epochs" ] || OVERRIDES+=(actor_rollout_ref.actor.ppo_epochs="$epochs")
 }

@@ -55,6 +55,21 @@ def test_nothing_is_found_where_all_is_there(config):
     assert findings(config, PLAN_TINY, 0.0001) == []
 
 
+def test_the_preset_for_one_gpu_is_plausible(inputs):
+    model, data = inputs
+    config = compose_config(
+        [
+            "+focal=grpo", "+platform=one_gpu", f"actor_rollout_ref.model.path={model}", "data.train_batch_size=8",
+            f"data.train_files={data}/train.parquet", f"data.val_files={data}/val.parquet",
+            "actor_rollout_ref.actor.ppo_mini_batch_size=8", "actor_rollout_ref.rollout.n=8",
+            "data.max_prompt_length=320", "data.max_response_length=48",
+        ]
+    )  # fmt: skip
+    assert implausible(config) == []
+    assert config.actor_rollout_ref.rollout.name == "vllm"
+    assert config.actor_rollout_ref.rollout.tensor_model_parallel_size == config.trainer.n_gpus_per_node == 1
+
+
 PLAN_TINY = Estimate(1, 64, 2, 0.001, 0, 0.001, 0, 0, 0, 0, "")
 
 

@@ -210,3 +210,10 @@ def test_it_works_in_the_executor_threads_of_a_ray_actor():
     finally:
         ray.shutdown()
     assert scores == [1.0] * 10 + [0.0] * 10
+
+
+def test_rays_module_that_the_fork_server_preloads_is_there():
+    """A name that ray does not promise (evaluation/workers.py); without it workers would start slowly, in silence."""
+    import importlib.util
+
+    assert importlib.util.find_spec("ray._private.workers.default_worker") is not None
