@@ -29,6 +29,7 @@ set -m # a process group of its own, which an interrupt can end as a whole
 STARTS=$!
 set +m
 trap 'kill -INT -- "-$STARTS" 2>/dev/null || true; rm -f "$STARTS_LOG"' EXIT
+trap 'exit 130' INT TERM
 STATUS=0
 "$PYTHON" -m pytest -m "not full and not verl_start" --durations=8 || STATUS=$?
 wait "$STARTS" || STATUS=$?
