@@ -101,8 +101,9 @@ if [ "$STAGE" = all ] || [ "$STAGE" = train ]; then
         train_all "${RUNS[@]}"
     else
         (sleep "$TRAIN_SECONDS"; for run in "${RUNS[@]}"; do "$PYTHON" scripts/training_run.py stop-leftovers "$run" & done; wait) &
+        limit=$!
         train_all "${RUNS[@]}" || say "training ended before step $STEPS"
-        kill "$!" 2>/dev/null || true
+        kill "$limit" 2>/dev/null || true
     fi
 fi
 if [ "$STAGE" = all ] || [ "$STAGE" = record ]; then
