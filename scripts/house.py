@@ -26,18 +26,22 @@ class Function(NamedTuple):
     lines: int
 
 
+def docstring_lines(node: ast.AST) -> int:
+    """Lines of all docstrings in `node`."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return sum(
+        inner.body[0].end_lineno - inner.body[0].lineno + 1  # type: ignore[operator]
+        for inner in ast.walk(node)
+        if isinstance(inner, kinds) and ast.get_docstring(inner) is not None
+    )
+
+
 def functions(file: Path) -> Iterator[Function]:
     """All functions of a Python file."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            docstrings = sum(
-                inner.body[0].end_lineno - inner.body[0].lineno + 1  # type: ignore[operator]
-                for inner in ast.walk(node)
-                if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-                and ast.get_docstring(inner) is not None
-            )
             assert node.end_lineno is not None
-            yield Function(file, node.name, node.end_lineno - node.lineno + 1 - docstrings)
+            yield Function(file, node.name, node.end_lineno - node.lineno + 1 - docstring_lines(node))
 
 
 def rooms(root: Path) -> dict[str, list[Path]]:
@@ -63,13 +67,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args(arguments)
     package: list[Function] = []
-    print(f"{'room':<24} {'lines':>6} {'modules':>8} {'longest function':>17} {f'over {LONG}':>8}")
+    print(f"{'room':<24} {'lines':>6} {'docstrings':>10} {'modules':>8} {'longest function':>17} {f'over {LONG}':>8}")
     total = defaultdict(int)
     for room, files in rooms(given.checkout).items():
         own = [function for file in files for function in functions(file)]
         longest = max(own, key=lambda function: function.lines, default=None)
         count = sum(function.lines > LONG for function in own)
-        print(f"{room:<24} {line_count(files):>6} {len(files):>8} {longest.lines if longest else 0:>17} {count:>8}")
+        prose = sum(docstring_lines(ast.parse(file.read_text(encoding="utf-8"))) for file in files)
+        sizes = f"{line_count(files):>6} {prose:>10} {len(files):>8}"
+        print(f"{room:<24} {sizes} {longest.lines if longest else 0:>17} {count:>8}")
         if room.startswith("verl_fgrpo"):
             package += own
             total["package"] += line_count(files)

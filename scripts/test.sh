@@ -18,5 +18,21 @@ if [ "$#" -eq 0 ]; then
     "$PYTHON" scripts/house.py --check >/dev/null
     "$PYTHON" -c "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
 fi
-say "pytest"
-"$PYTHON" -m pytest -m "not full" "$@"
+if [ "$#" -gt 0 ]; then
+    say "pytest"
+    exec "$PYTHON" -m pytest -m "not full" "$@"
+fi
+say "pytest: all but real starts of verl's trainer; these run beside it and are shown after it"
+STARTS_LOG=$(mktemp)
+set -m # a process group of its own, which an interrupt can end as a whole
+"$PYTHON" -m pytest -m "not full and verl_start" -p no:cacheprovider --durations=8 >"$STARTS_LOG" 2>&1 &
+STARTS=$!
+set +m
+trap 'kill -INT -- "-$STARTS" 2>/dev/null || true; rm -f "$STARTS_LOG"' EXIT
+trap 'exit 130' INT TERM
+STATUS=0
+"$PYTHON" -m pytest -m "not full and not verl_start" --durations=8 || STATUS=$?
+wait "$STARTS" || STATUS=$?
+say "pytest: real starts of verl's trainer"
+cat "$STARTS_LOG"
+exit "$STATUS"

@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from test_verl_runs import GROUP, mazes, run_verl, success_rates  # noqa: F401  (mazes is a fixture)
+from test_verl_runs import GROUP, run_verl, success_rates
 
 from verl_fgrpo.methods.fade import FILE
 
 pytestmark = [pytest.mark.full, pytest.mark.verl_start]
 
 
-def test_fade_trains_and_a_resumed_run_goes_on_with_its_averages(mazes, tmp_path):  # noqa: F811
+def test_fade_trains_and_a_resumed_run_goes_on_with_its_averages(mazes, tmp_path):
     run = tmp_path / "fade"
     logged, _ = run_verl(mazes, run, "+focal=fade", "trainer.total_training_steps=2", "trainer.save_freq=2")
     resumed, _ = run_verl(mazes, run, "+focal=fade", "trainer.total_training_steps=3")
@@ -35,7 +35,7 @@ def test_fade_trains_and_a_resumed_run_goes_on_with_its_averages(mazes, tmp_path
     assert [json.loads(line)["step"] for line in (run / FILE).read_text().splitlines()] == [1, 2, 3]
 
 
-def test_gapo_trains_with_the_bounds_of_its_groups(mazes, tmp_path):  # noqa: F811
+def test_gapo_trains_with_the_bounds_of_its_groups(mazes, tmp_path):
     run = tmp_path / "gapo"
     logged, _ = run_verl(mazes, run, "+focal=gapo", "trainer.total_training_steps=2")
     assert set(logged) == {1, 2}

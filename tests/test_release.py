@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_verl_runs import check_advantages, mazes, run_verl, success_rates  # noqa: F401  (mazes is a fixture)
+from test_verl_runs import check_advantages, run_verl, success_rates
 
 import verl_fgrpo
 
@@ -110,7 +110,7 @@ def run(python, *command):
 
 @pytest.mark.full
 @pytest.mark.verl_start
-def test_the_wheel_alone_trains_with_verl(environment, mazes, tmp_path, monkeypatch):  # noqa: F811
+def test_the_wheel_alone_trains_with_verl(environment, mazes, tmp_path, monkeypatch):
     where = run(environment, "-c", "import verl_fgrpo; print(verl_fgrpo.__file__)").strip()
     assert Path(where).is_relative_to(environment.parent.parent)
     assert run(environment.parent / "verl-fgrpo", "--version") == f"verl_fgrpo {verl_fgrpo.__version__}\n"

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_verl_runs import check_advantages, mazes, run_verl, success_rates  # noqa: F401  (mazes is a fixture)
+from test_verl_runs import check_advantages, run_verl, success_rates
 
 ROOT = Path(__file__).resolve().parent.parent
 UPSTREAM = ROOT / "upstream"
@@ -180,7 +180,7 @@ def test_a_description_follows_verls_template(change):
 
 @pytest.mark.full
 @pytest.mark.verl_start
-def test_verls_trainer_with_the_patch_trains_with_the_focal_weight(patched, mazes, tmp_path):  # noqa: F811
+def test_verls_trainer_with_the_patch_trains_with_the_focal_weight(patched, mazes, tmp_path):
     run = tmp_path / "patched"
     logged, _ = run_verl(
         mazes,

@@ -16,23 +16,11 @@ import pytest
 
 from verl_fgrpo.core.passk import pass_at_k
 from verl_fgrpo.runs.audit import main as audit_command
-from verl_fgrpo.tasks.common.start_model import SftSettings
-from verl_fgrpo.tasks.maze.prepare import MazeSettings, prepare
 
 pytestmark = pytest.mark.verl_start
 
 GROUP = 8
 PROMPTS = 8
-
-
-@pytest.fixture(scope="session")
-def mazes(tmp_path_factory):
-    """Small mazes and a start model that solves some of them."""
-    folder = tmp_path_factory.mktemp("mazes")
-    manifest = prepare(
-        folder, MazeSettings(size=7, train=1500, heldout=8, seed=3, sft=SftSettings(steps=250, seed=3)), progress=False
-    )
-    return folder, manifest
 
 
 def run_verl(mazes, run, *overrides, timeout=1200, modules=None):

@@ -43,6 +43,11 @@ COMMANDS: dict[str, Command] = {
     "figures": Command("verl_fgrpo.theory.figures_command:main", "the paper's theory figures", "--quick"),
     "maze": Command("verl_fgrpo.tasks.maze.commands:main", "what the maze recipes call", "prepare --out outputs/maze"),
     "proofs": Command("verl_fgrpo.tasks.proofs.commands:main", "the theorem-proving task and its Lean kernel", "check"),
+    "countdown": Command(
+        "verl_fgrpo.tasks.countdown.commands:main",
+        "what the SmolLM2 recipe calls",
+        "prepare --out outputs/countdown",
+    ),
     "preflight": Command("verl_fgrpo.runs.preflight:main", "what GPU recipes check before verl starts", "dry-run ..."),
     "run-folder": Command("verl_fgrpo.runs.run_folder_command:main", "what recipes call around a run", "last-step RUN"),
 }

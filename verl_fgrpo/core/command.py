@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["INTERRUPTED", "command_parser", "redact", "run_command"]
+__all__ = ["INTERRUPTED", "command_parser", "redact", "run_command", "run_subcommand"]
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
@@ -33,6 +34,22 @@ def command_parser(name: str, description: str | None) -> argparse.ArgumentParse
     return argparse.ArgumentParser(
         prog=f"verl-fgrpo {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def run_subcommand(name: str, package: str, commands: Mapping[str, str], arguments: Sequence[str]) -> int:
+    """Run `main` of the module `package`.COMMAND_command that the first argument names; imported only then.
+
+    Args:
+        name: of the command, without "verl-fgrpo".
+        package: where the modules are.
+        commands: name -> line of help.
+        arguments: the name of one of them, and what follows.
+    """
+    text = "\n".join(f"  {command:<8} {line}" for command, line in commands.items())
+    parser = command_parser(name, text)
+    parser.add_argument("command", choices=commands)
+    chosen = parser.parse_args(list(arguments[:1])).command
+    return int(importlib.import_module(f"{package}.{chosen}_command").main(arguments[1:]))
 
 
 def redact(text: str) -> str:

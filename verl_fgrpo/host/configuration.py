@@ -191,8 +191,7 @@ def _loss_problems(config: DictConfig, estimator: str, loss: str, settings: Foca
     if policy_loss.get("_target_") != LOSS_CONFIG:
         problems.append(
             f"{POLICY_LOSS}.loss_mode is {loss}, but {POLICY_LOSS}._target_ is {policy_loss.get('_target_')}, which "
-            "has no "
-            f"focal_gamma, so the loss would not know its gamma; set {POLICY_LOSS}._target_={LOSS_CONFIG} and "
+            f"has no focal_gamma, so the loss would not know its gamma; set {POLICY_LOSS}._target_={LOSS_CONFIG} and "
             f"+{POLICY_LOSS}.focal_gamma=0.5, or use a preset such as +focal=grpo_loss"
         )
         return problems
@@ -209,8 +208,8 @@ def _loss_problems(config: DictConfig, estimator: str, loss: str, settings: Foca
     if divided != bool(algorithm.get("norm_adv_by_std_in_grpo", True)):
         problems.append(
             f"{POLICY_LOSS}.norm_adv_by_std_in_grpo is {divided} and algorithm.norm_adv_by_std_in_grpo is "
-            f"{not divided}, but the "
-            f"loss reads success off these advantages; set +{POLICY_LOSS}.norm_adv_by_std_in_grpo={not divided}"
+            f"{not divided}, but the loss reads success off these advantages; set "
+            f"+{POLICY_LOSS}.norm_adv_by_std_in_grpo={not divided}"
         )
     if algorithm.get("use_kl_in_reward", False):
         problems.append(

@@ -106,15 +106,9 @@ def _set_by(key: str, overrides: Sequence[str]) -> str:
 
 
 def _kl(config: Any) -> str:
-    terms = [name for name, on in _kl_terms(config) if on]
+    terms = ["in the reward"] * bool(config.algorithm.use_kl_in_reward)
+    terms += ["in the loss"] * bool(config.actor_rollout_ref.actor.use_kl_loss)
     return "KL " + " and ".join(terms) if terms else "no KL term"
-
-
-def _kl_terms(config: Any) -> tuple[tuple[str, bool], ...]:
-    return (
-        ("in the reward", bool(config.algorithm.use_kl_in_reward)),
-        ("in the loss", bool(config.actor_rollout_ref.actor.use_kl_loss)),
-    )
 
 
 def _presets(overrides: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

@@ -414,10 +414,9 @@ class Estimator:
             if settings.use_kl_in_reward:
                 raise ValueError(
                     "algorithm.use_kl_in_reward is True, but then the reward no longer tells whether a rollout "
-                    "succeeded, "
-                    "and this trainer does not hand on the reward before KL; set algorithm.use_kl_in_reward=False "
-                    "and put "
-                    "the KL term into the loss with actor_rollout_ref.actor.use_kl_loss=True, or train through "
+                    "succeeded, and this trainer does not hand on the reward before KL; set "
+                    "algorithm.use_kl_in_reward=False and put the KL term into the loss with "
+                    "actor_rollout_ref.actor.use_kl_loss=True, or train through "
                     "verl.trainer.ppo.ray_trainer.compute_advantage"
                 )
             raw_scores = scores
@@ -467,10 +466,9 @@ def check_group_size(rollouts: Rollouts, config: Mapping[str, Any]) -> None:
     largest = int(torch.bincount(rollouts.codes[rollouts.has_tokens]).max())
     if largest > int(limit):
         raise ValueError(
-            f"a group has {largest} rows, but actor_rollout_ref.rollout.n is {limit}: the outputs of one session "
-            "would count "
-            "as rollouts of their own; train with trainer.use_v1=True, where sessions are known, or let the data set "
-            "__rollout_n__"
+            f"a group has {largest} rows, but actor_rollout_ref.rollout.n is {limit}: the outputs of one session would "
+            "count as rollouts of their own; train with trainer.use_v1=True, where sessions are known, or let the "
+            "data set __rollout_n__"
         )
 
 

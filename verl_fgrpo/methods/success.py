@@ -68,8 +68,8 @@ def reported_success(infos: Sequence[Mapping[str, Any]]) -> Reported | None:
         if has_own and "acc" not in info:
             raise ValueError(
                 f"the reward function reports acc for some rollouts, but none for rollout {row}, and success must be "
-                "told "
-                "the same way in the whole batch; return acc in every dict, for errors and time-outs too (0.0 there)"
+                "told the same way in the whole batch; return acc in every dict, for errors and time-outs too (0.0 "
+                "there)"
             )
         number = _number(info.get("acc"))
         own = has_own and number in (0.0, 1.0)

@@ -132,12 +132,10 @@ def judge_threshold(
         threshold = settings.threshold_of(source)
         text = (
             f"{active - told} of {active} groups{of_source} with unequal rewards have a success rate of 0 or 1 "
-            "(threshold "
-            f"{threshold:g}, rewards of this step {span[0]:g} to {span[1]:g}), so the focal weight cannot tell them "
-            "apart; "
-            "set algorithm.focal_success_threshold between the rewards of wrong and correct rollouts, return acc "
-            "from the "
-            "reward function, or for partial credit set +algorithm.f_grpo_reward_correct and +algorithm.f_grpo_gamma"
+            f"(threshold {threshold:g}, rewards of this step {span[0]:g} to {span[1]:g}), so the focal weight cannot "
+            "tell them apart; set algorithm.focal_success_threshold between the rewards of wrong and correct "
+            "rollouts, return acc from the reward function, or for partial credit set "
+            "+algorithm.f_grpo_reward_correct and +algorithm.f_grpo_gamma"
         )
         if stops and told == 0 and active >= STOP_AFTER:
             raise ValueError(text)

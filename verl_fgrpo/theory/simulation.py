@@ -21,7 +21,7 @@ What makes it fast is exact, not approximate:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -80,21 +80,7 @@ def published_logits(
     return logits
 
 
-def simulate(
-    group_size: int,
-    focal_gamma: float,
-    steps: int = 1000,
-    seed: int = 0,
-    *,
-    logits: ArrayLike | None = None,
-    num_correct: int = NUM_CORRECT,
-    reward_correct: float = 1.0,
-    reward_wrong: float = -1.0,
-    learning_rate: float = 1e-2,
-    optimizer: Literal["adam", "sgd"] = "adam",
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> Trajectory:
+def simulate(group_size: int, focal_gamma: float, steps: int = 1000, seed: int = 0, **settings: Any) -> Trajectory:
     """Train one categorical policy and record how its correct mass moves (see the module's formula).
 
         M_ret(t) = 1 - sum_correct max(0, p_0(a) - p_t(a)) / sum_correct p_0(a)        (arXiv 2602.06717, eq. 26)
@@ -104,13 +90,7 @@ def simulate(
         focal_gamma: gamma >= 0; 0 is the unweighted baseline.
         steps: number of updates; 0 records the initial policy.
         seed: with group_size it fixes every random number. Same seed, device and thread count: same numbers.
-        logits: initial logits, shape [actions]; default `published_logits()`.
-        num_correct: the first num_correct actions are correct.
-        reward_correct, reward_wrong: R_c > R_w. The paper's simulation uses +1 / -1.
-        learning_rate: Adam's step size (or the plain gradient's).
-        optimizer: "adam" (betas 0.9 / 0.999, eps 1e-8) or "sgd".
-        device: torch device of the whole run.
-        dtype: of logits and optimiser state. The CDF is float64 in any case.
+        **settings: the keywords of `simulate_batch`, e.g. logits, learning_rate, device.
 
     Returns:
         Trajectory with arrays of length steps + 1.
@@ -118,19 +98,7 @@ def simulate(
     Raises:
         ValueError: an argument outside its range.
     """
-    return simulate_batch(
-        group_size,
-        [(focal_gamma, seed)],
-        steps,
-        logits=logits,
-        num_correct=num_correct,
-        reward_correct=reward_correct,
-        reward_wrong=reward_wrong,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        device=device,
-        dtype=dtype,
-    )[0]
+    return simulate_batch(group_size, [(focal_gamma, seed)], steps, **settings)[0]
 
 
 def simulate_batch(
@@ -152,7 +120,14 @@ def simulate_batch(
     Args:
         group_size: N >= 2, shared by all runs.
         runs: (focal_gamma, seed) pairs.
-        steps and the others: see `simulate`.
+        steps: see `simulate`.
+        logits: initial logits, shape [actions]; default `published_logits()`.
+        num_correct: the first num_correct actions are correct.
+        reward_correct, reward_wrong: R_c > R_w. The paper's simulation uses +1 / -1.
+        learning_rate: Adam's step size (or the plain gradient's).
+        optimizer: "adam" (betas 0.9 / 0.999, eps 1e-8) or "sgd".
+        device: torch device of the whole run.
+        dtype: of logits and optimiser state. The CDF is float64 in any case.
 
     Returns:
         One Trajectory per pair, in order.

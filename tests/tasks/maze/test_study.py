@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from verl_fgrpo.cli import main
-from verl_fgrpo.tasks.maze.study import difference, load_runs, save_run, training_curves
+from verl_fgrpo.tasks.common.study import difference, load_runs, save_run, training_curves
 
 CURVES = {"step": [1, 2], "update_scale": [1.0, None], "active_share": [0.5, 0.5]}
 
@@ -45,7 +45,7 @@ def test_paired_difference_is_the_mean_over_mazes_and_seeds(results):
 
 def test_arms_tested_on_other_mazes_are_no_pair(results):
     record(results, "gamma0.5", 1, {0: [1], 5: [1]}, mazes="others")
-    with pytest.raises(ValueError, match="different mazes"):
+    with pytest.raises(ValueError, match="different problems"):
         load_runs(results)
 
 

@@ -12,19 +12,30 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from verl_fgrpo.core.files import new_file, new_folder, write_json
 from verl_fgrpo.core.provenance import provenance
-from verl_fgrpo.tasks.common.model import ModelSize, build_model
-from verl_fgrpo.tasks.common.tokenizer import END, WordTokenizer
+from verl_fgrpo.tasks.common.model import ModelSize, build_model, load_model
+from verl_fgrpo.tasks.common.tokenizer import WordTokenizer
 
 IGNORED = -100  # label that torch's cross entropy skips
 
 #: a prompt and a right answer, as text
 Example = tuple[str, str]
+
+
+class Tokenizer(Protocol):
+    """What the training needs of a tokenizer; `WordTokenizer` is one."""
+
+    @property
+    def end_id(self) -> int: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def save(self, folder: Path) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -66,9 +77,11 @@ class _Batches:
     Padding stands on the right and attention is causal, so no mask is needed: no answer token sees a padding token.
     """
 
-    def __init__(self, examples: Sequence[Example], tokenizer: WordTokenizer, device: str) -> None:
+    def __init__(self, examples: Sequence[Example], tokenizer: Tokenizer, device: str) -> None:
         self.end_id, self.device = tokenizer.end_id, device
-        self.rows = [(tokenizer.encode(prompt), tokenizer.encode(f"{answer} {END}")) for prompt, answer in examples]
+        self.rows = [
+            (tokenizer.encode(prompt), [*tokenizer.encode(answer), self.end_id]) for prompt, answer in examples
+        ]
 
     def batch(self, indices: np.ndarray) -> tuple[Any, Any]:
         """Input ids (B, T) and, one place to the left, labels (B, T): answer tokens, `IGNORED` elsewhere."""
@@ -88,10 +101,10 @@ class _Batches:
 class _Training:
     """Model, optimizer and losses so far, with a checkpoint that takes them up again bit for bit."""
 
-    def __init__(self, settings: SftSettings, tokenizer: WordTokenizer, device: str) -> None:
+    def __init__(self, settings: SftSettings, model: Any, device: str) -> None:
         import torch
 
-        self.model = build_model(settings.model, tokenizer, settings.seed).to(device).train()
+        self.model = model.to(device).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings.learning_rate)
         self.losses: list[float] = []
         self.seconds = 0.0
@@ -131,18 +144,20 @@ class _Training:
 
 def train_start_model(
     examples: Sequence[Example],
-    tokenizer: WordTokenizer,
+    tokenizer: Tokenizer,
     out: Path,
     settings: SftSettings,
     device: str = "cpu",
     checkpoint_every: int = 50,
     progress: bool = True,
+    pretrained: Path | None = None,
 ) -> None:
     """Trains on right answers and writes a Hugging Face folder with model, tokenizer and `manifest.json` to `out`.
 
     Loss: mean cross entropy over the answer tokens of the batch, end token included, prompt tokens excluded.
     Killed and called again, it goes on from the last checkpoint (beside `out`, removed at the end) to the identical
     weights, bit for bit on one CPU thread. A folder `out` that is already there is left alone.
+    It begins with a random model of `settings.model`, or with that of the Hugging Face folder `pretrained`.
 
     Raises:
         ValueError: no examples, or a checkpoint made with other settings or examples.
@@ -156,7 +171,13 @@ def train_start_model(
     identity = {**asdict(settings), "examples": fingerprint(examples)}
     checkpoint = out.with_name(out.name + ".checkpoint.pt")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    training, batches = _Training(settings, tokenizer, device), _Batches(examples, tokenizer, device)
+    if pretrained is not None:
+        model = load_model(pretrained)
+    elif isinstance(tokenizer, WordTokenizer):
+        model = build_model(settings.model, tokenizer, settings.seed)
+    else:
+        raise ValueError("a model from scratch has a word tokenizer; name a pretrained one")
+    training, batches = _Training(settings, model, device), _Batches(examples, tokenizer, device)
     if checkpoint.exists():
         training.load(checkpoint, identity, device)
     done = len(training.losses)

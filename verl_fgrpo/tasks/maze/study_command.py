@@ -13,7 +13,7 @@ from pathlib import Path
 
 from verl_fgrpo.core.command import command_parser
 from verl_fgrpo.tasks.common.records import left
-from verl_fgrpo.tasks.maze.study import load_runs, save_run, training_curves
+from verl_fgrpo.tasks.common.study import load_runs, save_run, training_curves
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -12,8 +12,7 @@ from verl_fgrpo.core.figures import COLOURS, GREY, figure_style, new_figure, sav
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.passk import powers_of_two
 from verl_fgrpo.core.tables import markdown_table, write_table
-from verl_fgrpo.evaluation.significance import bootstrap_over_problems
-from verl_fgrpo.tasks.maze.study import StudyRun, difference
+from verl_fgrpo.tasks.common.study import StudyRun, arm_rows, before_and_after, results_table
 
 __all__ = ["write_study_report"]
 
@@ -44,8 +43,8 @@ def write_study_report(runs: Sequence[StudyRun], results: Path) -> str:
     step = max(run.last_step for run in long)
     while sum(step in run.correct for run in long) < 2 and step > 0:
         step = max(s for run in long for s in run.correct if s < step)
-    rows = [row for arm in _arms(long) for row in _arm_rows(long, arm, step)]
-    table = _results_table(rows)
+    rows = [row for arm in _arms(long) for row in arm_rows(long, arm, REFERENCE, step, powers_of_two(LARGE_K))]
+    table = results_table(rows, NAMES, REFERENCE, (1, LARGE_K))
     write_table(rows, results / "results", table, reference=REFERENCE, step=step)
     save_figure(training_figure(long), results / "training.png")
     save_figure(difference_figure(rows, step), results / "differences.png")
@@ -84,45 +83,6 @@ def _arms(runs: Sequence[StudyRun]) -> list[str]:
 
 def _name(arm: str) -> str:
     return NAMES.get(arm, arm)
-
-
-def _arm_rows(runs: Sequence[StudyRun], arm: str, step: int) -> list[dict[str, Any]]:
-    """A row per k: pass@k of the arm over all its seeds, and its paired difference to the reference."""
-    own = [run for run in runs if run.arm == arm and step in run.correct]
-    rows = []
-    for k in powers_of_two(LARGE_K) if own else []:
-        scores = [run.scores(k, step) for run in own]
-        start = np.concatenate([run.scores(k, 0) for run in own])
-        strata = [str(run.seed) for run, values in zip(own, scores, strict=True) for _ in values]
-        value = bootstrap_over_problems(np.concatenate(scores), groups=strata)
-        row: dict[str, Any] = {"arm": arm, "k": k, "seeds": len(own), "start": float(start.mean())}
-        row |= {"value": value.estimate, "low": value.interval[0], "high": value.interval[1]}
-        found = None if arm == REFERENCE else difference(runs, arm, REFERENCE, k, step)
-        for name, number in zip(("difference", "d_low", "d_high"), found[:3] if found else (None,) * 3, strict=True):
-            row[name] = number
-        row["d_seeds"] = " ".join(f"{100 * one:+.1f}" for one in found[3]) if found else ""
-        rows.append(row)
-    return rows
-
-
-def _results_table(rows: Sequence[dict[str, Any]]) -> str:
-    header = ["arm", "seeds"]
-    for k in (1, LARGE_K):
-        header += [f"pass@{k}: start", "after", "minus GRPO", "by seed"]
-    lines = []
-    for arm in dict.fromkeys(row["arm"] for row in rows):
-        cells: list[object] = []
-        for k in (1, LARGE_K):
-            row = next(row for row in rows if row["arm"] == arm and row["k"] == k)
-            cells += [f"{100 * row['start']:.1f}"]
-            cells += [f"{100 * row['value']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"]
-            if row["difference"] is None:
-                cells += ["", ""]
-            else:
-                middle, low, high = (100 * row[name] for name in ("difference", "d_low", "d_high"))
-                cells += [f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]", row["d_seeds"]]
-        lines.append([_name(arm), next(row["seeds"] for row in rows if row["arm"] == arm), *cells])
-    return markdown_table(header, lines)
 
 
 def _mean_curve(runs: Sequence[StudyRun], k: int) -> tuple[list[int], list[float]]:
@@ -185,14 +145,7 @@ def maze_figure(runs: Sequence[StudyRun], step: int) -> Any:
     figure, axes = new_figure(4.2 * max(len(shown), 1), 4.0, 1, max(len(shown), 1), sharey=True)
     for axis, arm in zip(axes, shown, strict=False):
         own = [run for run in runs if run.arm == arm and step in run.correct]
-        before = np.concatenate([run.scores(1, 0) for run in own])
-        after = np.concatenate([run.scores(1, step) for run in own])
-        lost, gained = int(((before > 0) & (after == 0)).sum()), int(((before == 0) & (after > 0)).sum())
-        axis.scatter(100 * before, 100 * after, s=8, alpha=0.4, color=COLOURS[0], linewidths=0)
-        axis.scatter(100 * before[(after == 0) & (before > 0)], np.zeros(lost), s=12, color=COLOURS[1], label="lost")
-        axis.plot([0, 100], [0, 100], color=GREY, linewidth=1)
-        axis.set_title(f"{_name(arm)}: {lost} of {len(before)} mazes lost, {gained} gained")
-        axis.set_xlabel("success rate of the start model (%)")
+        before_and_after(axis, own, step, _name(arm), "maze")
     axes[0].set_ylabel(f"success rate after {step} steps (%)")
     axes[0].legend(fontsize=8, loc="upper left")
     figure.suptitle("Each point is one held-out maze, 128 samples before and after")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 
-from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.command import run_subcommand
 
 COMMANDS = {
     "check": "does the Lean kernel work?",
@@ -17,9 +16,4 @@ COMMANDS = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run one of the commands."""
-    text = "\n".join(f"  {name:<8} {help_text}" for name, help_text in COMMANDS.items())
-    parser = command_parser("proofs", text)
-    parser.add_argument("command", choices=COMMANDS)
-    chosen = parser.parse_args(list(arguments[:1])).command
-    module = importlib.import_module(f"verl_fgrpo.tasks.proofs.{chosen}_command")
-    return int(module.main(arguments[1:]))
+    return run_subcommand("proofs", __package__, COMMANDS, arguments)
