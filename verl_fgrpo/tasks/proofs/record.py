@@ -113,6 +113,8 @@ def record_seed(
         else:
             run = checkpoint.model.parents[2]
             settings = json.loads((run / "settings.json").read_text())
+            words = settings.get("overrides", "").split()  # without the folder, which is of this machine
+            settings["overrides"] = " ".join(w for w in words if not w.startswith("trainer.rollout_data_dir="))
             scores = score_answers(load_model(checkpoint.model), TOKENIZER, pairs)
             record |= {
                 "settings": settings | {"steps": str(checkpoint.step)},
@@ -164,7 +166,7 @@ def load_runs(results: Path, methods: Sequence[str] | None = None) -> dict[int, 
         runs.setdefault(row["seed"], {})[row["arm"]] = ProofRun(**row)
     if methods is None:
         names = sorted(set.intersection(*(set(of_seed) for of_seed in runs.values())) - {START})
-        names.sort(key=lambda name: (name.removeprefix("f_") != "grpo", name.removeprefix("f_"), name))
+        names.sort(key=lambda name: (name.removeprefix("f_") != "grpo", name.removeprefix("f_"), name.startswith("f_")))
     else:
         names = list(methods)
     chosen = {
