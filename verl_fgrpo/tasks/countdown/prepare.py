@@ -31,9 +31,9 @@ class CountdownSettings:
 
     supervised: int = 6144
     train: int = 4096
-    heldout: int = 256
+    heldout: int = 200
     seed: int = 1
-    sft: SftSettings = field(default_factory=lambda: SftSettings(steps=400, batch_size=64, learning_rate=1e-4))
+    sft: SftSettings = field(default_factory=lambda: SftSettings(steps=250, batch_size=64, learning_rate=3e-4))
 
 
 def write_problems(out: Path, settings: CountdownSettings) -> None:
