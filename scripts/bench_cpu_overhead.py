@@ -2,6 +2,8 @@
 
 Run: python scripts/bench_cpu_overhead.py [--prompts 32] [--group-size 8] [--steps 10] [--dir DIR] [verl override ...]
 The task is the mazes of recipes/run_fgrpo_maze.sh, with a start model trained for --sft-steps.
+What verl_fgrpo/cpu/agent_loop.py saves: once as it is and once with verl's own agent loops, which are
+actor_rollout_ref.rollout.agent.agent_loop_manager_class=null reward.num_workers=1
 """
 
 import argparse
