@@ -71,7 +71,9 @@ def saved(tmp_path):
 
 
 def wait_for(step, process, tmp_path):
+    end_of_patience = time.monotonic() + 1800  # only ends what hangs
     while saved(tmp_path) < step:
+        assert time.monotonic() < end_of_patience, log(tmp_path)
         assert process.poll() is None, log(tmp_path)
         time.sleep(0.5)
 
@@ -116,7 +118,7 @@ def test_a_killed_node_and_a_killed_driver_cost_no_finished_step(tmp_path, clust
     end(process)
 
     process = start(tmp_path, cluster.address)
-    assert process.wait() == 0, log(tmp_path)
+    assert process.wait(timeout=3600) == 0, log(tmp_path)
     run = tmp_path / "run"
     assert saved(tmp_path) == STEPS
     shards = {file.name for file in (run / f"global_step_{STEPS}" / "actor").glob("model_*.pt")}
