@@ -153,7 +153,7 @@ def _text_flags(config: DictConfig) -> list[str]:
 
 
 def _unknown_keys(config: DictConfig, in_use: bool) -> list[str]:
-    """Keys that look like ours and that nothing reads; with `in_use`, also those without our prefix (`reward_wrong`)."""
+    """Keys like ours that nothing reads; with `in_use`, also those without our prefix (`reward_wrong`)."""
     from verl.trainer.config import AlgoConfig
     from verl.workers.config import PolicyLossConfig
 
