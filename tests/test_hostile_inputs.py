@@ -321,23 +321,24 @@ def test_training_files(examples: int, tmp_path: Path) -> None:
 
 
 KEYS = st.sampled_from(
-    [
-        *("focal_gamma", "f_grpo_gamma", "fgrpo_gamma", "focal_success_threshold", "f_grpo_reward_correct"),
-        *("f_grpo_reward_wrong", "focal_success_threshold_by_source", "adv_estimator", "fade_alpha", "focal_other"),
-        *("norm_adv_by_std_in_grpo", "gamma", "use_kl_in_reward"),
-    ]
+    [f"algorithm.{key}" for key in ("focal_gamma", "f_grpo_gamma", "fgrpo_gamma", "focal_success_threshold")]
+    + [f"algorithm.{key}" for key in ("f_grpo_reward_correct", "f_grpo_reward_wrong", "adv_estimator", "fade_alpha")]
+    + [f"algorithm.{key}" for key in ("focal_success_threshold_by_source", "focal_other", "norm_adv_by_std_in_grpo")]
+    + [f"algorithm.{key}" for key in ("gamma", "use_kl_in_reward", "rollout_correction")]
+    + [f"actor_rollout_ref.{key}" for key in ("actor", "actor.policy_loss", "actor.policy_loss.loss_mode", "rollout.n")]
+    + ["trainer", "trainer.v1", "trainer.use_v1", "gamma"]
 )
 VALUES = JSON.map(lambda value: json.dumps(value)) | st.text(max_size=12) | st.sampled_from(["f_grpo", "grpo", "0.5"])
 
 
 @pytest.mark.full
 def test_explain(tmp_path: Path) -> None:
-    """Any value for any key of the algorithm, as a word on the command line."""
+    """Any value for keys of the algorithm and what it depends on, as words on the command line."""
     pytest.importorskip("verl")
 
     @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
     @given(st.dictionaries(KEYS, VALUES, max_size=3), st.sampled_from([[], ["+focal=grpo"], ["+focal=cispo"]]))
     def property_(changed: dict[str, str], preset: list[str]) -> None:
-        run(["explain", *preset, *(f"++algorithm.{key}={value}" for key, value in changed.items())], tmp_path, True)
+        run(["explain", *preset, *(f"++{key}={value}" for key, value in changed.items())], tmp_path, True)
 
     property_()

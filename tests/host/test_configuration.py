@@ -37,6 +37,8 @@ GOOD = [
     ["algorithm.adv_estimator=grpo", *F_LOSS, f"+{LOSS}.focal_gamma=1.0"],
     ["algorithm.adv_estimator=maxrl", "+algorithm.focal_success_threshold=0.0"],
     ["+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FGRPO_TRACEBACK=1"],
+    ["algorithm.adv_estimator=grpo", "+algorithm.normalize=True", "+gamma=1"],  # somebody else's
+    ["algorithm.adv_estimator=grpo", "algorithm.norm_adv_by_std_in_grpo='False'"],
 ]
 
 #: command line, what one problem must say
@@ -107,6 +109,15 @@ BAD = [
         r"use_v1 is False, where it is ignored",
     ),
     (["+focal=unlikeliness", "algorithm.unlikeliness_beta=2"], r"unlikeliness_beta is 2.*from 0 to 1"),
+    (["+focal=grpo", "+algorithm.reward_wrong=-1"], r"nearest one is algorithm\.f_grpo_reward_wrong, e\.g\. \+algo"),
+    (["algorithm.adv_estimator=f_grpo", "+algorithm.f_gamma=1"], r"f_gamma=1 is no key.*algorithm\.focal_gamma"),
+    (["algorithm.adv_estimator=f_grpo", "+algorithm.normalize=True"], r"nearest one is algorithm\.focal_normalize"),
+    (["algorithm.adv_estimator=f_grpo", "+gamma=1"], r"^verl_fgrpo: gamma=1 is no key.*algorithm\.focal_gamma"),
+    (["+focal=grpo_loss", f"+{LOSS}.gamma=1"], rf"{LOSS}\.gamma=1 is no key.*{LOSS}\.focal_gamma"),
+    (["+focal=grpo", "+algorithm.f_grpo.gamma=1"], r"nearest one is algorithm\.f_grpo_gamma\n"),
+    (["algorithm.adv_estimator=f_dapo"], r"'f_dapo', which verl does not know"),
+    (["+focal=grpo", "algorithm.norm_adv_by_std_in_grpo='False'"], r"is the text 'False', which verl takes for true"),
+    (["+focal=grpo", "+algorithm.focal_success_threshold_by_source={a:???}"], r"Missing mandatory value.*by_source\.a"),
 ]
 
 
@@ -180,6 +191,12 @@ def test_main_ppo_ends_with_the_problem_and_no_traceback():
             ["mu = (mean reward - -1) / (1 - -1), clamped to 0..1, whatever acc says"],
         ),
         (["+focal=grpo", "trainer.use_v1=False"], ["legacy (trainer.use_v1=False)", "one log line a step"]),
+        (
+            ["+focal=gapo"],
+            ["gamma       0.0 from algorithm.focal_gamma (+focal=gapo); 0 is the plain method", "loss        gapo"],
+        ),
+        (["algorithm.adv_estimator=grpo", *F_LOSS], [f"gamma       0.5 from {LOSS}.focal_gamma"]),
+        (["+focal=grpo", "~trainer.v1"], ["v1 None"]),
     ],
 )
 def test_explain_tells_what_will_be_trained(words, lines, capsys):
@@ -193,5 +210,12 @@ def test_explain_ends_with_one_where_settings_contradict(capsys):
     assert "PROBLEM     algorithm.focal_gamma=0.5" in capsys.readouterr().out
     with pytest.raises(ValueError, match="verl would not compose this command line: .*focal_gamma"):
         explain(["algorithm.focal_gamma=1.0"])
-    with pytest.raises(ValueError, match="verl would not compose"):
-        explain(["+focal=grpoo"])
+    for words in (["+focal=grpoo"], ["+focal=null"], ["algorithm=null"]):
+        with pytest.raises(ValueError, match="verl would not compose"):
+            explain(words)
+    for path in ("trainer", LOSS):
+        with pytest.raises(ValueError, match=f"{path} is no section of this configuration.*leave it as it is"):
+            explain(["+focal=grpo", f"{path}=null"])
+    for value in ("${algorithm.nokey}", "${oc.env:NOT_THERE}", "${algorithm.focal_gamma}"):
+        with pytest.raises(ValueError, match="the configuration does not resolve: .*correct that key"):
+            explain(["+focal=grpo", f"algorithm.focal_gamma={value}"])

@@ -282,6 +282,20 @@ def test_an_f_loss_has_the_same_metrics_as_the_estimator(monkeypatch):
     assert metrics == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("loss", "weight"), [(["f_vanilla", "verl_fgrpo.config.FocalPolicyLossConfig"], 0.5), (["gapo"], None)]
+)
+def test_a_loss_of_ours_without_a_gamma_of_its_own(monkeypatch, loss, weight):
+    outputs = {key: (float(info["acc"]), info, length) for key, (_, info, length) in OUTPUTS.items()}
+    keys = ("loss_mode", "_target_")
+    words = [f"actor_rollout_ref.actor.policy_loss.{key}={value}" for key, value in zip(keys, loss, strict=False)]
+    normalize = f"algorithm.norm_adv_by_std_in_grpo={weight is not None}"
+    _, metrics, _ = step(monkeypatch, outputs, "algorithm.adv_estimator=grpo", normalize, *words)
+    assert {key: metrics[key] for key in GROUP_METRICS} == pytest.approx(GROUP_METRICS)
+    mean = None if weight is None else (0.75**weight + 0.5**weight) / 2
+    assert metrics.get("focal/weight_mean") == (mean and pytest.approx(mean))
+
+
 LEGACY = {
     "token_level_rewards": torch.tensor([[0.0, -0.9], [0.0, -1.9], [0.0, -1.8], [0.0, -1.7]]),  # KL of 1.9 in them
     "token_level_scores": torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]),

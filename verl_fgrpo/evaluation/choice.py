@@ -59,7 +59,7 @@ _MARKUP = re.compile(r"\*+|(?<!\w)_+|_+(?!\w)|[`$#{}]|\\[()\[\]]|</?(?:b|i|u|em|
 
 def _flatten(text: str) -> str:
     """Text without markup: boxes between two brackets of their own, a letter set in a font or in quotes in (...)."""
-    text = unicodedata.normalize("NFKC", text)
+    text = re.sub(r"\\color\s*\{\w+\}(?!\s*\{)|^[ \t]*>+", "", unicodedata.normalize("NFKC", text), flags=re.MULTILINE)
     text = _BARE_BOX.sub(lambda found: f"{_OPEN}{found[1]}{_CLOSE}", text.replace(_OPEN, "").replace(_CLOSE, ""))
     parts: list[str] = []
     closers: list[str] = []  # what ends each open brace
@@ -95,16 +95,16 @@ def _flatten(text: str) -> str:
 _LEAD = (
     r"\s*(?:(?:(?:the|my|our|a\s+clear|most|very|in\s+fact|definitely|clearly|simply|just|indeed|likely|probably|actually|"
     r"therefore|thus|hence|then|obviously|still|now|also|indisputably|certainly|surely|given\s+by|"
-    r"final|correct|right|best|true|option|options|choice|letter|answer|alternative|statement|number|"
+    r"final|correct|right|best|true|option|choice|letter|answer|alternative|statement|number|"
     r"i\s+(?:think|believe|guess|say|suppose|would\s+say|am\s+sure)|i'd\s+say|that|it\s+(?:is|was|must\s+be)|it's|is)\b|"
     r"选项|选择|字母|答案|应该|应|就|是|为|选|:|=|-)[\s,:]*)*"
 )
 _LABEL = re.compile(
-    r"(?:[(\[<\u201c\u2018'\"\u300c\u3010]+(?P<bracketed>[A-Ja-j])[)\]>\u201d\u2019'\"\u300d\u3011]+"
+    r"(?:[(\[<\u201c\u2018'\"\u300c\u3010\u00ab\u300a]+(?P<bracketed>[A-Ja-j])[)\]>\u201d\u2019'\"\u300d\u3011\u00bb\u300b]+"
     r"|(?P<half>[A-Ja-j])(?=\))|(?P<bare>[A-J])(?![A-Za-z0-9_^'\u2019])|(?P<small>[a-j])(?=\s*(?:[.!\u27e7\n]|$)))"
 )
 _WORDS = (
-    r"because|since|as|which|given|due|based|but|so|where|when|for|from|by|here|in|with|on|though|although|if|unless|"
+    r"because|since|as|which|given|due|based|but|so|where|when|for|from|by|here|in|with|on|though|although|"
     r"rather|instead|not|again|then|that|choice|option|is|was|and|or|at|to|among|after|according|however|therefore"
 )
 _AFTER = re.compile(
@@ -112,14 +112,16 @@ _AFTER = re.compile(
     r"|[项选因是正符的为故所对吧了这而但其即最和或与及还]|不是)"
 )
 _OPERATOR = re.compile(
-    r"\s*(?:[+=*^_<>|/]|\\(?:cdot|times|cup|cap|in|to|pm|le|ge|ne|sim|approx|rightarrow)\b|-(?:[^\s-]|\s*[A-Ja-j]\b)|\u2192|\u2264|\u2265)"
+    r"\s*(?:[+=*^_<>|/]|:[A-Z]\b|\\(?:cdot|times|cup|cap|in|to|pm|le|ge|ne|sim|approx|rightarrow)\b|-(?:[^\s-]|\s*[A-Ja-j]\b)|\u2192|\u2264|\u2265)"
 )
 _MORE = re.compile(
     r"[)\]\u27e7.]*[ \t]*(?:(?:,|/|&|;|\u3001|\+|\|)[ \t]*)?\(?"
-    r"(?:(?P<joined>(?i:and/or|or|and|nor|versus|vs\.?)\b|[或和与及]|以及|还是|或者|/|&|\+)[ \t,]*"
+    r"(?:(?P<joined>(?i:and/or|or|and|nor|versus|vs\.?|maybe|perhaps|possibly)\b|[或和与及]|以及|还是|或者|/|&|\+)"
+    r"[ \t,]*"
     r"(?:(?i:maybe|perhaps|possibly|also|even|option|choice|answer|equivalently|alternatively|else|both|either|the)\b"
     r"[ \t,]*|选项?)*|)[\u27e6]?[(\[]?(?P<letter>[A-J])(?![A-Za-z0-9'\u2019])"
 )
+_ROMAN = re.compile(r"[(\[]?I\b[)\]]*[\s,]*(?:and|or|&|,|、|和|或)[\s(]*(?:II|III|IV|V)\b")
 _SEVERAL = re.compile(r"(?i:either|both|neither|all|none|any)\b|[A-J]{2,10}(?![A-Za-z])|都|以上")
 _JOINED = re.compile(r"[\s,.)\u27e7]*(?:(?i:and/or|or|and|&)|[或和与及、/])[\s,:(\u27e6]*(?i:the\s+)?")
 
@@ -132,7 +134,9 @@ def _choice_at(flat: str, position: int) -> tuple[bool, str | None, int]:
     if label is None:
         return False, None, position
     end = label.end()
-    if flat[end : end + 2].lstrip().startswith("?") or _OPERATOR.match(flat, end) and not _MORE.match(flat, end):
+    if flat[end : end + 2].lstrip().startswith("?") or _ROMAN.match(flat, label.start()):
+        return False, None, position
+    if _OPERATOR.match(flat, end) and not _MORE.match(flat, end):
         return False, None, position
     more = _MORE.match(flat, end)
     if more and _is_label(flat, more):
@@ -146,7 +150,7 @@ def _choice_at(flat: str, position: int) -> tuple[bool, str | None, int]:
 def _is_label(flat: str, more: re.Match[str]) -> bool:
     """Whether the second letter of `_MORE` is one: not a pronoun, an article or the beginning of a sentence."""
     rest = flat[more.end() :]
-    if re.match(r"[ \t]+[a-z]", rest) and (more["letter"] in "AI" or not more["joined"]):
+    if re.match(r"[ \t]+(?!(?:and|or)\b)[a-z]", rest) and (more["letter"] in "AI" or not more["joined"]):
         return False
     if not more["joined"] and "." in flat[more.start() : more.end()]:
         return False
@@ -154,80 +158,105 @@ def _is_label(flat: str, more: re.Match[str]) -> bool:
 
 
 _BE = (
-    r"(?:is|are|was|would\s+be|must\s+be|should\s+be|will\s+be|has\s+to\s+be|can\s+only\s+be|becomes"
-    r"|[\"']?:|=|->|=>|-|\u2192|\u2014|\u2013)"
+    r"(?:is|are|was|'s|becomes|(?:would|must|should|will|can\s+only|(?:has|ought|seems|appears|turns\s+out)\s+to)\s+"
+    r"(?:(?:therefore|thus|then|hence|clearly|surely)\s+)?be|[\"']?:|=|->|=>|-|\u2192|\u2014|\u2013)"
 )
 _NOUN = r"(?:ans(?:wer)?|option|choice|alternative|selection)"
 _CUES = [
     # The answer (to the question) is / Answer: / Answer
-    rf"\bans(?:wers?)?\b(?:\s+(?!is\b|are\b)[\w'()-]+){{0,8}}?\s*{_BE}\s*{_LEAD}",
+    rf"\bans(?:wers?)?\b(?:,[^,.\n]{{1,40}},)?(?:\s+(?!is\b|are\b|choices\b|options\b)[\w'()-]+){{0,8}}?\s*{_BE}\s*{_LEAD}",
     rf"\bans(?:wer)?\b\.?[:\s]*{_LEAD}",
     rf"\b(?:correct|right|best|final|only|chosen|true)\s+(?:\w+\s+)?(?:one|option|choice|letter|statement)\s*{_BE}\s*{_LEAD}",
-    rf"\b(?:option|choice|letter|selection|conclusion|solution|response)\s*(?:is|:|=)\s*{_LEAD}",
-    r"\b(?:i'm|i\s+am|we\s+are)\s+going\s+with\s+(?:option\s+)?",
-    # I choose, therefore option, it is, matches option
-    r"\b(?:i|we)(?:'ll|'d|\s+will|\s+would|\s+must|\s+should|\s+can)?\s+(?:therefore\s+|thus\s+|now\s+)?(?:choose|chose|pick|"
-    rf"picked|select|selected|go\s+(?:with|for)|opt\s+for|settle\s+(?:on|for)|vote\s+for|conclude|answer)\s*{_LEAD}",
-    rf"\b(?:choose|pick|select|going\s+with|go\s+with)\s+(?:the\s+)?{_NOUN}\s+",
+    rf"\b(?:option|choice|letter|selection|conclusion|solution|response|pick|vote|guess)\s*(?:is|:|=)\s*{_LEAD}",
+    # matches option, therefore option, not A but
     rf"\b(?:match(?:es|ing)?|correspond(?:s|ing)?\s+to|agree(?:s|ing)?\s+with|equals|gives|yields|consistent\s+with|"
-    rf"supports?|points?\s+to|which\s+is|this\s+is|that\s+is|must\s+be|namely|thus|therefore|hence|so)[\s,:]+(?:exactly\s+)?"
+    rf"supports?|points?\s+to|i\.e\.|which\s+means|which\s+is|this\s+is|that\s+is|must\s+be|namely|thus|therefore|hence|so)[\s,:]+(?:exactly\s+)?"
     rf"(?:with\s+)?(?:the\s+)?{_NOUN}\s+",
     r"\b(?:leaves?|leaving|left\s+with)\s+(?:us\s+with\s+|only\s+|just\s+|with\s+)*(?:option\s+|choice\s+)?",
-    r"\bnot\s+(?:option\s+)?\(?[A-J]\)?\s*[,;]?\s*(?:but\s+(?:rather\s+)?|rather\s+|it's\s+|it\s+is\s+)(?:option\s+)?",
+    r"\bnot\s+(?:option\s+)?\(?(?-i:[A-J])\b\)?\s*[,;]?\s*(?:but\s+(?:rather\s+)?|rather\s+|it's\s+|it\s+is\s+)(?:option\s+)?",
     # Chinese
-    rf"(?:(?:正确)?答案|正确(?:的)?(?:选项|的是)|结论)\s*(?:应该|应当|应|只能)?(?:是|为|选|即|就是|:)?\s*{_LEAD}",
-    rf"(?<![不别否误被可])(?<!不能)(?<!不应)(?<!不该)(?:选项\s*(?:是|为|:)|选(?!项)择?\s*(?:是|为|:|了)?)\s*{_LEAD}",
+    rf"(?:(?:正确)?答案\u3011?|正确(?:的)?(?:选项|的是)|结论)\s*(?:应该|应当|应|只能)?(?:是|为|选|即|就是|:)?\s*{_LEAD}",
+    rf"(?<![不别否误错任被可])(?<!不能)(?<!不应)(?<!不该)(?:选项\s*(?:是|为|:)|选(?!项)择?\s*(?:是|为|:|了)?)\s*{_LEAD}",
     r"(?:不是|并非|不选)\s*\(?[A-J]\)?\s*,?\s*(?:而是|而应是|应是|应该是|应选|是|选)\s*",
 ]
 _CUE = [re.compile(cue, re.IGNORECASE) for cue in _CUES]
-#: these are weak: a letter counts only if its sentence ends there
-_WEAK_CUE = re.compile(
+#: these are weak: a letter counts only if its sentence ends there, or the words of its choice follow
+_WEAK_CUES = [
+    # therefore, it is; the option that fits is
     r"(?:\b(?:therefore|thus|hence|so|correction|actually|rather|i\s+mean|no|sorry|by\s+elimination|i\s+(?:think|believe|"
-    r"guess)|finally|final|so\s+that)|\u2234|因此|所以|故|综上|我认为|我觉得|应该?(?=[是为]))[\s,:;\u2014\u2013-]*(?:(?:that\s+)?(?:it\s+(?:is|must\s+be|should\s+be)"
-    r"|it's|the|option|choice|是|为)\s*)*|\b(?:it(?:'s|\s+is)|must\s+be|should\s+be)\s+(?:option\s+|choice\s+)?",
-    re.IGNORECASE,
+    r"guess)|i'd\s+say|finally|final|so\s+that|the\s+(?:\w+\s+)?(?:option|choice|one|alternative)(?:\s+(?!is\b|not\b|"
+    r"in\w+rect|wrong|false|\w+n't|does\b|\w\b)[\w'-]+){1,8}?\s+is)|\u2234|因此|所以|故|综上|我认为|我觉得|(?<!不)应该?(?=[是为]))"
+    r"[\s,:;\u2014\u2013-]*(?:(?:that\s+)?(?:it\s+(?:is|must\s+be|should\s+be)|it's|the|option|choice|是|为)\s*)*",
+    r"\b(?:it(?:'s|\s+is)|must\s+be|should\s+be)\s+(?:option\s+|choice\s+)?",
+    # I choose
+    r"\b(?:i|we|let's|let\s+us)(?:'ll|'d|'m|'re|\s+(?:will|would|must|should|can|am|are))?\s+(?:therefore\s+|thus\s+|now\s+)?"
+    r"(?:choose|chose|pick|picked|select|selected|go\s+(?:with|for)|going\s+with|opt\s+for|settle\s+(?:on|for)|vote\s+for|"
+    rf"conclude|answer)\s*{_LEAD}",
+    rf"(?:(?:^|[.!:]\s|\n)\s*|\b(?:therefore|thus|hence|so|then),?\s+)(?:choose|pick|select|go\s+with)\s+(?:the\s+)?(?:{_NOUN}\s+)?",
+]
+_WEAK_CUE = [re.compile(cue, re.IGNORECASE) for cue in _WEAK_CUES]
+_SENTENCE_END = re.compile(
+    r"\s*(?:[.!;\n。；！]|,\s*(?:because|since|as|not)\b|(?:because|since|as\s+(?:it|this|that|my|(?:the\s+)?(?:\w+\s+)?"
+    r"(?:answer|choice|option)))\b|$)"
 )
-_SENTENCE_END = re.compile(r"\s*(?:[.!;\n。；！]|,\s*(?:because|since|as|not)\b|because\b|$)")
+#: the letter is what a sentence is about, not what it says
+_SUBJECT = re.compile(
+    r"\)?\s+(?:(?:is|was)\s+(?!(?:the\s+)?(?:correct|right|true|best|answer)\b)|(?:are|has|have|does|did|can|cannot|could|would|"
+    r"must|might|may|will|seems|looks|fails?|violates?|contradicts?)\b)|\s*(?:为|是?错|是?不对|的(?!原因|理由|是))"
+)
 _BACKWARD = re.compile(
-    r"(?:(?P<named>(?i:option|choice|answer)\s+|选项\s*)|(?<![\w'])(?=[(A-J]))\(?(?P<letter>[A-J])\)?\s*"
+    r"(?:(?P<named>(?i:option|choice|answer)\s+|选项\s*)|(?<![A-Za-z0-9_'])(?=[(A-J]))\(?(?P<letter>[A-J])\)?\s*"
     r"(?:(?i:is|must\s+be|has\s+to\s+be)\s+(?i:(?:therefore|thus|indeed|clearly|then|hence|also|really|obviously)\s+)?"
-    r"(?:(?i:the)\s+(?i:(?:only\s+)?(?:correct|right|best|true|final|most\s+\w+)\s+)?(?i:answer|option|choice|one)\b"
-    r"|(?P<plain>(?i:correct|right|true)\b))|(?:选项|项)?(?:是正确的|正确|是对的|符合题意|是正确答案|是答案))"
+    r"(?:(?i:the)\s+(?i:(?:only\s+)?(?:correct|right|best|true|final|most\s+\w+)\s+)?(?i:answer|option|choice|one)\b(?!\s+(?:only|if|when|unless)\b)"
+    rf"|(?P<plain>(?i:correct|right|true)(?={_SENTENCE_END.pattern}|,?\s*(?:but|while|and)\s+[A-J]\s+is\s+(?:not|wrong)|,\s*as\b)))"
+    r"|(?:选项|项)?(?:是(?:正确)?答案|(?P<chinese>也?(?:是正确的|正确|是对的|符合题意)))(?!吗|么|\?))"
+)
+#: what may stand before such a letter; any other word makes it a name: angle C, vitamin C
+_BEFORE = re.compile(
+    r"(?:^|[^A-Za-z\s(\[]|\n|\b(?:so|thus|hence|therefore|then|that|and|or|nor|but|only|both|neither|because|since|as|while|"
+    r"think|believe|say|conclude|see|i\.e|option|choice|answer|letter|statement))[\s(\[]*$",
+    re.IGNORECASE,
 )
 _JOINING = re.compile(r"(?:\b(?:and|or|nor|both|neither)|[和或与、])\s*$", re.IGNORECASE)
 _NEGATED = re.compile(
-    r"(?:\b(?:if|whether|not|suppose|assume|(?:might|may|could|would|can|tempt\w+\s+to|people|students|some|"
-    r"you)\s+(?:\w+\s+)?(?:think|say|guess|believe|assume|argue|conclude|expect))(?:\s+that)?(?:\s+(?:the|it))?"
-    r"(?:\s+(?:correct|right|final))?\s*|如果|若|假设|假如|是否)$",
+    r"(?:\b(?:if|whether|not|\w+n't|cannot|never|unless|doubt|unclear|uncertain|wrong|incorrect|worst|first|second|third|fourth|"
+    r"next|other|last|previous|(?:unlikely|impossible|false|untrue|not\s+the\s+case)(?=\s+that)|"
+    r"(?:not|\w+n't)\s+(?:clear|obvious|certain|sure|true)|(?:\w+n't|not|never)\s+(?:think|believe|say|mean|claim|agree|know|see)|"
+    r"suppose|assume|(?:(?:wrong|incorrect|tempt\w+|easy|mistake)\s+to|might|may|could|would|can|people|students|some|you)\s+"
+    r"(?:\w+\s+)?(?:think|say|guess|believe|assume|argue|conclude|expect))(?:\s+that)?(?:\s+(?:the|it))?"
+    r"(?:\s+(?:correct|right|final))?\s*|如果|若|设|假如|是否|同学认为|有人认为|以为)$",
     re.IGNORECASE,
 )
+_CONDITION = re.compile(r"\b(?:if|had|were|otherwise)\b[^.!?;\n]*$", re.IGNORECASE)
 
 #: after the label of a choice: the words of the choice, but no sentence about it
 _NAMED_TEXT = re.compile(
-    r"[ \t]*[.:\u2014][ \t]*\S|,[ \t]*(?:because|since|as)\b|(?:(?<=[)\]])|[)\]])[ \t]*[.:,]?[ \t]*"
+    r"[ \t]*(?:[.:\u2014])[ \t]*\S|,[ \t]*(?:because|since|as)\b|(?:(?<=[)\]])|[)\]])[ \t]*[.:,]?[ \t]*"
     r"(?!(?:is|was|are|can\w*|could|has|have|does|seems|looks|and|or|would|should|cannot|may|might)\b)[^\s+=*^_<>|]"
 )
 
 
 def _statements(flat: str) -> Iterator[Statement]:
     for box in re.finditer(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}?", flat):
-        for statement in _alone(flat, box.start(1), box.end(1)):
+        negated = re.search(
+            r"(?:\b(?:not|never)|\w+n't|不是|并非|不选)[\s:(]*$", flat[max(0, box.start() - 20) : box.start()]
+        )
+        for statement in _alone(flat, box.start(1), box.end(1)) if not negated else ():
             more = _MORE.match(flat, box.end())
             several = more and more["joined"] and more["letter"] != statement.letter
             yield statement._replace(letter=None) if several else statement
-    for pattern in _CUE:
-        for cue in pattern.finditer(flat):
-            yield from _after_cue(flat, cue, weak=False)
-    for cue in _WEAK_CUE.finditer(flat):
-        yield from _after_cue(flat, cue, weak=True)
+    for weak, patterns in enumerate((_CUE, _WEAK_CUE)):
+        for cue in (found for pattern in patterns for found in pattern.finditer(flat)):
+            yield from _after_cue(flat, cue, bool(weak))
     backward = [
         found
         for found in _BACKWARD.finditer(flat)
         if not _NEGATED.search(flat, max(0, found.start() - 80), found.start())
+        and (found["named"] or _BEFORE.search(flat, max(0, found.start("letter") - 80), found.start("letter")))
     ]
     correct = {found["letter"] for found in backward}
     for found in backward:
-        if found["named"] or not found["plain"] or len(correct) == 1:
+        if found["named"] or not (found["plain"] or found["chinese"]) or len(correct) == 1:
             joined = _JOINING.search(flat, max(0, found.start() - 12), found.start())
             yield Statement(found.start(), found.end(), None if joined else found["letter"])
     lines = [(line.start(), line.end()) for line in re.finditer(r"[^\n]*\S[^\n]*", flat)]
@@ -236,11 +265,26 @@ def _statements(flat: str) -> Iterator[Statement]:
 
 
 def _after_cue(flat: str, cue: re.Match[str], weak: bool) -> Iterator[Statement]:
-    if _NEGATED.search(flat, max(0, cue.start() - 80), cue.start()):
+    before = max(0, cue.start() - 200)
+    if _NEGATED.search(flat, before, cue.start()):
+        return
+    if re.search(r"would\s+(?:\w+\s+)?be\b", cue[0]) and _CONDITION.search(flat, before, cue.start()):
         return
     stands, letter, end = _choice_at(flat, cue.end())
-    if stands and not (weak and letter and not _SENTENCE_END.match(flat, end)):
+    if letter and _SUBJECT.match(flat, end):
+        return
+    told = not weak or not letter or (not flat[end - 1].islower() and _tells(flat, end))
+    if stands and told:
         yield Statement(cue.start(), end, letter)
+
+
+def _tells(flat: str, end: int) -> bool:
+    """Whether the sentence ends after the letter of a weak cue, or the words of its choice follow."""
+    return bool(
+        _SENTENCE_END.match(flat, end)
+        or (flat[end - 1] == ")" or flat[end : end + 1] == ")")
+        and _NAMED_TEXT.match(flat, end)
+    )
 
 
 def _alone(flat: str, start: int, end: int, text: bool = True) -> Iterator[Statement]:

@@ -9,7 +9,8 @@ from dataclasses import fields
 from typing import Any
 
 from hydra.errors import CompactHydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from verl_fgrpo.core.numbers import check_gamma
 from verl_fgrpo.host.state import registration
@@ -19,7 +20,7 @@ from verl_fgrpo.methods.gapo import GAPO_LOSSES
 from verl_fgrpo.methods.losses import BASE_LOSSES
 from verl_fgrpo.methods.settings import ALGORITHM_KEYS, FOCAL_KEYS, GAMMA_KEYS, FocalConfig, MethodConfig
 
-__all__ = ["LOSS_CONFIG", "POLICY_LOSS", "ContradictionError", "check", "find_problems"]
+__all__ = ["LOSS_CONFIG", "POLICY_LOSS", "ContradictionError", "check", "find_problems", "missing_section"]
 
 POLICY_LOSS = "actor_rollout_ref.actor.policy_loss"
 LOSS_CONFIG = "verl_fgrpo.config.FocalPolicyLossConfig"
@@ -27,6 +28,14 @@ LOSS_CONFIG = "verl_fgrpo.config.FocalPolicyLossConfig"
 PLAIN_GRPO = ("grpo", "grpo_vectorized")
 _MARKS = ("focal", "fgrpo", "f_grpo")
 _KNOWN = (*(f"algorithm.{key}" for key in ALGORITHM_KEYS), f"{POLICY_LOSS}.focal_gamma")
+#: what a key may be meant for by its name: every key of ours, and the focal ones without their prefix
+_SHORT = {key.split("_", 2 if key.startswith("f_grpo") else 1)[-1]: key for key in reversed(FOCAL_KEYS)}
+_NAMES = {**_SHORT, **{key: key for key in ALGORITHM_KEYS}}
+#: flags of verl on which a weight depends; text such as 'False' counts as true there
+_FLAGS = (
+    *("algorithm.norm_adv_by_std_in_grpo", "algorithm.use_kl_in_reward", f"{POLICY_LOSS}.norm_adv_by_std_in_grpo"),
+    *("algorithm.rollout_correction.bypass_mode", "trainer.use_v1"),
+)
 _WEIGHTED = frozenset(f"f_{base.name}" for base in (*HOST_ESTIMATORS, *METHODS))
 _PLAIN = frozenset(method.name for method in METHODS)
 _LOSSES = frozenset(f"f_{name}" for name in BASE_LOSSES)
@@ -42,13 +51,19 @@ def check(config: Any) -> None:
     Raises:
         ContradictionError: a ValueError; every problem with its remedy.
     """
-    if not isinstance(config, DictConfig) or "algorithm" not in config or "actor_rollout_ref" not in config:
+    if not isinstance(config, DictConfig) or missing_section(config):
         return
     problems = find_problems(config)
     if problems:
         raise ContradictionError(
             "verl_fgrpo: " + "\n".join(problems) + "\n(verl-fgrpo explain shows the same, before a run)"
         )
+
+
+def missing_section(config: DictConfig) -> str:
+    """The first part of a trainer's configuration that is not there or no mapping; "" if all are."""
+    paths = ("algorithm", POLICY_LOSS, "trainer")
+    return next((path for path in paths if not isinstance(OmegaConf.select(config, path), DictConfig)), "")
 
 
 def find_problems(config: DictConfig) -> list[str]:
@@ -61,8 +76,9 @@ def find_problems(config: DictConfig) -> list[str]:
         One sentence per problem: value, rule, remedy.
     """
     algorithm = config.algorithm
-    problems = [*_unknown_keys(config), *_unknown_names(config)]
     estimator, loss = str(algorithm.get("adv_estimator")), str(OmegaConf.select(config, f"{POLICY_LOSS}.loss_mode"))
+    in_use = estimator in _WEIGHTED | _PLAIN or loss in _LOSSES | GAPO_LOSSES.keys()
+    problems = [*_unknown_keys(config, in_use), *_unknown_names(config)]
     hosts = _keys_of_the_host()
     ours = [
         key
@@ -74,12 +90,13 @@ def find_problems(config: DictConfig) -> list[str]:
             problems.append(_clash(estimator, ours))
         return problems
     settings: FocalConfig | None = None
-    if ours or estimator in _WEIGHTED | _PLAIN or loss in _LOSSES:
+    if ours or in_use:
+        problems += _text_flags(config)
         try:
             settings = FocalConfig.from_algorithm(algorithm)
             MethodConfig.from_algorithm(algorithm)
-        except ValueError as error:
-            problems.append(str(error))
+        except (ValueError, OmegaConfBaseException) as error:
+            problems.append(" ".join(str(error).split()))
     if loss in _LOSSES:
         problems += _loss_problems(config, estimator, loss, settings)
     else:
@@ -126,21 +143,38 @@ def _keys(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from _keys(node._get_node(key), f"{here}.")
 
 
-def _unknown_keys(config: DictConfig) -> list[str]:
+def _text_flags(config: DictConfig) -> list[str]:
+    values = {path: OmegaConf.select(config, path) for path in _FLAGS}
+    return [
+        f"{path} is the text {value!r}, which verl takes for true whatever it says; write {path}=True or False unquoted"
+        for path, value in values.items()
+        if isinstance(value, str)
+    ]
+
+
+def _unknown_keys(config: DictConfig, in_use: bool) -> list[str]:
+    """Keys like ours that nothing reads; with `in_use`, also those without our prefix (`reward_wrong`)."""
+    from verl.trainer.config import AlgoConfig
+    from verl.workers.config import PolicyLossConfig
+
+    hosts = {
+        *(f"algorithm.{f.name}" for f in fields(AlgoConfig)),
+        *(f"{POLICY_LOSS}.{f.name}" for f in fields(PolicyLossConfig)),
+    }
     problems = []
-    hosts = _keys_of_the_host()
     for path, key in _keys(config):
-        if path in _KNOWN or (path.startswith("algorithm.") and key in hosts):
+        if path in _KNOWN or path in hosts:
             continue
         plain = key.lower().replace("-", "_")
-        near = difflib.get_close_matches(plain, ALGORITHM_KEYS, n=1, cutoff=0.8)
-        place = path.rpartition(".")[0]
-        if not any(mark in plain for mark in _MARKS) and not (near and place in ("algorithm", POLICY_LOSS)):
+        near = difflib.get_close_matches(plain, _NAMES if in_use else ALGORITHM_KEYS, n=1, cutoff=0.8)
+        in_place = path.rpartition(".")[0] in ("algorithm", POLICY_LOSS, *([""] if in_use else []))
+        if not any(mark in plain for mark in _MARKS) and not (near and in_place):
             continue
-        value = OmegaConf.select(config, path)
+        value, nearest = OmegaConf.select(config, path), _nearest(path, plain)
+        example = "" if isinstance(value, (DictConfig, ListConfig)) else f", e.g. +{nearest}={value}"
         problems.append(
             f"{path}={value} is no key of verl_fgrpo or verl, so nothing would read it; the nearest one is "
-            f"{_nearest(path, plain)}, e.g. +{_nearest(path, plain)}={value}"
+            f"{nearest}{example}"
         )
     return problems
 
@@ -149,8 +183,8 @@ def _nearest(path: str, key: str) -> str:
     """The known key that is most like `key`, in the same place if there is one."""
     if path.startswith(f"{POLICY_LOSS}."):
         return f"{POLICY_LOSS}.focal_gamma"
-    near = difflib.get_close_matches(key, ALGORITHM_KEYS, n=1, cutoff=0.0)
-    return f"algorithm.{near[0]}"
+    near = difflib.get_close_matches(key, _NAMES, n=1, cutoff=0.0)
+    return f"algorithm.{_NAMES[near[0]]}"
 
 
 def _unknown_names(config: DictConfig) -> list[str]:
@@ -167,7 +201,7 @@ def _unknown_names(config: DictConfig) -> list[str]:
             continue
         plain = value.lower().replace("-", "_")
         near = difflib.get_close_matches(plain, names, n=1, cutoff=0.8)
-        if near or any(mark in plain for mark in _MARKS):
+        if near or plain.startswith("f_") or any(mark in plain for mark in _MARKS):
             nearest = (near or difflib.get_close_matches(plain, names, n=1, cutoff=0.0))[0]
             problems.append(f"{path} is {value!r}, which verl does not know; did you mean {path}={nearest}?")
     return problems

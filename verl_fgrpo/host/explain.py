@@ -33,11 +33,12 @@ def compose(overrides: Sequence[str], name: str = "ppo_trainer") -> Any:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     try:
         with initialize_config_module("verl.trainer.config", version_base=None):
             return hydra_compose(name, overrides=list(overrides))
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         cause = f"; {error.__cause__}" if error.__cause__ is not None else ""
         told = " ".join(f"{error}{cause}".split())
         raise ValueError(f"verl would not compose this command line: {told}") from error
@@ -48,11 +49,12 @@ def explain(config: Any, overrides: Sequence[str]) -> Iterator[str]:
     from omegaconf import OmegaConf
 
     from verl_fgrpo.host.configuration import POLICY_LOSS
-    from verl_fgrpo.methods.settings import FOCAL_KEYS, FocalConfig
+    from verl_fgrpo.methods.settings import DEFAULT_GAMMA, GAMMA_KEYS, FocalConfig
 
     algorithm, estimator = config.algorithm, str(config.algorithm.adv_estimator)
     loss = str(OmegaConf.select(config, f"{POLICY_LOSS}.loss_mode"))
-    in_loss, in_estimator = _is_ours("loss", loss), _is_ours("estimator", estimator)
+    in_loss = _is_ours("loss", loss) and loss.startswith("f_")
+    in_estimator = _is_ours("estimator", estimator)
     try:
         settings = FocalConfig.from_algorithm(algorithm)
     except ValueError:
@@ -60,7 +62,7 @@ def explain(config: Any, overrides: Sequence[str]) -> Iterator[str]:
     gamma, key = settings.gamma, settings.gamma_key
     if in_loss:
         key = f"{POLICY_LOSS}.focal_gamma"
-        gamma = OmegaConf.select(config, key, default="?")
+        gamma = OmegaConf.select(config, key, default=DEFAULT_GAMMA)
     if not (in_loss or (in_estimator and estimator.startswith("f_"))):
         yield f"weight      none: adv_estimator={estimator} and loss_mode={loss} apply no focal weight"
     else:
@@ -70,9 +72,7 @@ def explain(config: Any, overrides: Sequence[str]) -> Iterator[str]:
         yield f"weight      (1 - success rate of the prompt's group) ** {gamma} times {where}"
         if settings.normalize and not in_loss:
             yield "            divided by the mean weight of the step's active groups (algorithm.focal_normalize)"
-        origin = (
-            f"{key}{_set_by(key, overrides)}" if key else f"the default, as none of {', '.join(FOCAL_KEYS[:3])} is set"
-        )
+        origin = f"{key}{_set_by(key, overrides)}" if key else f"the default, as none of {', '.join(GAMMA_KEYS)} is set"
         yield f"gamma       {gamma} from {origin}" + ("; 0 is the plain method" if gamma == 0 else "")
     if in_loss:
         yield "success     read off plain GRPO advantages of two-valued rewards; anything else ends the run"
@@ -83,7 +83,9 @@ def explain(config: Any, overrides: Sequence[str]) -> Iterator[str]:
     yield f"group       {n} rollouts a prompt (actor_rollout_ref.rollout.n){lone}"
     yield f"loss        {loss}, aggregation {config.actor_rollout_ref.actor.loss_agg_mode}, {_kl(config)}"
     kind = "v1" if config.trainer.get("use_v1", True) else "legacy"
-    mode = f"v1 {config.trainer.v1.trainer_mode}" if kind == "v1" else "legacy (trainer.use_v1=False)"
+    mode = (
+        f"v1 {OmegaConf.select(config, 'trainer.v1.trainer_mode')}" if kind == "v1" else "legacy (trainer.use_v1=False)"
+    )
     known, metrics = TRAINERS[kind]
     yield f"trainer     {mode}: an estimator of ours knows {known}; metrics: {metrics}"
     for name, changed in _presets(overrides):
@@ -143,16 +145,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{next(word for word in overrides if word.startswith('-'))!r} is no override of verl")
     start = time.perf_counter()
     import verl
+    from omegaconf.errors import OmegaConfBaseException
 
     from verl_fgrpo import __version__
-    from verl_fgrpo.host.configuration import find_problems
+    from verl_fgrpo.host.configuration import find_problems, missing_section
 
     imported = time.perf_counter() - start
     config = compose(overrides, given.config_name)
     print(f"verl {verl.__version__}, verl_fgrpo {__version__}: {' '.join(map(redact, overrides)) or '(no overrides)'}")
-    for line in explain(config, overrides):
-        print(line)
-    problems = find_problems(config)
+    try:
+        if path := missing_section(config):
+            raise ValueError(
+                f"{path} is no section of this configuration, but verl's trainers need it; leave it as it is"
+            )
+        for line in explain(config, overrides):
+            print(line)
+        problems = find_problems(config)
+    except OmegaConfBaseException as error:
+        told = " ".join(str(error).split())
+        raise ValueError(f"the configuration does not resolve: {told}; correct that key or its override") from error
     for problem in problems:
         print(f"PROBLEM     {problem}")
     whole = time.perf_counter() - start

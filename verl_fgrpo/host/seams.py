@@ -32,7 +32,8 @@ from verl_fgrpo.host.configuration import check
 from verl_fgrpo.host.import_hooks import when_imported
 from verl_fgrpo.host.state import registration, run_of
 from verl_fgrpo.methods.context import EstimatorContext, current_context, sessions_of, using_context
-from verl_fgrpo.methods.settings import FocalConfig
+from verl_fgrpo.methods.losses import FocalLoss
+from verl_fgrpo.methods.settings import DEFAULT_GAMMA, FocalConfig
 from verl_fgrpo.methods.success import judge, reported_success
 from verl_fgrpo.methods.watch import Observed, observe_step
 
@@ -145,7 +146,7 @@ def _in_v1_trainer(module: ModuleType) -> None:
         with using_context(context):
             batch = host(self, batch, metrics)
         if estimator is None:
-            _observe_verls_estimator(self, batch, module.tq, context, weighted=loss is not None)
+            _observe_verls_estimator(self, batch, module.tq, context, weighted=isinstance(loss, FocalLoss))
         metrics.update(context.metrics or {})
         return batch
 
@@ -214,7 +215,8 @@ def _observe_verls_estimator(trainer: Any, batch: Any, queue: Any, context: Esti
     if weighted:
         policy_loss = trainer.config.actor_rollout_ref.actor.policy_loss
         key = "actor_rollout_ref.actor.policy_loss.focal_gamma"
-        settings = replace(settings, gamma=float(OmegaConf.select(trainer.config, key)), gamma_key=key)
+        gamma = float(OmegaConf.select(trainer.config, key, default=DEFAULT_GAMMA))
+        settings = replace(settings, gamma=gamma, gamma_key=key)
         name, weight = str(policy_loss.loss_mode), focal_weight(success.rate, settings.gamma)
     magnitude = data["advantages"].to_padded_tensor(0.0).abs().sum(dim=-1)
     has_tokens = torch.ones_like(codes, dtype=torch.bool)
