@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import math_verify.parser
@@ -25,7 +26,7 @@ from verl_fgrpo.evaluation.grading import Judged, grade_samples, grade_store
 from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.evaluation.samples import VERDICTS, Sample, SampleStore, Verdict, VerdictStore
 from verl_fgrpo.evaluation.summary import load_run
-from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task, Worker
+from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task, Worker, _grade
 from verl_fgrpo.tasks.maze.rewards import grade_maze
 
 HALF = Problem("b", "half", "q", "math", (r"\frac{1}{2}",))
@@ -556,12 +557,12 @@ def test_verifiers_that_evaluate_responses_are_refused_unless_allowed(tmp_path: 
 
 def test_the_extended_reading_says_how_many_verdicts_differ(tmp_path: Path) -> None:
     store = store_of(tmp_path / "samples", ["\\boxed{50\\%}", "\\boxed{0.5}", "\\boxed{3}"])
-    options = json.dumps({"reading": "extended-1"})
+    options = json.dumps({"reading": "extended-2"})
     verdicts = grade_store(store, tmp_path / "verdicts", [HALF], options=options, progress=False)
     rows = [(row.verdict, row.detail) for row in verdicts.read()]
     assert sorted(rows) == [("correct", ""), ("correct", "default reading: wrong"), ("wrong", "")]
     assert graders.reading_note(verdicts.settings["options"], rows) == (
-        "reading extended-1: 1 of 3 verdicts differ from the default reading's "
+        "reading extended-2: 1 of 3 verdicts differ from the default reading's "
         "(1 correct here only, 0 correct there only)"
     )
     assert graders.reading_note({}, []) == "reading default (math-verify unchanged)"
@@ -734,6 +735,24 @@ def test_graders_that_need_more_say_what(monkeypatch: pytest.MonkeyPatch) -> Non
     graded = graded_by_token([Task(problem, ["x"], [0])], options=options)[0]
     assert graded[0] == "error"
     assert "SYNLOGIC_ROOT" in graded[2] and "clone" in graded[2]
+
+
+def test_nltk_data_that_an_instruction_needs_is_asked_for_before_grading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def follow(example: SimpleNamespace, response: str) -> SimpleNamespace:
+        if response and "length_constraints:number_sentences" in example.instruction_id_list:
+            raise LookupError("Resource punkt_tab not found. >>> import nltk")
+        return SimpleNamespace(follow_instruction_list=[bool(response)])
+
+    checkers = SimpleNamespace(InputExample=SimpleNamespace, test_instruction_following_strict=follow)
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks.ifeval.utils", checkers)  # type: ignore[arg-type]
+    pool = SimpleNamespace(grade=lambda problem, response: _grade({}, problem, response, "{}"))
+    problems = [
+        Problem("ifeval", f"{number}", "p", "ifeval", extra={"instruction_id_list": names, "kwargs": [{}] * len(names)})
+        for number, names in enumerate((["length_constraints:number_sentences", "a:b"], ["a:b"]))
+    ]
+    grading._refuse_missing_graders(pool, problems[1:])  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match=r"kind ifeval cannot be graded: .*python -m nltk\.downloader punkt_tab"):
+        grading._refuse_missing_graders(pool, problems)  # type: ignore[arg-type]
 
 
 def test_ifeval_by_lm_eval_checkers() -> None:

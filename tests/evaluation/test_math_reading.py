@@ -77,6 +77,26 @@ TABLE = [
     ("8", r"<think>Perhaps \boxed{9}.</think> The answer is \boxed{8}.", "correct", "correct"),
     ("x^2+2x", r"\boxed{x(x+2)}", "correct", "correct"),
     ("42", "I do not know", "unparsed", "unparsed"),
+    *((str(n), rf"\boxed{{{n}{unit}}}", "wrong", "wrong") for n in (3, 36) for unit in "万亿千百成打折"),
+    ("36", r"\boxed{36千米}", "wrong", "correct"),
+    ("5", r"\boxed{2} \text{ or } \boxed{5}", "wrong", "wrong"),
+    ("2,5", r"\boxed{2}\text{ and }\boxed{5}", "correct", "correct"),
+    ("2,5", r"\boxed{x=2 \text{ or } x=5}", "correct", "correct"),
+    ("12", r"\boxed{12!}", "wrong", "wrong"),
+    ("12", r"\boxed{\ge 12}", "correct", "wrong"),
+    (r"x\ge 12", r"\boxed{x\ge 12}", "correct", "correct"),
+    ("12", "The answer is not 12.", "correct", "wrong"),
+    ("12", "The answer is at least 12.", "correct", "wrong"),
+    ("12", "The answer is 12 or 13.", "correct", "wrong"),
+    (r"-\frac{3}{2}", r"\boxed{-2\ 1/2}", "correct", "wrong"),
+    (r"-\frac{5}{2}", r"\boxed{-2\ 1/2}", "wrong", "correct"),
+    (r"\frac{1}{6}", r"\boxed{0.1\overline{6}}", "wrong", "correct"),
+    (r"\frac{1}{6}", r"\boxed{0.\overline{16}}", "wrong", "wrong"),
+    ("12", r"\boxed{\textbf{(B)}\ 12}", "wrong", "correct"),
+    ("12", r"\boxed{\textbf{(B)}\ 13}", "wrong", "wrong"),
+    (r"12.5\%", r"\boxed{12.5\,\%}", "wrong", "correct"),
+    ("42_5", r"\boxed{42_{\text{base } 5}}", "wrong", "correct"),
+    (r"6.02 \times 10^{23}", r"\boxed{6.02\text{E}23}", "wrong", "correct"),
 ]
 
 
@@ -210,11 +230,11 @@ def test_no_final_answer_leaves_the_default() -> None:
 
 
 def test_the_option_names_the_version() -> None:
-    assert EXTENDED == "extended-1"
+    assert EXTENDED == "extended-2"
     problem = Problem("b", "p", "q", "math", ("0.35",))
     for reading, verdict in (("default", "wrong"), (EXTENDED, "correct")):
         assert grader_of("math", json.dumps({"reading": reading}))(problem, r"\boxed{35\%}")[0] == verdict
-    with pytest.raises(ValueError, match="reading 'loose' must be one of default, extended-1"):
+    with pytest.raises(ValueError, match="reading 'loose' must be one of default, extended-2"):
         grader_of("math", '{"reading": "loose"}')
 
 

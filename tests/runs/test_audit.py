@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -212,6 +213,7 @@ def test_many_groups_are_in_the_csv_alone_and_the_figure_is_drawn(tmp_path, caps
     [
         (["--focal-gamma", "-1"], "--focal-gamma is -1.0, but it must be a finite number of at least 0"),
         (["--focal-gamma", "nan"], "--focal-gamma is nan"),
+        (["--focal-gamma", "1", "--threshold-by-source", "a=nan"], "--threshold-by-source is 'a=nan', but it must be"),
     ],
 )
 def test_refused(run, capsys, arguments, message):
@@ -223,3 +225,45 @@ def test_no_dumps(tmp_path, capsys):
     assert "train with trainer.rollout_data_dir=RUN/rollouts" in capsys.readouterr().err
     write(tmp_path, 1, [])
     assert audit(tmp_path, "--focal-gamma", 1) == 1 and "hold no rollouts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--threshold", "--reward-correct", "--reward-wrong"])
+@pytest.mark.parametrize("number", ["nan", "inf", "1e999"])
+def test_numbers_that_are_none(run, option, number):
+    with pytest.raises(SystemExit, match="2"):
+        audit(run, "--focal-gamma", 0.5, option, number)
+
+
+@pytest.mark.parametrize("value", ["null", '"abc"', "[1]", "9" * 400, "{}"])
+def test_values_that_are_no_numbers_are_passed_over(run, value):
+    line = '{"step": %s, "data": {"focal/weight_mean": %s}}\n'
+    (run / "metrics.jsonl").write_text(
+        line % (1, value) + line % ("1e999", 0.5) + "[" * 100_000 + "focal/weight_mean\n"
+    )
+    (run / "run.log").write_text("step:1 - focal/weight_mean:1.2.3\n" + f"step:{'9' * 5000} - focal/weight_mean:1\n")
+    assert logged_values(run, "focal/weight_mean")[0] == {}
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "\x00", "trainer: {rollout_data_dir: '${x}'}"])
+def test_a_configuration_that_cannot_be_read(run, text, capsys):
+    (run / "config.yaml").write_text(text)
+    assert audit(run, "--focal-gamma", 0.5) == 1
+    assert "config.yaml does not tell trainer.rollout_data_dir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("02.jsonl", r"02\.jsonl and 2\.jsonl are of the same step; move one of them away"),
+        ("3.jsonl.gz", r"3\.jsonl\.gz is compressed, so its step would be left out; unpack it"),
+    ],
+)
+def test_files_that_would_be_left_out_without_a_word(run, name, message, capsys):
+    (run / "rollouts" / name).write_text("")
+    assert audit(run, "--focal-gamma", 0.5) == 1 and re.search(message, capsys.readouterr().err)
+
+
+def test_two_steps_in_one_file_are_no_group(run, capsys):
+    write(run / "rollouts", 3, rollouts(3, "a", [1, 0]) + rollouts(4, "b", [1, 0]))
+    assert audit(run, "--focal-gamma", 0.5) == 1
+    assert "3.jsonl, line 3: step is 4, but it must be 3, as above: a dump holds one step" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["INTERRUPTED", "command_parser", "redact", "run_command", "run_subcommand"]
+__all__ = ["INTERRUPTED", "command_parser", "finite", "redact", "run_command", "run_subcommand"]
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
@@ -34,6 +35,13 @@ def command_parser(name: str, description: str | None) -> argparse.ArgumentParse
     return argparse.ArgumentParser(
         prog=f"verl-fgrpo {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def finite(text: str) -> float:
+    """The type of options that are numbers: nan and inf are none."""
+    if not math.isfinite(number := float(text)):
+        raise argparse.ArgumentTypeError(f"{text} must be a finite number")
+    return number
 
 
 def run_subcommand(name: str, package: str, commands: Mapping[str, str], arguments: Sequence[str]) -> int:

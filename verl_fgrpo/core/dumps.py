@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from verl_fgrpo.core.rows import Row, read_jsonl
+from verl_fgrpo.core.rows import Row, read_jsonl, shown
 
 __all__ = [
     "DumpRow",
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _PAD_UID = re.compile(r"pad[0-9a-f]+")
-_KEY = re.compile(r"(.+)_(\d+)_(\d+)", re.DOTALL)
+_KEY = re.compile(r"(.+)_([0-9]{1,9})_([0-9]{1,9})", re.DOTALL)
 _TRUTH = {"True": 1.0, "False": 0.0}  # the legacy trainer writes numpy values as text
 
 
@@ -138,8 +138,18 @@ class Group:
 
 
 def dump_files(folder: Path) -> dict[int, Path]:
-    """The dumps of a folder by step, ascending; empty if it holds none."""
-    found = {int(path.stem): path for path in folder.glob("*.jsonl") if re.fullmatch(r"[0-9]+", path.stem)}
+    """The dumps of a folder by step, ascending; empty if it holds none.
+
+    Raises:
+        ValueError: two files of one step (1.jsonl, 01.jsonl), or a compressed one, which would be left out.
+    """
+    found: dict[int, Path] = {}
+    for path in sorted(folder.glob("*.jsonl*")):
+        name = re.fullmatch(r"([0-9]{1,18})\.jsonl(\.(?:gz|xz|bz2|zst))?", path.name)
+        if name and name[2]:
+            raise ValueError(f"{path} is compressed, so its step would be left out; unpack it, or move it away")
+        if name and (other := found.setdefault(int(name[1]), path)) != path:
+            raise ValueError(f"{other} and {path.name} are of the same step; move one of them away")
     return dict(sorted(found.items()))
 
 
@@ -177,7 +187,11 @@ def run_setting(run: Path, key: str) -> Any:
 
     for file in (run / "config.yaml", run / ".hydra" / "config.yaml"):
         if file.is_file():
-            return OmegaConf.select(OmegaConf.load(file), key)
+            try:
+                return OmegaConf.select(OmegaConf.load(file), key)
+            except Exception as error:  # YAML's, OmegaConf's, or a TypeError for a list
+                told = " ".join(str(error).split())
+                raise ValueError(f"{file} does not tell {key} ({told}); repair it, or move it away") from error
     return None
 
 
@@ -191,8 +205,13 @@ def read_rows(path: Path) -> Iterator[DumpRow]:
         ValueError: a line that is no row of a dump: file, line, field, value, rule and remedy.
     """
     stem = path.stem.partition(".")[0]
-    step = int(stem) if re.fullmatch(r"[0-9]+", stem) else None
-    yield from (_dump_row(row, step) for row in read_jsonl(path))
+    step = int(stem) if re.fullmatch(r"[0-9]{1,18}", stem) else None
+    first: Any = None
+    for row in read_jsonl(path):
+        first = row.get("step") if first is None else first
+        if step is not None and row.get("step", first) != first:
+            raise row.error("step", f"{shown(first)}, as above: a dump holds one step; split the file")
+        yield _dump_row(row, step)
 
 
 def final_rows(path: Path) -> Iterator[DumpRow]:

@@ -64,7 +64,10 @@ class PromptSources:
 def run_files(run: Path, key: str) -> list[Path]:
     """Files that a run's configuration names, e.g. under data.val_files; none if it is not known."""
     value = run_setting(run, key) or []
-    return [Path(str(file)).expanduser() for file in ([value] if isinstance(value, str) else value)]
+    files = [value] if isinstance(value, str) else value
+    if not isinstance(files, Sequence) or not all(isinstance(file, str) for file in files):
+        raise ValueError(f"{key} of {run} is {value!r}, but it must name files; name them on the command line")
+    return [Path(file).expanduser() for file in files]
 
 
 def _squeezed(text: str) -> str:

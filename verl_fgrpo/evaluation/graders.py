@@ -174,12 +174,12 @@ def _extended_verdict(problem: Problem, text: str, default: str) -> tuple[str, s
     if found is None or not found.text:
         return default, None
     answers = math_reading.alternatives(found.text)
-    excluded = found.corrected
+    excluded = found.corrected or math_reading.is_mixed(found.text)
     for gold in problem.answers:
         based = math_reading.same_based(gold, found.text)
         if based:
             return "correct", answers[0]
-        if based is False:
+        if based is False or math_reading.is_bound(gold) != math_reading.is_bound(found.text):
             excluded = True
             continue
         letter = _LETTER_GOLD.fullmatch(gold.strip())

@@ -258,7 +258,10 @@ def grade_store(
 
 
 def _refuse_missing_graders(pool: GradingPool, problems: Iterable[Problem]) -> None:
-    """Grade an empty response to one problem of each kind: what its grader needs is there, or nothing is graded."""
+    """Grade a response to one problem of each kind: what its grader needs is there, or nothing is graded.
+
+    Of IFEval one of each instruction, as some need NLTK's data; its checkers look at no empty response.
+    """
     problems = list(problems)
     for problem in problems:
         if absent := [name for name in NEEDED_EXTRA.get(problem.kind, ()) if name not in problem.extra]:
@@ -266,8 +269,13 @@ def _refuse_missing_graders(pool: GradingPool, problems: Iterable[Problem]) -> N
                 f"{problem.benchmark}/{problem.problem_id} of kind {problem.kind} has no {absent[0]} in `extra`, "
                 "so nobody knows what is right: take the files of `verl-fgrpo data benchmarks`"
             )
-    for problem in {problem.kind: problem for problem in problems}.values():
-        verdict, _, detail = pool.grade(problem, "")
+    needs: dict[tuple[str, str], Problem] = {}
+    for problem in problems:
+        instructions = problem.extra.get("instruction_id_list")
+        for need in instructions if isinstance(instructions, list) else [""]:
+            needs[problem.kind, str(need)] = problem
+    for (kind, _), problem in needs.items():
+        verdict, _, detail = pool.grade(problem, "One sentence. Another." if kind == "ifeval" else "")
         if verdict == "error" and detail.startswith(MACHINE_ERRORS):
             raise RuntimeError(f"problems of kind {problem.kind} cannot be graded: {detail.partition(': ')[2]}")
 

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-EXTENDED = "extended-1"
+EXTENDED = "extended-2"
 
 
 class FinalAnswer(NamedTuple):
-    """`text` as written; `corrected` if an earlier box was taken back ("That fails, so ...")."""
+    """`text` as written; `corrected` if an earlier box was taken back ("That fails, so ...") or a sentence gives no
+    single answer ("not 12", "at least 12", "12 or 13"): what the default finds is not what is said."""
 
     text: str
     corrected: bool
@@ -30,9 +31,12 @@ _PHRASE = re.compile(
     r"[\s:：]*(?P<answer>[^\n。]+)",
     re.IGNORECASE,
 )
-_BETWEEN = re.compile(
-    r"[\s$.]*(?:\\[)\]])?[\s$.]*(?:,|;|、|\band\b|\bor\b|和|或)+[\s$]*(?:\\[(\[])?\s*(?:[A-Za-z]\w*\s*=\s*)?"
+_BOUND = re.compile(r"[\s$]*(?:\\(?:[gl]e|[gl]eq|[gl]eqslant|[gl]t|ne|neq)(?![A-Za-z])|[<>≤≥≠])")
+_NO_ANSWER = re.compile(
+    r"[\s$]*(?:not|between|less|more|greater|fewer|at\s+(?:least|most)|either)\b|[^,]*\bor\b", re.IGNORECASE
 )
+_FILL = r"(?:[\s$.}]|\\(?:[)\](\[,;: ]|q?quad\b|(?:text|mathrm)\s*\{))*"
+_BETWEEN = re.compile(rf"{_FILL}(?:(?:,|;|、|\band\b|\bor\b|和|或)[\s}}]*)+{_FILL}(?:[A-Za-z]\w*\s*=\s*)?")
 _CORRECTION = re.compile(
     r"\b(?:wait|fail\w*|wrong|incorrect|mistake\w*|error|actually|instead|correct(?:ed|ion|ing)|re-?check\w*|revis\w+|hmm|"
     r"oops|sorry|contradict\w*|invalid|impossible|not\s+(?:right|correct|valid|possible))\b|\bno[,.]|不对|错|重新|更正|修正",
@@ -53,12 +57,15 @@ def final_answer(text: str) -> FinalAnswer | None:
             first -= 1
         before = {content for _, _, content in boxes[:first]} - {boxes[-1][2]}
         corrected = bool(before) and bool(_CORRECTION.search(text, boxes[0][1], boxes[first][0]))
-        return FinalAnswer(", ".join(content for _, _, content in boxes[first:]), corrected)
-    if tags := _TAG.findall(text):
-        return FinalAnswer(tags[-1].strip(), False)
-    if phrases := list(_PHRASE.finditer(text)):
-        return FinalAnswer(re.split(r"\.\s|,\s+(?=[a-z]{3})|，", phrases[-1]["answer"] + " ")[0].strip(), False)
-    return None
+        answer = ", ".join(content for _, _, content in boxes[first:])
+    elif tags := _TAG.findall(text):
+        answer, corrected = tags[-1].strip(), False
+    elif phrases := list(_PHRASE.finditer(text)):
+        answer = re.split(r"\.\s|,\s+(?=[a-z]{3})|，", phrases[-1]["answer"] + " ")[0].strip()
+        corrected = bool(_NO_ANSWER.match(answer))
+    else:
+        return None
+    return FinalAnswer(answer, corrected)
 
 
 def _boxes(text: str) -> list[tuple[int, int, str]]:
@@ -106,7 +113,7 @@ def _signs(text: str) -> str:
         lambda found: rf"\sqrt{{{found[found.lastindex or 1]}}}",
         text,
     )
-    text = re.sub(r"\\(?:mathrm|text|rm)\s*\{ *([ie]) *\}", r"\1", text)
+    text = re.sub(r"\\(?:mathrm|text|rm)\s*\{ *([ieE]) *\}", r"\1", text)
     text = re.sub(r"(?<=\d)\s*[xX*]\s*(?=10\s*\^)", r" \\times ", text)
     return unicodedata.normalize("NFKC", text)
 
@@ -114,7 +121,7 @@ def _signs(text: str) -> str:
 def _frame(text: str) -> str:
     text = re.sub(r"^(?:\$+|\\[(\[])\s*|\s*(?:\$+|\\[)\]])$", "", text.strip())
     text = re.sub(r"\\(?:left|right|displaystyle|bigg?|Bigg?)(?![A-Za-z])", "", text)
-    while (shorter := re.sub(r"\s*(?:(?<!\.)\.|。|(?<!\\)[,;!])\s*$", "", text)) != text:
+    while (shorter := re.sub(r"\s*(?:(?<!\.)\.|。|(?<!\\)[,;])\s*$", "", text)) != text:
         text = shorter
     return re.sub(r"^\*\*(.*)\*\*$|^`(.*)`$", r"\1\2", text).strip()
 
@@ -145,6 +152,20 @@ _FRACTION = r"(?:(\d+)\s*/\s*(\d+)|\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*
 _MIXED = re.compile(rf"(?<![\w.^_}}])(\d+)(?:\s|\\[,;: ]|~|\s*\band\b\s*)+{_FRACTION}(?![\d/])")
 
 
+def _repeating(text: str) -> str:
+    def fraction(found: re.Match[str]) -> str:
+        whole, head, period = found[1] or "0", found[2], found[3]
+        top = int(whole + head + period) - int(whole + head)
+        value = Fraction(top, (10 ** len(period) - 1) * 10 ** len(head))
+        return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+    return re.sub(r"(?<![\d.])(\d{0,30})\.(\d{0,30})\\(?:overline|bar|dot)\s*\{\s*(\d{1,30})\s*\}", fraction, text)
+
+
+def _label(text: str) -> str:
+    return re.sub(r"^\\text(?:bf|rm)?\s*\{\s*\([A-J]\)\s*\}(?:\s|~|\\[ ,;:!]|\\q?quad\b)*(?=\S)", "", text)
+
+
 def _mixed(text: str) -> str:
     def improper(found: re.Match[str]) -> str:
         whole = int(found[1])
@@ -159,7 +180,8 @@ def _mixed(text: str) -> str:
 
 def _units(text: str) -> str:
     text = re.sub(r"\\text\{ *([\u4e00-\u9fff]+) *\}", r"\1", text)
-    unit = re.search(r"(?<![\u4e00-\u9fff])[\u4e00-\u9fff]{1,4}$", text)
+    # not 百 千 万 亿 兆 (magnitudes), 成 折 打 (tenths, dozen), but 千米 千克 千瓦
+    unit = re.search(r"(?<![\u4e00-\u9fff])(?!千(?![米克瓦])|[百万亿兆成折打])[\u4e00-\u9fff]{1,4}$", text)
     if unit and re.search(r"\d", text):
         return text[: unit.start()].lstrip("共约").strip()
     return text
@@ -206,18 +228,20 @@ def _without_doubles(text: str, left: str, right: str) -> str:
 
 
 def _percent(text: str) -> str:
-    return re.sub(r" ?(?:\\?%|\\text\{ ?percent ?\}|\bpercent\b)", r"\\%", text, flags=re.IGNORECASE)
+    return re.sub(r"(?: |\\[ ,;:!])?(?:\\?%|\\text\{ ?percent ?\}|\bpercent\b)", r"\\%", text, flags=re.IGNORECASE)
 
 
 #: name, what it does to a text; applied in this order to gold answer and response alike
 RULES: dict[str, Callable[[str], str]] = {
     "frame": _frame,
+    "label": _label,
     "signs": _signs,
     "sets": _sets,
     "percent": _percent,
     "units": _units,
     "thousands": _thousands,
     "scientific": _scientific,
+    "repeating": _repeating,
     "mixed": _mixed,
     "primes": _primes,
     "vectors": _vectors,
@@ -244,14 +268,26 @@ def alternatives(text: str) -> list[str]:
     return [rf"\frac{{{number}}}{{100}}"] + ([number] if abs(float(number)) > 1 else [])
 
 
-_BASED = re.compile(r"\(?([0-9A-Za-z]+)\)?_(?:\{\s*\(?(\w+)\)?\s*\}|(\w))")
+_BASE_WORD = re.compile(r"\\text\{ *(?:base)? *(\w*) *\}")
+_BASED = re.compile(r"\(?([0-9A-Za-z]+)\)?_(?:[\s{]*\{[\s{}(]*(\w+)[\s})]*|(\w))")
 _NUMBER_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _BASE_NAMES = {"sixteen": "16", **{name: str(base) for base, name in enumerate(_NUMBER_WORDS, start=2)}}
 
 
+def is_bound(text: str) -> bool:
+    r"""Whether the text begins with a relation: `\ge 12`, in which math-verify reads 12."""
+    return _BOUND.match(text) is not None
+
+
+def is_mixed(text: str) -> bool:
+    """Whether all of the text is a mixed number with a sign; math-verify reads -2 1/2 as -2 + 1/2."""
+    found = _MIXED.search(text)
+    return bool(found and text[: found.start()].strip(" $") == "-" and not text[found.end() :].strip(" $"))
+
+
 def same_based(gold: str, answer: str) -> bool | None:
     """Whether two numbers with a base are the same, digits and base: 2314_5 is not 2314_6; None if one has no base."""
-    one, other = (_based(re.sub(r"\\text\{ *(\w+) *\}", r"\1", rewritten(text))) for text in (gold, answer))
+    one, other = (_based(_BASE_WORD.sub(r"{\1}", rewritten(text))) for text in (gold, answer))
     return None if one is None or other is None else one == other
 
 

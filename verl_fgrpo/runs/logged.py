@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,28 +52,33 @@ def logged_values(run: Path, metric: str, log: Path | None = None) -> tuple[dict
 def file_rows(path: Path, word: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
     """Step and metrics of each line of verl's file logger, {"step": 1, "data": {"critic/score/mean": 0.5, ...}}.
 
-    Lines without `word` and lines that are none of its are passed over, such as one that a kill has cut off.
+    Lines without `word` and lines that are none of its are passed over, such as one that a kill has cut off; so are
+    values that are no numbers.
     """
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
                 row: Any = json.loads(line) if word in line else {}
                 yield int(row["step"]), dict(row["data"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 continue
 
 
 def _file_logger(path: Path, metric: str) -> Iterator[tuple[int, float]]:
-    return ((step, float(data[metric])) for step, data in file_rows(path, metric) if metric in data)
+    return _numbers((step, data[metric]) for step, data in file_rows(path, metric) if metric in data)
+
+
+def _numbers(values: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, float]]:
+    for step, value in values:
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            yield step, float(value)
 
 
 def _console(path: Path, metric: str) -> Iterator[tuple[int, float]]:
     """verl's console logger: step:1 - critic/score/mean:0.5 - ...; numpy numbers as np.float64(0.5)."""
-    pattern = re.compile(rf"\bstep:(\d+) - (?:.* - )?{re.escape(metric)}:(?:np\.float\d+\()?([-+.\w]+)")
+    pattern = re.compile(rf"\bstep:(\d{{1,18}}) - (?:.* - )?{re.escape(metric)}:(?:np\.float\d+\()?([-+.\w]+)")
     with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if found := pattern.search(line):
-                yield int(found[1]), float(found[2])
+        yield from _numbers((int(found[1]), found[2]) for line in lines if (found := pattern.search(line)))
 
 
 def _tensorboard(folder: Path, metric: str) -> dict[int, float]:

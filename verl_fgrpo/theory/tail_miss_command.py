@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.command import command_parser, finite
 from verl_fgrpo.core.dumps import dump_files
 from verl_fgrpo.core.tables import markdown_table
 from verl_fgrpo.core.tail_miss import (
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--compare-steps", type=int, help="with --run: first and last K steps (default: all as one)")
     parser.add_argument("--before", type=Path, help="rollout dump folder or graded samples before training")
     parser.add_argument("--after", type=Path, help="the same after training")
-    parser.add_argument("--success-threshold", type=float, default=0.5, help="a score above it is correct (0.5)")
+    parser.add_argument("--success-threshold", type=finite, default=0.5, help="a score above it is correct (0.5)")
     parser.add_argument("--danger", type=float, default=0.5, help="risk above which a prompt is in danger (0.5)")
     parser.add_argument("--figure", type=Path, help="also draw the success rates (.png, .svg or .pdf)")
     args = parser.parse_args(arguments)
