@@ -232,19 +232,22 @@ def size_figure(runs: Sequence[StudyRun]) -> Any:
     """pass@1 and pass@64 against the group size, gamma 0 and 1; beside them the tail miss that the lemma predicts."""
     figure, axes = new_figure(11.0, 3.4, 1, 3)
     for axis, k in zip(axes[:2], (1, LARGE_K), strict=True):
-        for gamma, colour in (("0", COLOURS[0]), ("1", COLOURS[2])):
+        for gamma, colour in (("0", COLOURS[0]), ("1", COLOURS[1])):
             own = [(n, run) for n, run in _size_rows(runs) if float(run.settings["focal_gamma"]) == float(gamma)]
             sizes = sorted({n for n, _ in own})
             values = [100 * np.mean([run.scores(k).mean() for n, run in own if n == size]) for size in sizes]
             axis.plot(sizes, values, marker="o", color=colour, label="GRPO" if gamma == "0" else "F-GRPO, gamma 1")
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(sizes, [str(size) for size in sizes])
         axis.set_title(f"pass@{k}, held-out mazes (%)")
-    sizes = powers_of_two(1024)[1:]
+    sizes = powers_of_two(256)[1:]
     starts = {run.seed: run.scores(1, 0) for _, run in _size_rows(runs)}
     mu = np.concatenate(list(starts.values()))
     axes[2].plot(sizes, [100 * tail_miss_probability(RARE_SHARE * mu, mu, n).mean() for n in sizes], color=GREY)
     axes[2].set_title("predicted tail miss (% of groups)")
+    axes[2].set_xscale("log", base=2)
+    axes[2].set_xticks(sizes, [str(size) for size in sizes])
     for axis in axes:
-        axis.set_xscale("log", base=2)
         axis.set_xlabel("group size N")
     axes[0].legend(fontsize=8)
     figure.suptitle("Group size at equal rollouts a step")
