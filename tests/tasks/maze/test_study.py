@@ -76,11 +76,19 @@ def test_report_and_what_is_left(results, capsys):
     text = capsys.readouterr().out
     row = next(line for line in text.splitlines() if line.startswith("| F-GRPO, gamma 1"))
     assert f"{100 * 98 / 384:.1f} [" in row and f"{-100 * 30 / 384:+.1f} [" in row
-    assert "| 4 | 0 | 1 | 5 | 26.0 |" in text  # 100 / 384
+    row = next(line for line in text.splitlines() if line.startswith("| 4 | 0 | 1 | 5 |"))
+    assert row.startswith("| 4 | 0 | 1 | 5 | 26.0 |") and row.endswith("| 1 |")  # 100 / 384; the second maze is lost
     for name in ("training", "differences", "mazes", "weights", "group_size"):
         assert (results / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     rows = json.loads((results / "results.json").read_text())["rows"]
     assert np.isclose(next(r for r in rows if r["arm"] == "gamma1" and r["k"] == 1)["difference"], -30 / 384)
+
+
+def test_the_report_compares_with_updates_of_the_same_size(results, capsys):
+    record(results, "grpo_low_lr", 1, {0: [64, 1, 0], 5: [90, 0, 0]})
+    assert main(["maze", "study", "report", "--results", str(results)]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| F-GRPO, gamma 1 minus"))
+    assert row.startswith(f"| F-GRPO, gamma 1 minus GRPO, learning rate x 0.5 | {100 * (98 - 90) / 384:+.1f} [")
 
 
 def test_without_runs_the_remedy_is_named(tmp_path, capsys):

@@ -12,7 +12,8 @@ from verl_fgrpo.core.figures import COLOURS, GREY, figure_style, new_figure, sav
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.passk import powers_of_two
 from verl_fgrpo.core.tables import markdown_table, write_table
-from verl_fgrpo.tasks.common.study import StudyRun, arm_rows, before_and_after, results_table
+from verl_fgrpo.core.tail_miss import RARE_SHARE, tail_miss_probability
+from verl_fgrpo.tasks.common.study import StudyRun, arm_rows, before_and_after, difference, results_table
 
 __all__ = ["write_study_report"]
 
@@ -25,6 +26,8 @@ NAMES = {
     "grpo_low_lr": "GRPO, learning rate x 0.5",
     "gamma1_normalized": "F-GRPO, gamma 1, normalised",
 }
+#: what else is compared, each an arm and the arm whose update is as large
+CONTROLS = (("gamma1", "grpo_low_lr"), ("gamma1_normalized", "grpo"))
 
 
 def write_study_report(runs: Sequence[StudyRun], results: Path) -> str:
@@ -59,6 +62,7 @@ def write_study_report(runs: Sequence[StudyRun], results: Path) -> str:
         "step, as paired differences to GRPO. Intervals: 95%, bootstrap over the mazes of each seed, that is, other "
         "mazes and the same trainings; the values of the seeds stand beside them.\n",
         table,
+        _control_table(long, step),
         "\n![pass@1 and pass@64 during training](training.png)\n",
         "![differences to GRPO for every k](differences.png)\n",
         "![each held-out maze before and after training](mazes.png)\n",
@@ -85,6 +89,32 @@ def _name(arm: str) -> str:
     return NAMES.get(arm, arm)
 
 
+def _control_table(runs: Sequence[StudyRun], step: int) -> str:
+    """pass@1 and pass@64 of an arm minus an arm with as large an update, over the seeds that have both."""
+    rows = []
+    for arm, control in CONTROLS:
+        cells = []
+        for k in (1, LARGE_K):
+            found = difference(runs, arm, control, k, step)
+            if found is not None:
+                middle, low, high = (100 * value for value in found[:3])
+                by_seed = " ".join(f"{100 * value:+.1f}" for value in found[3])
+                cells += [f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]", by_seed]
+        if cells:
+            rows.append([f"{_name(arm)} minus {_name(control)}", *cells])
+    if not rows:
+        return ""
+    title = "\n## Is it more than a smaller update?\n\nArms whose updates are about as large, seeds that have both.\n\n"
+    return title + markdown_table(["arms", "pass@1", "by seed", f"pass@{LARGE_K}", "by seed"], rows)
+
+
+def _label(runs: Sequence[StudyRun], arm: str) -> str:
+    """Name of an arm, with its seeds where others have more: then their means are not to be compared."""
+    seeds = sorted({run.seed for run in runs if run.arm == arm})
+    every = seeds == sorted({run.seed for run in runs})
+    return _name(arm) + ("" if every else f" (seed {', '.join(map(str, seeds))} only)")
+
+
 def _mean_curve(runs: Sequence[StudyRun], k: int) -> tuple[list[int], list[float]]:
     steps = sorted(set.intersection(*(set(run.correct) for run in runs)))
     return steps, [100 * float(np.mean([run.scores(k, step).mean() for run in runs])) for step in steps]
@@ -101,7 +131,7 @@ def training_figure(runs: Sequence[StudyRun]) -> Any:
                 steps = sorted(run.correct)
                 values = [100 * run.scores(k, s).mean() for s in steps]
                 axis.plot(steps, values, color=colour, linewidth=0.7, alpha=0.5)
-            axis.plot(*_mean_curve(own, k), color=colour, marker="o", markersize=4, label=_name(arm))
+            axis.plot(*_mean_curve(own, k), color=colour, marker="o", markersize=4, label=_label(runs, arm))
         axis.set_title(f"pass@{k}, held-out mazes")
         axis.set_xlabel("training steps")
         axis.set_ylabel("percent")
@@ -181,28 +211,44 @@ def _size_rows(runs: Sequence[StudyRun]) -> list[tuple[int, StudyRun]]:
 
 
 def _size_table(runs: Sequence[StudyRun]) -> str:
-    header = ["N", "gamma", "seed", "steps", "pass@1", f"pass@{LARGE_K}", f"start pass@{LARGE_K}"]
+    header = ["N", "gamma", "seed", "steps", "pass@1", f"pass@{LARGE_K}", f"start pass@{LARGE_K}", "mazes lost"]
     rows = [
         [n, run.settings["focal_gamma"], run.seed, run.last_step]
         + [f"{100 * run.scores(k).mean():.1f}" for k in (1, LARGE_K)]
         + [f"{100 * run.scores(LARGE_K, 0).mean():.1f}"]
+        + [int(((run.scores(1, 0) > 0) & (run.scores(1) == 0)).sum())]
         for n, run in _size_rows(runs)
     ]
-    return "## Group size at an equal number of rollouts\n\n" + markdown_table(header, rows, left=0)
+    caption = (
+        "Prompts a step times N is the same in all rows; a maze is lost if the start model solved it and no sample "
+        "after training does. The figure's right part is Lemma 3.1 (arXiv 2602.06717) at the start model's success "
+        f"rates, if a share of {RARE_SHARE:g} of every success rate were rare: where the paper expects the worst N.\n\n"
+    )
+    return "\n## Group size at an equal number of rollouts\n\n" + caption + markdown_table(header, rows, left=0)
 
 
 @figure_style()
 def size_figure(runs: Sequence[StudyRun]) -> Any:
-    """pass@1 and pass@64 against the group size, gamma 0 and 1."""
-    figure, axes = new_figure(8.5, 3.4, 1, 2)
-    for axis, k in zip(axes, (1, LARGE_K), strict=True):
-        for gamma, colour in (("0", COLOURS[0]), ("1", COLOURS[2])):
+    """pass@1 and pass@64 against the group size, gamma 0 and 1; beside them the tail miss that the lemma predicts."""
+    figure, axes = new_figure(11.0, 3.4, 1, 3)
+    for axis, k in zip(axes[:2], (1, LARGE_K), strict=True):
+        for gamma, colour in (("0", COLOURS[0]), ("1", COLOURS[1])):
             own = [(n, run) for n, run in _size_rows(runs) if float(run.settings["focal_gamma"]) == float(gamma)]
             sizes = sorted({n for n, _ in own})
             values = [100 * np.mean([run.scores(k).mean() for n, run in own if n == size]) for size in sizes]
             axis.plot(sizes, values, marker="o", color=colour, label="GRPO" if gamma == "0" else "F-GRPO, gamma 1")
-        axis.set_xscale("log", base=2)
-        axis.set_xlabel("group size N (equal rollouts a step)")
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(sizes, [str(size) for size in sizes])
         axis.set_title(f"pass@{k}, held-out mazes (%)")
+    sizes = powers_of_two(256)[1:]
+    starts = {run.seed: run.scores(1, 0) for _, run in _size_rows(runs)}
+    mu = np.concatenate(list(starts.values()))
+    axes[2].plot(sizes, [100 * tail_miss_probability(RARE_SHARE * mu, mu, n).mean() for n in sizes], color=GREY)
+    axes[2].set_title("predicted tail miss (% of groups)")
+    axes[2].set_xscale("log", base=2)
+    axes[2].set_xticks(sizes, [str(size) for size in sizes])
+    for axis in axes:
+        axis.set_xlabel("group size N")
     axes[0].legend(fontsize=8)
+    figure.suptitle("Group size at equal rollouts a step")
     return figure
