@@ -15,7 +15,7 @@ check_maze_settings() {
     check_whole 3 MAZE_SIZE
     check_choice DEVICE cpu cuda
     end_checks
-    [ $((MAZE_SIZE % 2)) = 1 ] && [ "$MAZE_SIZE" -le 101 ] || fault "MAZE_SIZE is '$MAZE_SIZE', but it must be odd and at most 101, for cells and walls alternate; the paper has 17"
+    [ $((MAZE_SIZE % 2)) = 1 ] && [ "$MAZE_SIZE" -le 63 ] || fault "MAZE_SIZE is '$MAZE_SIZE', but it must be odd and at most 63, for cells and walls alternate; the paper has 17"
     [ "$SUBSAMPLE" -le "$NUM_SAMPLES" ] || fault "SUBSAMPLE is '$SUBSAMPLE', but it must be at most NUM_SAMPLES=$NUM_SAMPLES"
 }
 

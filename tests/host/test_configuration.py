@@ -108,6 +108,10 @@ BAD = [
         ["+focal=grpo", "trainer.use_v1=False", "trainer.v1.trainer_mode=focal_sync"],
         r"use_v1 is False, where it is ignored",
     ),
+    (
+        ["+focal=passk_training", "algorithm.passk_k=9", "actor_rollout_ref.rollout.n=8"],
+        r"passk_k is 9, but a group has 8 rollouts",
+    ),
     (["+focal=unlikeliness", "algorithm.unlikeliness_beta=2"], r"unlikeliness_beta is 2.*from 0 to 1"),
     (["+focal=grpo", "+algorithm.reward_wrong=-1"], r"nearest one is algorithm\.f_grpo_reward_wrong, e\.g\. \+algo"),
     (["algorithm.adv_estimator=f_grpo", "+algorithm.f_gamma=1"], r"f_gamma=1 is no key.*algorithm\.focal_gamma"),

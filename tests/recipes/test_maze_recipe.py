@@ -102,7 +102,7 @@ def test_killed_and_started_again_the_recipe_ends_with_a_report(mazes, tmp_path)
         ({"LEARNING_RATE": "abc"}, "LEARNING_RATE is 'abc'"),
         ({"LEARNING_RATE": "0"}, "LEARNING_RATE is '0'"),
         ({"SMOKE": "maybe"}, "SMOKE is 'maybe', but it must be 1 (yes, true) or 0 (no, false)"),
-        ({"MAZE_SIZE": "1001"}, "MAZE_SIZE is '1001', but it must be odd and at most 101"),
+        ({"MAZE_SIZE": "1001"}, "MAZE_SIZE is '1001', but it must be odd and at most 63"),
         ({"FOCAL_GAMA": "1"}, "FOCAL_GAMA is no variable of this recipe; did you mean FOCAL_GAMMA?"),
     ],
 )

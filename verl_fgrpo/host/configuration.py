@@ -103,6 +103,7 @@ def find_problems(config: DictConfig) -> list[str]:
         problems += _estimator_problems(config, estimator, loss, ours)
         problems += _gapo_problems(config, estimator, loss, settings) if loss in GAPO_LOSSES else []
     problems += _fade_problems(config) if estimator in ("fade", "f_fade") else []
+    problems += _passk_problems(config) if estimator in ("passk_training", "f_passk_training") else []
     if not config.trainer.get("use_v1", True) and OmegaConf.select(config, "trainer.v1.trainer_mode") in MODES:
         problems.append(
             f"trainer.v1.trainer_mode is {config.trainer.v1.trainer_mode}, but trainer.use_v1 is False, where it is "
@@ -291,6 +292,17 @@ def _fade_problems(config: DictConfig) -> list[str]:
         if bool(default if value is None else value) != wanted:
             problems.append(f"{path} is {value}, but adv_estimator=fade needs {wanted}; set {path}={wanted}")
     return problems
+
+
+def _passk_problems(config: DictConfig) -> list[str]:
+    """k rollouts of a group share a reward, which verl would notice only at the first step."""
+    k, n = config.algorithm.get("passk_k", MethodConfig.passk_k), OmegaConf.select(config, "actor_rollout_ref.rollout.n")
+    if not (isinstance(k, int) and isinstance(n, int) and 1 < n < k):
+        return []
+    return [
+        f"algorithm.passk_k is {k}, but a group has {n} rollouts (actor_rollout_ref.rollout.n), and k of them share a "
+        f"reward; set +algorithm.passk_k to 1 ... {n}, or actor_rollout_ref.rollout.n={k} or more"
+    ]
 
 
 def _estimator_problems(config: DictConfig, estimator: str, loss: str, ours: list[str]) -> list[str]:
