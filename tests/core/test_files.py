@@ -233,3 +233,14 @@ def test_a_file_that_holds_no_object_is_named(tmp_path: Path, content: str, mess
     with pytest.raises(ValueError, match=message):
         claim(tmp_path, {"a": 1})
     assert json.dumps(path.read_text()) == json.dumps(content)
+
+
+@pytest.mark.parametrize("there", ["folder", "pipe"])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, there: str) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / there
+    before = path.lstat().st_mode
+    with pytest.raises(ValueError, match="is a folder or a device"):
+        write_atomic(path, "x")
+    assert path.lstat().st_mode == before

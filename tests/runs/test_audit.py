@@ -10,6 +10,7 @@ import pytest
 
 from verl_fgrpo.cli import main
 from verl_fgrpo.core.dumps import Group
+from verl_fgrpo.core.files import write_parquet
 from verl_fgrpo.runs.audit import audit_group, summarize
 from verl_fgrpo.runs.logged import logged_values
 
@@ -267,3 +268,19 @@ def test_two_steps_in_one_file_are_no_group(run, capsys):
     write(run / "rollouts", 3, rollouts(3, "a", [1, 0]) + rollouts(4, "b", [1, 0]))
     assert audit(run, "--focal-gamma", 0.5) == 1
     assert "3.jsonl, line 3: step is 4, but it must be 3, as above: a dump holds one step" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"x": 1},
+        {"prompt": None, "reward_model": None, "data_source": "a"},
+        {"prompt": "q", "reward_model": {"ground_truth": "2"}, "data_source": "a"},
+        {"prompt": [{"role": "user", "content": "q"}], "reward_model": {"style": "rule"}, "data_source": "a"},
+        {"prompt": [{"role": "user"}], "reward_model": {"ground_truth": "2"}, "data_source": None},
+    ],
+)
+def test_data_files_of_another_kind(run, row, capsys):
+    write_parquet(run / "data.parquet", [row])
+    words = ["--focal-gamma", 1, "--threshold-by-source", "a=0.5", "--data-file", run / "data.parquet"]
+    assert audit(run, *words) == 1 and re.search(r"data\.parquet is no|row 0 is", capsys.readouterr().err)

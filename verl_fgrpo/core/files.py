@@ -48,8 +48,13 @@ def new_file(path: Path | str) -> Iterator[Path]:
     """A path to write to; on success it is synced and renamed to `path`, on an exception `path` stays as it was.
 
     The path to write to ends like `path`, for writers that choose a format by the ending.
+
+    Raises:
+        ValueError: `path` is a folder, a device or a pipe, which the rename would replace or not.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is a folder or a device, but a file is to be written there; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:

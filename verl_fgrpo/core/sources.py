@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.dumps import run_setting
+from verl_fgrpo.core.rows import shown
 
 __all__ = ["PromptSources", "run_files"]
 
@@ -25,9 +26,15 @@ class PromptSources:
 
     def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
         self._names: defaultdict[str, defaultdict[tuple[str, ...], list[str]]] = defaultdict(lambda: defaultdict(list))
-        for row in rows:
-            gold = json.dumps(row["reward_model"]["ground_truth"], sort_keys=True)
-            texts = tuple(_squeezed(str(message["content"])) for message in row["prompt"])
+        for number, row in enumerate(rows):
+            try:
+                gold = json.dumps(row["reward_model"]["ground_truth"], sort_keys=True)
+                texts = tuple(_squeezed(str(message["content"])) for message in row["prompt"])
+            except (TypeError, LookupError) as error:
+                raise ValueError(
+                    f"the data file's row {number} is {shown(dict(row))}, but it must be as verl has it: prompt (turns "
+                    "with content), reward_model (with ground_truth), data_source; name the file that the run used"
+                ) from error
             self._names[gold][texts].append(str(row["data_source"]))
 
     @classmethod
@@ -42,7 +49,14 @@ class PromptSources:
         if absent := [str(file) for file in files if not file.is_file()]:
             raise FileNotFoundError(f"the data file {absent[0]} does not exist; name the one that the run used")
         columns = ["prompt", "reward_model", "data_source"]
-        return cls(row for file in files for row in pq.read_table(file, columns=columns).to_pylist())
+        rows: list[dict[str, Any]] = []
+        for file in files:
+            try:
+                rows += pq.read_table(file, columns=columns).to_pylist()
+            except ValueError as error:  # pyarrow's own, for what is no Parquet or has other columns
+                told = " ".join(str(error).split())
+                raise ValueError(f"{file} is no Parquet file with {', '.join(columns)} ({told})") from error
+        return cls(rows)
 
     def of(self, prompt: str, gts: Any) -> list[str]:
         """Data sources of the rows with this prompt and gold answer: one, or several if it is in several.

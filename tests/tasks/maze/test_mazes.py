@@ -159,6 +159,7 @@ def test_every_maze_of_size_5_is_found():
     [
         (lambda: generate(8, np.random.default_rng(0)), "8 is even.*use 7 or 9"),
         (lambda: generate(3, np.random.default_rng(0)), "3 is too small.*try 7 or 9"),
+        (lambda: generate(1001, np.random.default_rng(0)), "1001 is too large.*use 63 or less"),
         (lambda: generate(7, np.random.default_rng(0), min_path=17), "min_path 17.*2 to 16"),
         (lambda: parse("WALL"), "too small"),
         (lambda: parse(HOOK.text.replace("GOAL", "PATH")), "0 GOAL tokens"),

@@ -21,12 +21,15 @@ WALL, PATH, START, GOAL = "WALL", "PATH", "START", "GOAL"
 ROW_SEPARATOR = "\n"
 MOVES: dict[str, tuple[int, int]] = {"UP": (-1, 0), "DOWN": (1, 0), "LEFT": (0, -1), "RIGHT": (0, 1)}
 MIN_SIZE = 5  # a 2 x 2 arrangement of cells; size 3 has one cell, so no room for a start and a goal
+MAX_SIZE = 63  # 3,969 tokens a prompt
 
 Position: TypeAlias = tuple[int, int]
 
 
 def check_size(size: int) -> int:
-    """Returns `size`, or raises ValueError unless it is an odd number of at least `MIN_SIZE`."""
+    """Returns `size`, or raises ValueError unless it is an odd number from `MIN_SIZE` to `MAX_SIZE`."""
+    if size > MAX_SIZE:
+        raise ValueError(f"maze size {size} is too large: a prompt has size * size tokens; use {MAX_SIZE} or less")
     if size < MIN_SIZE:
         raise ValueError(f"maze size {size} is too small: start and goal need {MIN_SIZE} or more; try 7 or 9")
     if size % 2 == 0:
