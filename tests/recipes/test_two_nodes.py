@@ -127,6 +127,6 @@ def test_a_killed_node_and_a_killed_driver_cost_no_finished_step(tmp_path, clust
     files = sorted((run / "logs").glob("*.jsonl"))  # in one place, whichever node the trainer ran on
     steps = [[json.loads(line)["step"] for line in file.open()] for file in files]
     assert len(files) == 3
-    # the last start went on after the newest checkpoint; a start that was killed between the checkpoint of a step and its
-    # line in the log has the step and not the line
+    # the last start went on after the newest checkpoint; a start that was killed between a checkpoint and its line in
+    # the log has the step and not the line
     assert steps[2] == list(range(kept + 2, STEPS + 1)) and all(step > kept for step in steps[1])

@@ -296,7 +296,8 @@ def _fade_problems(config: DictConfig) -> list[str]:
 
 def _passk_problems(config: DictConfig) -> list[str]:
     """k rollouts of a group share a reward, which verl would notice only at the first step."""
-    k, n = config.algorithm.get("passk_k", MethodConfig.passk_k), OmegaConf.select(config, "actor_rollout_ref.rollout.n")
+    k = config.algorithm.get("passk_k", MethodConfig.passk_k)
+    n = OmegaConf.select(config, "actor_rollout_ref.rollout.n")
     if not (isinstance(k, int) and isinstance(n, int) and 1 < n < k):
         return []
     return [
