@@ -1,11 +1,14 @@
 """Tests start a Ray of their own, also where another cluster runs on the machine; unless RAY_ADDRESS names one."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
 
 os.environ.setdefault("RAY_ADDRESS", "local")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # `... &` in a script; commands under test would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("no_deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no_deadline")
 
