@@ -74,24 +74,24 @@ CANARIES = (
 
 @dataclass(frozen=True)
 class Lean:
-    """How to start Lean: the library folder of the package, or a program."""
+    """How to start Lean: the folder of the package's shared libraries, or a program."""
 
-    library: Path | None
+    folder: Path | None
     program: str = "lean"
 
     @property
     def name(self) -> str:
-        return str(self.library or self.program)
+        return str(self.folder or self.program)
 
     def command(self, arguments: Sequence[str], seconds: float, output: int) -> list[str]:
         launcher = str(Path(__file__).with_name("run_lean.py"))
         limits = f"{MEMORY_BYTES},{int(seconds) + 2},{output}"
-        return [sys.executable, "-I", "-S", launcher, str(self.library or "-"), limits, self.program, *arguments]
+        return [sys.executable, "-I", "-S", launcher, str(self.folder or "-"), limits, self.program, *arguments]
 
     def environment(self) -> dict[str, str]:
         """Nothing of ours but where libraries are: no LEAN_PATH, no secrets."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "ELAN_HOME") if name in os.environ}
-        return kept | {"LANG": "C.UTF-8"} | ({"LD_LIBRARY_PATH": str(self.library)} if self.library else {})
+        return kept | {"LANG": "C.UTF-8"} | ({"LD_LIBRARY_PATH": str(self.folder)} if self.folder else {})
 
 
 def find_lean() -> Lean:
