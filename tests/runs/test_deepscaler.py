@@ -74,6 +74,12 @@ def test_verl_reads_the_files_and_the_counts_are_those_of_its_own_tokens(tmp_pat
         assert [len(row["prompt"][1]["content"]) for row in rows] == [5, 9, 20][:left]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["counts"]["fitting"] == 2 and manifest["provenance"]["versions"]["math-verify"]
+    before = (tmp_path / "out" / "train.parquet").read_bytes()
+    with pytest.raises(ValueError, match="holds no problem"):  # before a training file of other rows is written
+        validation = tmp_path / "empty.jsonl"
+        validation.write_text("")
+        prepare(tmp_path / "out", str(model), "qwen3", source, [validation], progress=False)
+    assert (tmp_path / "out" / "train.parquet").read_bytes() == before
 
 
 def test_the_script_says_what_is_wrong(tmp_path):

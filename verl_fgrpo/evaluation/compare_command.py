@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.core.command import COUNT, SEED
 from verl_fgrpo.evaluation import compare, html
 from verl_fgrpo.evaluation.metrics import TAUS, check_taus
 from verl_fgrpo.evaluation.report import pass_at_k_rows, plain_cells, plot_pass_at_k
-from verl_fgrpo.evaluation.report_command import Part, check_positive, named_runs, readings, write_page, write_parts
+from verl_fgrpo.evaluation.report_command import Part, named_runs, readings, write_page, write_parts
 from verl_fgrpo.evaluation.summary import RunData, load_run
 
 Row = dict[str, Any]
@@ -25,11 +26,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--extra", nargs="*", default=[], metavar="NAME=RUN", help="more curves for the figure only")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--ks", type=int, nargs="+", default=[1, 256], help="values of k (at most m); default 1 256")
-    parser.add_argument("--m", type=int, default=256, help="subsample size")
-    parser.add_argument("--iterations", type=int, default=50_000)
+    parser.add_argument("--ks", type=COUNT, nargs="+", default=[1, 256], help="values of k (at most m); default 1 256")
+    parser.add_argument("--m", type=COUNT, default=256, help="subsample size")
+    parser.add_argument("--iterations", type=COUNT, default=50_000)
     parser.add_argument("--taus", type=float, nargs="+", default=list(TAUS), help="success rates of cover@tau")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=SEED, default=0)
     parser.add_argument("--title", default="")
     parser.add_argument(
         "--allow-different-settings", action="store_true", help="compare runs sampled or graded in different ways"
@@ -40,9 +41,6 @@ def add_parser(commands: Any) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     check_taus(options.taus)
-    for name in ("ks", "m", "iterations"):
-        given = getattr(options, name)
-        check_positive(f"--{name}", given if isinstance(given, list) else [given])
     folders, more = named_runs([options.base, *options.focal]), named_runs(options.extra)
     runs = {name: load_run(path) for name, path in folders.items()}
     if not options.allow_different_settings:

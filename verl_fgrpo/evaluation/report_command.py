@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from verl_fgrpo.core.command import COUNT
 from verl_fgrpo.core.files import write_atomic, write_parquet
 from verl_fgrpo.core.tables import markdown_escape, markdown_table, write_table
 from verl_fgrpo.evaluation import html, report
@@ -36,7 +37,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("report", help="tables, figure and page of one or more graded runs")
     parser.add_argument("--runs", nargs="+", required=True, metavar="NAME=RUN")
     parser.add_argument("--out", required=True, type=Path, help="folder for report.*, problems.parquet, pass_at_k.*")
-    parser.add_argument("--ks", type=int, nargs="+", help="values of k; default 1, 2, 4, ..., n")
+    parser.add_argument("--ks", type=COUNT, nargs="+", help="values of k; default 1, 2, 4, ..., n")
     parser.add_argument("--taus", type=float, nargs="+", default=list(TAUS), help="success rates of cover@tau")
     parser.add_argument("--title", default="")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write one self-contained HTML file")
@@ -45,16 +46,9 @@ def add_parser(commands: Any) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     check_taus(options.taus)
-    check_positive("--ks", options.ks or ())
     runs = {name: load_run(path) for name, path in named_runs(options.runs).items()}
     for path in write_report(runs, options.out, options.ks, options.title, options.taus, options.html):
         print(path)
-
-
-def check_positive(name: str, numbers: Sequence[int]) -> None:
-    """ValueError unless all are at least 1, before anything is read."""
-    if any(number < 1 for number in numbers):
-        raise ValueError(f"{name} {' '.join(map(str, numbers))}: each must be at least 1")
 
 
 class Part(NamedTuple):
