@@ -185,6 +185,15 @@ class GroupedAgentLoopWorker(_HostWorker):  # type: ignore[misc]
         output = await self._single_turn.run(sampling_params, **kwargs)
         return await self._agent_loop_postprocess(output, trajectory["validate"], **kwargs)
 
+    # Ray pickles what an actor class inherits with a copy of its globals, which the replacements above do not reach;
+    # super() leads to verl's own functions.
+
+    async def _run_prompt(self, *args: Any, **kwargs: Any) -> None:
+        await super()._run_prompt(*args, **kwargs)
+
+    async def _agent_loop_postprocess(self, *args: Any, **kwargs: Any) -> None:
+        await super()._agent_loop_postprocess(*args, **kwargs)
+
     def _build_agent_loop(self, agent_name: str) -> Any:
         """The agent loop that verl builds anew for every rollout; the single-turn one keeps no state between them."""
         return hydra.utils.instantiate(
