@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_fgrpo.cli import COMMANDS, main
-from verl_fgrpo.core.command import INTERRUPTED, redact, run_command
+from verl_fgrpo.core.command import COUNT, INTERRUPTED, SEED, command_parser, redact, run_command, torch_device
 
 
 def test_secrets_of_the_environment_are_masked(monkeypatch):
@@ -40,7 +41,9 @@ def test_no_bearer_token_survives(secret):
     assert secret not in redact(f"https://me:{secret}@example.org/v1")
 
 
-@pytest.mark.parametrize("error", [ValueError("v"), OSError("o"), RuntimeError("r"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [ValueError("v\nv"), OSError("o"), RuntimeError("r"), MemoryError(), KeyboardInterrupt()], ids=repr
+)
 def test_errors_are_one_line_and_a_code(error, capsys):
     def fails(_):
         raise error
@@ -61,6 +64,41 @@ def test_a_fault_of_ours_keeps_its_traceback():
 
     with pytest.raises(TypeError):
         run_command("verl-fgrpo x", fails, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--rate", "nan"], "--rate: nan must be a finite number"),
+        (["--rate", "1e999"], "--rate: 1e999 must be a finite number"),
+        (["--number", "0"], "--number: 0 must be a whole number from 1"),
+        (["--number", str(2**63)], "below 2**63"),
+        (["--number", "1.5"], "--number: invalid int value: '1.5'"),
+        (["--seed", "-1"], "--seed: -1 must be a whole number from 0"),
+        (["--data", " "], "--data: ' ' is no path; is a variable unset?"),
+        (["--data", "a\0b"], "is no path"),
+        (["--device", "gpu"], "'gpu' is no device of this machine"),
+        (["--device", "meta"], "'meta' is no device of this machine"),
+        (["--device", "cuda:9999"], "'cuda:9999' is no device of this machine"),
+        (["--nonsense\n\n1"], "unrecognized arguments"),
+        (["--data", "FILE", "--csv", "FILE"], "would replace what is read"),
+        (["--data", "FILE", "--csv", "LINK"], "would replace what is read"),
+        (["--data", "OTHER", "FILE", "--csv", "FILE"], "would replace what is read"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_told_in_one_line(words, told, tmp_path, capsys):
+    (tmp_path / "file").write_text("data")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    parser = command_parser("x", None)
+    for name, kind in {"rate": float, "number": COUNT, "seed": SEED, "device": torch_device, "csv": Path}.items():
+        parser.add_argument(f"--{name}", type=kind)
+    parser.add_argument("--data", type=Path, nargs="+")
+    files = {"FILE": "file", "LINK": "link", "OTHER": "other"}
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args([str(tmp_path / files[word]) if word in files else word for word in words])
+    printed = capsys.readouterr().err
+    assert told in printed and printed.startswith("verl-fgrpo x: error: ") and printed.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "data"
 
 
 def test_usage_names_every_command(capsys):

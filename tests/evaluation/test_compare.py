@@ -224,13 +224,21 @@ def test_every_report_says_how_answers_were_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--ks", "1", "0"], "--ks 1 0: each must be at least 1"),
-        (["--m", "0"], "--m 0"),
-        (["--iterations", "-1"], "--iterations -1"),
-        (["--taus", "1.5"], r"tau=1.5 must lie in \(0, 1\]"),
+        (["--ks", "1", "0"], "--ks: 0 must be a whole number from 1"),
+        (["--m", "0"], "--m: 0 must be"),
+        (["--iterations", "-1"], "--iterations: -1 must be"),
+        (["--seed", "-1"], "--seed: -1 must be a whole number from 0"),
+        (["--taus", "nan"], "--taus: nan must be a finite number"),
+        (["--out", ""], "--out: '' is no path"),
     ],
 )
-def test_options_are_checked_before_anything_is_read(tmp_path: Path, option: list[str], message: str) -> None:
+def test_options_are_checked_before_anything_is_read(
+    tmp_path: Path, option: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["compare", "--base", "a=nowhere", "--focal", "b=nowhere", "--out", str(tmp_path / "c")]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(SystemExit, match="2"):
         main([*arguments, *option])
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
+    with pytest.raises(ValueError, match=r"tau=1.5 must lie in \(0, 1\]"):
+        main([*arguments, "--taus", "1.5"])

@@ -208,15 +208,15 @@ def test_keys_are_cleaned_or_refused_and_never_shown(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--concurrency", "-1"], "--concurrency -1 must be positive"),
+        (["--concurrency", "-1"], "--concurrency: -1 must be a whole number from 1"),
         (["--concurrency", "100000"], "must be from 1 to 4096"),
-        (["--num-samples", "0"], "--num-samples 0 must be positive"),
-        (["--limit", "0"], "--limit 0 must be positive"),
-        (["--limit", "-3"], "--limit -3 must be positive"),
+        (["--num-samples", "0"], "--num-samples: 0 must be"),
+        (["--limit", "0"], "--limit: 0 must be"),
+        (["--limit", "-3"], "--limit: -3 must be"),
         (["--temperature", "-1"], "temperature=-1"),
-        (["--temperature", "nan"], "temperature=nan"),
-        (["--tokens-per-second", "nan"], "--tokens-per-second nan must be positive"),
-        (["--batch-size", "0"], "--batch-size 0 must be positive"),
+        (["--temperature", "nan"], "--temperature: nan must be a finite number"),
+        (["--tokens-per-second", "0"], "--tokens-per-second 0.0 must be positive"),
+        (["--batch-size", "0"], "--batch-size: 0 must be"),
         (["--problems", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--url", "http://"], "must look like"),
     ],
@@ -231,7 +231,10 @@ def test_options_are_checked_before_anything_starts(
     save_problems(PROBLEMS, tmp_path / "p.jsonl")
     command = ["eval", "sample", "--run", str(tmp_path / "run"), "--model", "tiny", "--backend", "openai"]
     command += ["--problems", str(tmp_path / "p.jsonl"), "--url", server.url]
-    assert main([*command, *options]) == 1
+    try:
+        assert main([*command, *options]) == 1
+    except SystemExit as usage:  # found by the parser
+        assert usage.code == 2
     told = capsys.readouterr().err
     assert message in told and len(told.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists() and not server.bodies

@@ -74,6 +74,12 @@ def test_verl_reads_the_files_and_the_counts_are_those_of_its_own_tokens(tmp_pat
         assert [len(row["prompt"][1]["content"]) for row in rows] == [5, 9, 20][:left]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["counts"]["fitting"] == 2 and manifest["provenance"]["versions"]["math-verify"]
+    before = (tmp_path / "out" / "train.parquet").read_bytes()
+    with pytest.raises(ValueError, match="holds no problem"):  # before a training file of other rows is written
+        validation = tmp_path / "empty.jsonl"
+        validation.write_text("")
+        prepare(tmp_path / "out", str(model), "qwen3", source, [validation], progress=False)
+    assert (tmp_path / "out" / "train.parquet").read_bytes() == before
 
 
 def test_the_script_says_what_is_wrong(tmp_path):
@@ -91,9 +97,9 @@ def test_the_script_says_what_is_wrong(tmp_path):
 
 @pytest.mark.skipif(not DATA.exists(), reason=NO_DATA)
 def test_real_math_rows_in_verls_schema(tmp_path):
-    from verl_fgrpo.evaluation.benchmarks import read_rows
+    from verl_fgrpo.core.rows import iter_rows
 
-    kept, counts = run(read_rows(DATA)[:300], max_tokens=10_000)
+    kept, counts = run(list(iter_rows(DATA))[:300], max_tokens=10_000)
     assert counts.read == 300 and counts.fitting == len(kept) >= 295
     assert counts.unparsable_gold <= 3
     assert kept[1][1] == "98"

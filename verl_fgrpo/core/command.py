@@ -11,10 +11,25 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
-__all__ = ["INTERRUPTED", "command_parser", "finite", "redact", "run_command", "run_subcommand"]
+__all__ = [
+    "COUNT",
+    "INTERRUPTED",
+    "SEED",
+    "command_parser",
+    "finite",
+    "redact",
+    "run_command",
+    "run_subcommand",
+    "torch_device",
+]
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+
+#: options that name what is written
+OUTPUTS = ("out", "output", "html", "csv", "figure")
 
 #: environment variables whose values are never printed
 SECRET_VARIABLES = ("OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
@@ -30,9 +45,31 @@ _SECRETS = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its numbers are finite, its paths not empty, its errors one line; no output may be one of the inputs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register("type", float, finite)
+        self.register("type", Path, _path)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(redact(message).split())}\n")  # one line, without the usage
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        found, rest = super().parse_known_args(*args, **kwargs)
+        named = {name: value if isinstance(value, list) else [value] for name, value in vars(found).items()}
+        paths = [(name, path) for name, values in named.items() for path in values if isinstance(path, Path)]
+        for output, name in ((path, name) for name, path in paths if name in OUTPUTS and path.is_file()):
+            for other, path in paths:
+                if other not in OUTPUTS and path.is_file() and path.samefile(output):
+                    self.error(f"--{name} {output} would replace what is read; name another file")
+        return found, rest
+
+
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser that calls itself `verl-fgrpo NAME` and shows its description as it is written."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"verl-fgrpo {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
@@ -42,6 +79,40 @@ def finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
         raise argparse.ArgumentTypeError(f"{text} must be a finite number")
     return number
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    """The type of options that are whole numbers from `minimum`."""
+
+    def whole(text: str) -> int:
+        if not minimum <= (number := int(text)) < 2**63:
+            raise argparse.ArgumentTypeError(f"{text} must be a whole number from {minimum}, below 2**63")
+        return number
+
+    whole.__name__ = "int"
+    return whole
+
+
+COUNT, SEED = _at_least(1), _at_least(0)  # types of most options that are whole numbers
+
+
+def torch_device(text: str) -> str:
+    """The type of options that name a torch device: one that this machine has."""
+    if text != "cpu":
+        import torch
+
+        try:
+            torch.zeros(1, device=text).item()
+        except (RuntimeError, AssertionError) as error:
+            told = str(error).splitlines()[0]
+            raise argparse.ArgumentTypeError(f"{text!r} is no device of this machine ({told}); use cpu") from None
+    return text
+
+
+def _path(text: str) -> Path:
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no path; is a variable unset?")
+    return Path(text)
 
 
 def run_subcommand(name: str, package: str, commands: Mapping[str, str], arguments: Sequence[str]) -> int:
@@ -74,8 +145,8 @@ def redact(text: str) -> str:
 def run_command(name: str, main: Callable[[Sequence[str]], int | None], arguments: Sequence[str]) -> int:
     """Run one command and say how it ended.
 
-    A ValueError, RuntimeError, OSError or ImportError is the user's to mend: one line on stderr, exit code 1;
-    VERL_FGRPO_TRACEBACK=1 prints the full traceback. Other exceptions are faults of ours and keep theirs.
+    A ValueError, RuntimeError, OSError, ImportError or MemoryError is the user's to mend: one line on stderr, exit
+    code 1; VERL_FGRPO_TRACEBACK=1 prints the full traceback. Other exceptions are faults of ours and keep theirs.
 
     Args:
         name: as typed, e.g. "verl-fgrpo eval sample"; begins the line.
@@ -100,9 +171,9 @@ def run_command(name: str, main: Callable[[Sequence[str]], int | None], argument
         # `verl-fgrpo ... | head`: not an error; and nothing more may be written at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, RuntimeError, OSError, ImportError) as error:
+    except (ValueError, RuntimeError, OSError, ImportError, MemoryError) as error:
         if os.environ.get("VERL_FGRPO_TRACEBACK"):
             print(redact(traceback.format_exc()), file=sys.stderr)
         else:
-            print(f"{name}: {redact(str(error) or type(error).__name__)}", file=sys.stderr)
+            print(f"{name}: {' '.join(redact(str(error)).split()) or type(error).__name__}", file=sys.stderr)
         return 1

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.core.command import COUNT
 from verl_fgrpo.evaluation.graders import READINGS, GraderOptions, reading_note
 from verl_fgrpo.evaluation.grading import grade_store
 from verl_fgrpo.evaluation.problems import KINDS, load_problems, save_problems
@@ -26,7 +27,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--format", default="auto", choices=("auto", "plain", "verl", "lm-eval"))
     parser.add_argument("--benchmark", default="imported", help="name for imported samples that carry none")
     parser.add_argument("--kind", default="math", choices=KINDS, help="how imported samples are graded")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="grading processes")
+    parser.add_argument("--workers", type=COUNT, default=os.cpu_count() or 1, help="grading processes")
     parser.add_argument("--ray", action="store_true", help="grade on all CPUs of a Ray cluster (RAY_ADDRESS) instead")
     parser.add_argument(
         "--fast",
@@ -34,7 +35,9 @@ def add_parser(commands: Any) -> None:
         help="replace functions of math-verify by faster ones; a sample of the verdicts is compared with its own",
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="time limit of one response")
-    parser.add_argument("--memory-mib", type=int, default=2048, help="memory limit of one worker, beyond its libraries")
+    parser.add_argument(
+        "--memory-mib", type=COUNT, default=2048, help="memory limit of one worker, beyond its libraries"
+    )
     parser.add_argument("--ifeval", default="strict", choices=("strict", "loose"))
     parser.add_argument(
         "--reading",
@@ -53,8 +56,6 @@ def add_parser(commands: Any) -> None:
 
 def _grade(options: argparse.Namespace) -> None:
     limits = Limits(options.seconds, options.memory_mib)
-    if options.workers < 1:
-        raise ValueError(f"--workers {options.workers}: at least 1 is needed")
     if options.fast:
         _check_fast()
     if options.input:

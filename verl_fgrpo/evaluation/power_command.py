@@ -5,32 +5,31 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from verl_fgrpo.core.command import COUNT, SEED
 from verl_fgrpo.core.tables import markdown_table
 
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser("power", help="how many samples show which difference in pass@k, by simulation")
-    parser.add_argument("--problems", type=int, default=1546, help="problems that both runs answer")
+    parser.add_argument("--problems", type=COUNT, default=1546, help="problems that both runs answer")
     parser.add_argument("--effect", type=float, required=True, help="true difference of pass@k in percentage points")
-    parser.add_argument("--k", type=int, required=True)
-    parser.add_argument("--num-samples", type=int, nargs="+", help="samples a problem; default k, 4k, 16k")
-    parser.add_argument("--stop-after-correct", type=int, help="as of `eval sample`; --num-samples is the cap then")
-    parser.add_argument("--m", type=int, default=256, help="of the subsampling test")
-    parser.add_argument("--simulations", type=int, default=500)
+    parser.add_argument("--k", type=COUNT, required=True)
+    parser.add_argument("--num-samples", type=COUNT, nargs="+", help="samples a problem; default k, 4k, 16k")
+    parser.add_argument("--stop-after-correct", type=COUNT, help="as of `eval sample`; --num-samples is the cap then")
+    parser.add_argument("--m", type=COUNT, default=256, help="of the subsampling test")
+    parser.add_argument("--simulations", type=COUNT, default=500)
     parser.add_argument("--unsolved", type=float, default=0.2, help="share of problems that are never solved")
     parser.add_argument("--beta", type=float, nargs=2, default=(0.25, 0.9), help="success rates of the others")
     parser.add_argument(
         "--spread", type=float, default=1.0, help="how differently problems move between the models, sd in logits"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=SEED, default=0)
     parser.set_defaults(run_command=_power)
 
 
 def _power(options: argparse.Namespace) -> None:
     from verl_fgrpo.evaluation.power import World, power_rows
 
-    if options.k < 1 or (options.stop_after_correct is not None and options.stop_after_correct < 1):
-        raise ValueError("--k and --stop-after-correct must be at least 1")
     world = World(options.unsolved, options.beta[0], options.beta[1], options.spread)
     sizes = options.num_samples or [options.k, 4 * options.k, 16 * options.k]
     how = options.simulations, options.m, options.stop_after_correct, world, options.seed

@@ -13,7 +13,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.command import COUNT, SEED, command_parser, torch_device
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -21,8 +21,8 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     prompts = commands.add_parser("prompts", help="choose prompts of a training file in verl's format")
     prompts.add_argument("--data", required=True, type=Path, help=".parquet, .jsonl or .json")
-    prompts.add_argument("--num", type=int, default=256)
-    prompts.add_argument("--seed", type=int, default=0)
+    prompts.add_argument("--num", type=COUNT, default=256)
+    prompts.add_argument("--seed", type=SEED, default=0)
     prompts.add_argument("--out", required=True, type=Path)
     prompts.set_defaults(run_command=_prompts)
     build = commands.add_parser("build", help="build the fixed set from a graded run of the base model")
@@ -37,9 +37,9 @@ def main(arguments: list[str] | None = None) -> None:
     score.add_argument("--out", required=True, type=Path, help="path without suffix of the .md, .csv and .json")
     score.set_defaults(run_command=_score)
     for command in (build, score):
-        command.add_argument("--device", default="cpu")
+        command.add_argument("--device", type=torch_device, default="cpu")
         command.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-        command.add_argument("--batch-size", type=int, default=8)
+        command.add_argument("--batch-size", type=COUNT, default=8)
     options = parser.parse_args(arguments)
     options.run_command(options)
 
@@ -50,8 +50,6 @@ def _prompts(options: argparse.Namespace) -> None:
     from verl_fgrpo.evaluation.benchmarks import read_problems
     from verl_fgrpo.evaluation.problems import save_problems
 
-    if options.num < 1:
-        raise ValueError(f"--num {options.num} must be at least 1")
     problems = read_problems(options.data, "train")
     if options.num > len(problems):
         raise ValueError(f"--num {options.num} exceeds the {len(problems)} distinct problems of {options.data}")

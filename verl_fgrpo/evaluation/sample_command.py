@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.core.command import COUNT, SEED, torch_device
 from verl_fgrpo.evaluation.backends import TransformersBackend, VllmRayBackend, resolve_model
 from verl_fgrpo.evaluation.counts import StopRule
 from verl_fgrpo.evaluation.generation import Backend, Decoding, make_plan, sample_run
@@ -17,11 +18,6 @@ from verl_fgrpo.evaluation.problems import Problem, load_problems
 from verl_fgrpo.evaluation.prompts import PRESETS
 from verl_fgrpo.evaluation.sequential import expected_text, graded_so_far, sample_until_correct
 
-POSITIVE = (
-    *("num_samples", "limit", "concurrency", "batch_size"),
-    *("tensor_parallel_size", "tokens_per_second", "grade_workers"),
-)
-
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser("sample", help="draw samples; repeat to resume, with a larger --num-samples to top up")
@@ -29,27 +25,30 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--model", required=True, help="hub id, Hugging Face folder, or verl checkpoint folder")
     parser.add_argument("--problems", nargs="+", required=True, type=Path, help="files of `verl-fgrpo data benchmarks`")
     parser.add_argument("--benchmarks", nargs="+", help="only these of the files; default all")
-    parser.add_argument("--limit", type=int, help="only the first problems of each benchmark (for trying out)")
-    parser.add_argument("--num-samples", type=int, default=1024)
+    parser.add_argument("--limit", type=COUNT, help="only the first problems of each benchmark (for trying out)")
+    parser.add_argument("--num-samples", type=COUNT, default=1024)
     parser.add_argument(
-        "--stop-after-correct", type=int, metavar="R", help="sample a problem until R correct samples; grades in rounds"
+        "--stop-after-correct",
+        type=COUNT,
+        metavar="R",
+        help="sample a problem until R correct samples; grades in rounds",
     )
-    parser.add_argument("--grade-workers", type=int, default=os.cpu_count() or 1, help="with --stop-after-correct")
+    parser.add_argument("--grade-workers", type=COUNT, default=os.cpu_count() or 1, help="with --stop-after-correct")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--top-k", type=int, default=-1)
-    parser.add_argument("--max-tokens", type=int, default=8192)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-tokens", type=COUNT, default=8192)
+    parser.add_argument("--seed", type=SEED, default=0)
     parser.add_argument("--preset", default="qwen2.5", choices=tuple(PRESETS), help="prompts by model family")
     parser.add_argument("--backend", required=True, choices=("vllm", "openai", "transformers"))
     parser.add_argument("--revision", help="of a hub model")
     parser.add_argument("--url", default="http://localhost:8000/v1", help="openai: the server")
-    parser.add_argument("--concurrency", type=int, help="openai: requests in flight; vllm: engines")
+    parser.add_argument("--concurrency", type=COUNT, help="openai: requests in flight; vllm: engines")
     parser.add_argument("--extra-body", type=_json_object, default={}, help="openai: JSON sent with every request")
-    parser.add_argument("--tensor-parallel-size", type=int, default=1, help="vllm: GPUs per engine")
+    parser.add_argument("--tensor-parallel-size", type=COUNT, default=1, help="vllm: GPUs per engine")
     parser.add_argument("--engine-kwargs", type=_json_object, default={}, help="vllm: JSON, more engine arguments")
-    parser.add_argument("--batch-size", type=int, help="transformers: samples at once; vllm: requests per task")
-    parser.add_argument("--device", default="cpu", help="transformers")
+    parser.add_argument("--batch-size", type=COUNT, help="transformers: samples at once; vllm: requests per task")
+    parser.add_argument("--device", type=torch_device, default="cpu", help="transformers")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="transformers")
     parser.add_argument("--tokens-per-second", type=float, help="for the estimate before anything was sampled")
     parser.add_argument("--retry-refused", action="store_true", help="openai: ask again for prompts it refused before")
@@ -64,10 +63,8 @@ def add_parser(commands: Any) -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     decoding = Decoding(options.temperature, options.top_p, options.top_k, options.max_tokens, options.seed)
-    for name in POSITIVE:
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"--{name.replace('_', '-')} {value} must be positive")
+    if options.tokens_per_second is not None and options.tokens_per_second <= 0:
+        raise ValueError(f"--tokens-per-second {options.tokens_per_second} must be positive")
     problems = _first_of_each(load_problems(options.problems, options.benchmarks), options.limit)
     if not problems:
         raise ValueError(f"{', '.join(map(str, options.problems))}: no problems to sample")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.command import command_parser, finite
+from verl_fgrpo.core.command import command_parser
 from verl_fgrpo.core.dumps import final_rows, find_dumps
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.rows import CutLineError
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_parser("val-passk", __doc__)
     parser.add_argument("run", type=Path, help="folder of a run, or of its validation dumps")
     parser.add_argument("--val-file", type=Path, nargs="+", help="parquet validated on; default: RUN/config.yaml")
-    parser.add_argument("--threshold", type=finite, default=0.5, help="a score above it is correct, without acc (0.5)")
+    parser.add_argument("--threshold", type=float, default=0.5, help="a score above it is correct, without acc (0.5)")
     parser.add_argument("--csv", type=Path, help="default RUN/passk.csv")
     given = parser.parse_args(arguments)
     dumps = find_dumps(given.run, "validation")

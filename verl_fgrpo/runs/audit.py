@@ -229,13 +229,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("audit", __doc__)
     parser.add_argument("run", type=Path, help="folder of a run, or of its rollout dumps")
     parser.add_argument("--focal-gamma", type=float, required=True, help="gamma of the run, or the one to try")
-    parser.add_argument("--threshold", type=finite, default=0.5, help="a score above it is correct, without acc (0.5)")
+    parser.add_argument("--threshold", type=float, default=0.5, help="a score above it is correct, without acc (0.5)")
     parser.add_argument("--threshold-by-source", nargs="+", default=[], metavar="SOURCE=T", help="of single sources")
     parser.add_argument(
         "--data-file", type=Path, nargs="+", help="parquet that tells sources; default: RUN/config.yaml"
     )
-    parser.add_argument("--reward-correct", type=finite, help="f_grpo_reward_correct: success rate by the mean reward")
-    parser.add_argument("--reward-wrong", type=finite, help="f_grpo_reward_wrong")
+    parser.add_argument("--reward-correct", type=float, help="f_grpo_reward_correct: success rate by the mean reward")
+    parser.add_argument("--reward-wrong", type=float, help="f_grpo_reward_wrong")
     parser.add_argument("--log", type=Path, help="verl's metrics (.jsonl) or console log; default: sought in the run")
     parser.add_argument("--csv", type=Path, help="write one row a group")
     parser.add_argument("--figure", type=Path, help="draw it (.png, .svg or .pdf)")

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.command import COUNT, command_parser
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     train.add_argument("--preset", required=True, help="prompt preset: qwen2.5, qwen3, llama3")
     train.add_argument("--source", type=Path, help=".json, .jsonl or .parquet; default: DeepScaleR from the hub")
     train.add_argument("--validation", type=Path, nargs="+", default=[], help="files of `benchmarks`")
-    train.add_argument("--max-tokens", type=int, default=1024, help="longest prompt (paper, Table 5: 1024)")
+    train.add_argument("--max-tokens", type=COUNT, default=1024, help="longest prompt (paper, Table 5: 1024)")
     train.set_defaults(run_command=_train)
     options = parser.parse_args(arguments)
     options.run_command(options)

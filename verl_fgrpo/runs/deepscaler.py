@@ -15,8 +15,8 @@ from typing import Any
 
 from verl_fgrpo.core.files import write_json, write_parquet
 from verl_fgrpo.core.provenance import provenance
-from verl_fgrpo.core.rows import Row
-from verl_fgrpo.evaluation.benchmarks import gold_of, prompt_of, read_rows
+from verl_fgrpo.core.rows import Row, iter_rows
+from verl_fgrpo.evaluation.benchmarks import gold_of, prompt_of
 from verl_fgrpo.evaluation.problems import Problem, mended, problem_id_of, written_answers
 from verl_fgrpo.evaluation.prompts import build_prompt
 
@@ -181,8 +181,6 @@ def prepare(
     """
     from transformers import AutoTokenizer
 
-    if max_tokens < 1:
-        raise ValueError(f"--max-tokens {max_tokens} must be at least 1")
     # an unknown preset is an error before anything is loaded
     arguments = build_prompt(preset, Problem("", "", "?", "math", ("0",))).template
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -197,13 +195,13 @@ def prepare(
     def bare_tokens(problem: str) -> int:
         return len(tokenizer(problem, add_special_tokens=False).input_ids)
 
-    found = read_rows(source) if source is not None else _from_hub()
+    benchmarks = _validation_rows(validation, preset, prompt_tokens, max_tokens)  # before anything is written
+    found = iter_rows(source) if source is not None else _from_hub()
     kept, counts = select(found, prompt_tokens, bare_tokens, max_tokens, _equal, _parsable, progress)
     if not kept:
         raise ValueError(f"no problem is left of {source or HUB_ID}:\n{counts.describe()}")
     rows = [verl_row("deepscaler", i, p, [a], preset, "train") for i, (p, a) in enumerate(kept)]
     write_parquet(out / "train.parquet", rows)
-    benchmarks = _validation_rows(validation, preset, prompt_tokens, max_tokens)
     if benchmarks:
         write_parquet(out / "val.parquet", benchmarks)
     manifest = {

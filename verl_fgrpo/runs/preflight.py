@@ -21,7 +21,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.command import COUNT, command_parser
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.host.contract import RECIPES_VERL
 from verl_fgrpo.methods.settings import ALGORITHM_KEYS
@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of the commands; 0 if the run may start."""
     parser = command_parser("preflight", __doc__)
     parser.add_argument("--billions", type=float, help="parameters of the model, for the estimate")
-    parser.add_argument("--samples", type=int, default=EVALUATION_SAMPLES, help="per problem of the final evaluation")
+    parser.add_argument("--samples", type=COUNT, default=EVALUATION_SAMPLES, help="per problem of the final evaluation")
     parser.add_argument("command", choices=("dry-run", "compose", "check", "start"))
     parser.add_argument("overrides", nargs=argparse.REMAINDER, help="arguments of verl.trainer.main_ppo")
     given = parser.parse_args(arguments)

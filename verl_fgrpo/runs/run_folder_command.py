@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.command import COUNT, command_parser
 from verl_fgrpo.runs.run_folder import claim, last_checkpoint, stop_leftovers, watch
 
 
@@ -26,7 +26,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if name == "claim":
             command.add_argument("settings", nargs="*", metavar="key=value")
     watching = commands.add_parser("watch")
-    watching.add_argument("--steps", type=int, required=True)
+    watching.add_argument("--steps", type=COUNT, required=True)
     watching.add_argument("runs", nargs="+", metavar="RUN=PID")
     given = parser.parse_args(args)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from verl_fgrpo.core.command import command_parser, finite
+from verl_fgrpo.core.command import COUNT, command_parser
 from verl_fgrpo.core.dumps import dump_files
 from verl_fgrpo.core.tables import markdown_table
 from verl_fgrpo.core.tail_miss import (
@@ -39,13 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_parser("tail-miss", __doc__)
     parser.add_argument("--success-rate", type=float, help="mu: probability that one rollout is correct")
     parser.add_argument("--rare-share", type=float, default=0.1, help="share of the correct mass that is rare (0.1)")
-    parser.add_argument("--group-size", type=int, help="N, rollouts per prompt; default with data: the one seen there")
+    parser.add_argument(
+        "--group-size", type=COUNT, help="N, rollouts per prompt; default with data: the one seen there"
+    )
     parser.add_argument("--target-risk", type=float, default=0.1, help="risk you would accept (0.1)")
     parser.add_argument("--run", type=Path, help="rollout dump folder, or graded samples")
-    parser.add_argument("--compare-steps", type=int, help="with --run: first and last K steps (default: all as one)")
+    parser.add_argument("--compare-steps", type=COUNT, help="with --run: first and last K steps (default: all as one)")
     parser.add_argument("--before", type=Path, help="rollout dump folder or graded samples before training")
     parser.add_argument("--after", type=Path, help="the same after training")
-    parser.add_argument("--success-threshold", type=finite, default=0.5, help="a score above it is correct (0.5)")
+    parser.add_argument("--success-threshold", type=float, default=0.5, help="a score above it is correct (0.5)")
     parser.add_argument("--danger", type=float, default=0.5, help="risk above which a prompt is in danger (0.5)")
     parser.add_argument("--figure", type=Path, help="also draw the success rates (.png, .svg or .pdf)")
     args = parser.parse_args(arguments)

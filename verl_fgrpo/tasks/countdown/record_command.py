@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.command import SEED, command_parser
 from verl_fgrpo.core.dumps import find_dumps
 from verl_fgrpo.core.rows import CutLineError
 from verl_fgrpo.evaluation.counts import ProblemCounts
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = command_parser("countdown record", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="with validation/ and rollouts/")
     parser.add_argument("--results", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--seed", type=int, default=1, help="of problems, start model and training (default 1)")
+    parser.add_argument("--seed", type=SEED, default=1, help="of problems, start model and training (default 1)")
     given = parser.parse_args(arguments)
     for run in given.runs:
         counts = validation_counts(run)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.command import COUNT, SEED, command_parser
 from verl_fgrpo.tasks.common.experiment import Sampling, find_checkpoints, sample_all
 from verl_fgrpo.tasks.common.pair_report import write_pair_report
 from verl_fgrpo.tasks.maze.task import MAZE
@@ -23,13 +23,13 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of verl-fgrpo maze prepare")
     parser.add_argument("--base", default="grpo", help="folder name of the baseline run (default %(default)s)")
     parser.add_argument("--focal", default="f_grpo", help="folder name of the focal run (default %(default)s)")
-    parser.add_argument("--num-samples", type=int, default=128, help="samples per maze (default %(default)s)")
-    parser.add_argument("--mazes", type=int, default=256, help="held-out mazes (default %(default)s)")
+    parser.add_argument("--num-samples", type=COUNT, default=128, help="samples per maze (default %(default)s)")
+    parser.add_argument("--mazes", type=COUNT, default=256, help="held-out mazes (default %(default)s)")
     parser.add_argument(
-        "--m", type=int, default=64, help="subsample size of the paired test, largest k (default %(default)s)"
+        "--m", type=COUNT, default=64, help="subsample size of the paired test, largest k (default %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of sampling (default %(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="models sampled at a time (default %(default)s)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of sampling (default %(default)s)")
+    parser.add_argument("--jobs", type=COUNT, default=2, help="models sampled at a time (default %(default)s)")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="noted in the report")
     given = parser.parse_args(args)
     if not given.m <= given.num_samples:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.command import COUNT, SEED, command_parser
 from verl_fgrpo.tasks.common.experiment import Sampling, final_checkpoints, sample_all
 from verl_fgrpo.tasks.common.method_report import method_rows, write_methods_report
 from verl_fgrpo.tasks.maze.task import MAZE
@@ -20,13 +20,13 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = command_parser("maze methods", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder with seed<S>/<method>; the report goes there")
     parser.add_argument("--data", required=True, help="folders of verl-fgrpo maze prepare without the seed at the end")
-    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--seeds", type=SEED, nargs="+", required=True)
     parser.add_argument("--methods", nargs="+", required=True, help="grpo must be among them")
-    parser.add_argument("--step", type=int, required=True, help="the checkpoint to compare")
-    parser.add_argument("--num-samples", type=int, default=128, help="samples per maze (default %(default)s)")
-    parser.add_argument("--mazes", type=int, default=256, help="held-out mazes a seed (default %(default)s)")
-    parser.add_argument("--k", type=int, default=64, help="k of pass@k beside 1 (default %(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="models sampled at a time (default %(default)s)")
+    parser.add_argument("--step", type=COUNT, required=True, help="the checkpoint to compare")
+    parser.add_argument("--num-samples", type=COUNT, default=128, help="samples per maze (default %(default)s)")
+    parser.add_argument("--mazes", type=COUNT, default=256, help="held-out mazes a seed (default %(default)s)")
+    parser.add_argument("--k", type=COUNT, default=64, help="k of pass@k beside 1 (default %(default)s)")
+    parser.add_argument("--jobs", type=COUNT, default=2, help="models sampled at a time (default %(default)s)")
     given = parser.parse_args(args)
     if not 1 < given.k <= given.num_samples:
         raise ValueError(f"--k is {given.k}, but it must be above 1 and at most --num-samples={given.num_samples}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.command import COUNT, SEED, command_parser, torch_device
 from verl_fgrpo.tasks.common.model import ModelSize
 from verl_fgrpo.tasks.common.start_model import SftSettings
 from verl_fgrpo.tasks.maze.prepare import MazeSettings, prepare
@@ -18,29 +18,33 @@ def main(args: Sequence[str] | None = None) -> int:
     default, model = MazeSettings(), ModelSize()
     parser = command_parser("maze prepare", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--size", type=int, default=default.size, help="side of the maze, odd (default %(default)s)")
-    parser.add_argument("--train", type=int, default=default.train, help="training mazes (default %(default)s)")
-    parser.add_argument("--heldout", type=int, default=default.heldout, help="held-out mazes (default %(default)s)")
+    parser.add_argument("--size", type=COUNT, default=default.size, help="side of the maze, odd (default %(default)s)")
+    parser.add_argument("--train", type=COUNT, default=default.train, help="training mazes (default %(default)s)")
+    parser.add_argument("--heldout", type=COUNT, default=default.heldout, help="held-out mazes (default %(default)s)")
     parser.add_argument(
-        "--min-path", type=int, default=default.min_path, help="least target length (default %(default)s)"
+        "--min-path", type=COUNT, default=default.min_path, help="least target length (default %(default)s)"
     )
     parser.add_argument("--corners", action="store_true", help="START and GOAL in opposite corners, not anywhere")
     parser.add_argument(
-        "--sft-steps", type=int, default=default.sft.steps, help="supervised steps (default %(default)s)"
+        "--sft-steps", type=COUNT, default=default.sft.steps, help="supervised steps (default %(default)s)"
     )
     parser.add_argument(
-        "--batch-size", type=int, default=default.sft.batch_size, help="mazes a step (default %(default)s)"
+        "--batch-size", type=COUNT, default=default.sft.batch_size, help="mazes a step (default %(default)s)"
     )
     parser.add_argument(
         "--learning-rate", type=float, default=default.sft.learning_rate, help="AdamW (default %(default)s)"
     )
     for name in ("layers", "hidden", "mlp", "heads", "kv_heads"):
         flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=int, default=getattr(model, name), help="model dimension (default %(default)s)")
+        parser.add_argument(
+            flag, type=COUNT, default=getattr(model, name), help="model dimension (default %(default)s)"
+        )
     parser.add_argument(
-        "--seed", type=int, default=default.seed, help="of mazes, model and order (default %(default)s)"
+        "--seed", type=SEED, default=default.seed, help="of mazes, model and order (default %(default)s)"
     )
-    parser.add_argument("--device", default="cpu", help="where to train, e.g. cpu or cuda (default %(default)s)")
+    parser.add_argument(
+        "--device", type=torch_device, default="cpu", help="where to train, e.g. cpu or cuda (default %(default)s)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     given = parser.parse_args(args)
     size = ModelSize(given.layers, given.hidden, given.mlp, given.heads, given.kv_heads)

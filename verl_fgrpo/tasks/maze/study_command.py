@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.command import COUNT, SEED, command_parser
 from verl_fgrpo.tasks.common.records import left
 from verl_fgrpo.tasks.common.study import load_runs, save_run, training_curves
 
@@ -22,11 +22,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("command", choices=("left", "record", "report"))
     parser.add_argument("names", nargs="*", metavar="ARM or RUN", help="arms (left) or folders of runs (record)")
     parser.add_argument("--results", type=Path, required=True, help="folder of the committed results")
-    parser.add_argument("--seed", type=int, default=1, help="of mazes, start model and training (default 1)")
+    parser.add_argument("--seed", type=SEED, default=1, help="of mazes, start model and training (default 1)")
     parser.add_argument("--data", type=Path, help="record: folder of verl-fgrpo maze prepare")
-    parser.add_argument("--num-samples", type=int, default=128, help="record: samples per maze (default 128)")
-    parser.add_argument("--mazes", type=int, default=256, help="record: held-out mazes (default 256)")
-    parser.add_argument("--jobs", type=int, default=2, help="record: models sampled at a time (default 2)")
+    parser.add_argument("--num-samples", type=COUNT, default=128, help="record: samples per maze (default 128)")
+    parser.add_argument("--mazes", type=COUNT, default=256, help="record: held-out mazes (default 256)")
+    parser.add_argument("--jobs", type=COUNT, default=2, help="record: models sampled at a time (default 2)")
     given = parser.parse_intermixed_args(arguments)
     if given.command == "left":
         print(" ".join(left(given.results, given.seed, given.names)))

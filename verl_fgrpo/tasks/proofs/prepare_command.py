@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.command import COUNT, SEED, command_parser, torch_device
 from verl_fgrpo.tasks.proofs.prepare import ProofSettings, prepare
 
 
@@ -22,13 +22,17 @@ def main(arguments: Sequence[str]) -> int:
         ("train", "theorems for reinforcement learning"),
         ("heldout", "held-out theorems"),
     ):
-        parser.add_argument(f"--{name}", type=int, default=getattr(default, name), help=f"{text} (default %(default)s)")
+        parser.add_argument(
+            f"--{name}", type=COUNT, default=getattr(default, name), help=f"{text} (default %(default)s)"
+        )
     parser.add_argument(
-        "--sft-steps", type=int, default=default.sft.steps, help="supervised steps (default %(default)s)"
+        "--sft-steps", type=COUNT, default=default.sft.steps, help="supervised steps (default %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=default.seed, help="of all of it (default %(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes that look for proofs (default %(default)s)")
-    parser.add_argument("--device", default="cpu", help="where to train, e.g. cpu or cuda (default %(default)s)")
+    parser.add_argument("--seed", type=SEED, default=default.seed, help="of all of it (default %(default)s)")
+    parser.add_argument("--jobs", type=COUNT, default=2, help="processes that look for proofs (default %(default)s)")
+    parser.add_argument(
+        "--device", type=torch_device, default="cpu", help="where to train, e.g. cpu or cuda (default %(default)s)"
+    )
     given = parser.parse_args(arguments)
     sft = replace(default.sft, steps=given.sft_steps, seed=given.seed)
     settings = ProofSettings(given.supervised, given.train, given.heldout, seed=given.seed, sft=sft)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.command import COUNT, SEED, command_parser
 from verl_fgrpo.tasks.common.records import left
 
 
@@ -22,13 +22,15 @@ def main(arguments: Sequence[str]) -> int:
         "names", nargs="*", metavar="METHOD or RUN", help="methods (left, write) or run folders (record)"
     )
     parser.add_argument("--results", type=Path, required=True, help="folder of the records; the report goes there")
-    parser.add_argument("--seed", type=int, default=1, help="of theorems, start model and training (default 1)")
+    parser.add_argument("--seed", type=SEED, default=1, help="of theorems, start model and training (default 1)")
     parser.add_argument("--data", type=Path, help="record: folder of verl-fgrpo proofs prepare")
-    parser.add_argument("--step", type=int, help="record: the checkpoint to sample")
-    parser.add_argument("--num-samples", type=int, default=64, help="record: samples per theorem (default %(default)s)")
-    parser.add_argument("--theorems", type=int, default=160, help="record: held-out theorems (default %(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="record: models sampled at a time (default %(default)s)")
-    parser.add_argument("--k", type=int, default=32, help="write: k of pass@k beside 1 (default %(default)s)")
+    parser.add_argument("--step", type=COUNT, help="record: the checkpoint to sample")
+    parser.add_argument(
+        "--num-samples", type=COUNT, default=64, help="record: samples per theorem (default %(default)s)"
+    )
+    parser.add_argument("--theorems", type=COUNT, default=160, help="record: held-out theorems (default %(default)s)")
+    parser.add_argument("--jobs", type=COUNT, default=2, help="record: models sampled at a time (default %(default)s)")
+    parser.add_argument("--k", type=COUNT, default=32, help="write: k of pass@k beside 1 (default %(default)s)")
     given = parser.parse_intermixed_args(arguments)
     if given.command == "left":
         print(" ".join(left(given.results, given.seed, given.names)))
