@@ -96,7 +96,8 @@ def make_samples(options: argparse.Namespace) -> tuple[dict[tuple[str, str], Pro
 
     The answers are those of `answer_mix`, 5% of `num_samples` distinct ones a problem.
     """
-    from verl_fgrpo.evaluation.benchmarks import load_benchmark, read_rows
+    from verl_fgrpo.core.rows import iter_rows
+    from verl_fgrpo.evaluation.benchmarks import load_benchmark
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "evaluation"))
     from answer_mix import answer_variants, sample_responses  # type: ignore[import-not-found, unused-ignore]
@@ -106,7 +107,7 @@ def make_samples(options: argparse.Namespace) -> tuple[dict[tuple[str, str], Pro
     solutions = []
     for name, path in (entry.split("=", 1) for entry in options.benchmark):
         pool += load_benchmark(name, path, check_size=False)
-        for row in read_rows(path):
+        for row in iter_rows(path):
             solution = row.get("solution") or ""
             text = solution if isinstance(solution, str) else "\n\n".join(solution)
             solutions.append(text.replace("\\boxed", ""))

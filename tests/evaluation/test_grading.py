@@ -158,17 +158,13 @@ def test_verdicts_equal_math_verify_one_by_one_on_a_realistic_mix() -> None:
         assert 0.05 < np.mean(ours) < 0.95  # the mix has both
 
 
-def test_windows_end_after_so_many_samples_or_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("verl_fgrpo.evaluation.grading.WINDOW", 3)
-    monkeypatch.setattr("verl_fgrpo.evaluation.grading.WINDOW_CHARACTERS", 10)
-    source = iter([sample(index, "x" * length) for index, length in enumerate([1, 1, 1, 9, 1, 50, 2])])
-    assert [[len(one.response) for one in grading._window(source)] for _ in range(5)] == [
-        [1, 1, 1],
-        [9, 1],
-        [50],
-        [2],
-        [],
-    ]
+def test_windows_end_after_so_many_samples_or_characters() -> None:
+    source = iter(["x" * length for length in [1, 1, 1, 9, 1, 50, 2]])
+    windows = grading._parts(source, str, 3, 10)
+    assert next(windows) == ["x"] * 3 and next(source) == "x" * 9  # no further is read than needed
+    assert [[len(text) for text in window] for window in windows] == [[1, 50], [2]]
+    lengths = [[len(text) for text in one] for one in grading._parts(["x" * 9, "x", "x" * 50, "x"], str, 3, 10)]
+    assert lengths == [[9, 1], [50], [1]] and list(grading._parts([], str, 3, 10)) == []
 
 
 def test_tasks_end_after_so_many_responses_or_characters(monkeypatch: pytest.MonkeyPatch) -> None:

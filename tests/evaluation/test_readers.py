@@ -6,8 +6,14 @@ from pathlib import Path
 import pytest
 
 from verl_fgrpo.evaluation.cli import main
-from verl_fgrpo.evaluation.readers import read_samples
-from verl_fgrpo.evaluation.samples import SampleStore
+from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.readers import iter_samples
+from verl_fgrpo.evaluation.samples import Sample, SampleStore
+
+
+def read_samples(paths: list[Path], benchmark: str) -> tuple[list[Problem], list[Sample]]:
+    pairs = list(iter_samples(paths, benchmark))
+    return list({problem.key: problem for problem, _ in pairs}.values()), [sample for _, sample in pairs]
 
 
 def write_lines(path: Path, rows: list[dict]) -> Path:  # type: ignore[type-arg]

@@ -118,11 +118,12 @@ def test_metrics_and_proof_of_a_step_leave_padding_out(caplog):
     success = judge(scores, codes, FocalConfig())
     has_tokens = torch.tensor([True] * 6 + [False])
     context = EstimatorContext(metrics={}, run=Run())
-    weight, magnitude = 1.0 - success.rate, torch.ones(7)
+    weight, magnitude = 1.0 - success.rate, torch.tensor([1.0] * 6 + [torch.nan])  # verl may leave NaN in padding
     for _ in range(2):
         observe_step("f_grpo", Observed(codes, scores, success, has_tokens), FocalConfig(), context, weight, magnitude)
     assert context.metrics["focal/unexplained_groups"] == 1.0
     assert context.metrics["focal/weight_mean"] == pytest.approx((0.5 + 0.0 + 1.0) / 3)
+    assert context.metrics["focal/update_scale"] == pytest.approx((2 * 0.5 + 2 * 0.0 + 2 * 1.0) / 6)
     assert (
         caplog.text.count("first update by f_grpo: gamma 0.5 (the default); success told by threshold; 3 groups x 2")
         == 1

@@ -97,9 +97,9 @@ def test_the_script_says_what_is_wrong(tmp_path):
 
 @pytest.mark.skipif(not DATA.exists(), reason=NO_DATA)
 def test_real_math_rows_in_verls_schema(tmp_path):
-    from verl_fgrpo.evaluation.benchmarks import read_rows
+    from verl_fgrpo.core.rows import iter_rows
 
-    kept, counts = run(read_rows(DATA)[:300], max_tokens=10_000)
+    kept, counts = run(list(iter_rows(DATA))[:300], max_tokens=10_000)
     assert counts.read == 300 and counts.fitting == len(kept) >= 295
     assert counts.unparsable_gold <= 3
     assert kept[1][1] == "98"

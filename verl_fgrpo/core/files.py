@@ -102,12 +102,14 @@ def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
 
 
 def write_parquet(path: Path | str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the same keys as a Parquet file, whole or not at all."""
+    """Write rows as a Parquet file, whole or not at all; a column that a row lacks is null there."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    columns = dict.fromkeys(name for row in rows for name in row)
+    table = pa.table({name: [row.get(name) for row in rows] for name in columns})
     with new_file(path) as partial:
-        pq.write_table(pa.Table.from_pylist(rows), partial)
+        pq.write_table(table, partial)
 
 
 def read_json(path: Path | str) -> dict[str, Any]:

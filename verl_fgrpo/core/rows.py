@@ -9,16 +9,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CutLineError", "Row", "iter_rows", "read_jsonl", "shown"]
+__all__ = ["CutLineError", "Row", "iter_rows", "read_jsonl", "shown", "told_with"]
 
 
 def shown(value: object) -> str:
     """A value for an error text: its first 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+@contextmanager
+def told_with(where: str) -> Iterator[None]:
+    """A ValueError inside begins with where the row stands."""
+    try:
+        yield
+    except ValueError as error:
+        raise error if where in str(error) else ValueError(f"{where}: {error}") from error
 
 
 class CutLineError(ValueError):

@@ -10,12 +10,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.rows import Row, iter_rows, shown
+from verl_fgrpo.core.rows import Row, iter_rows, shown, told_with
 from verl_fgrpo.evaluation.problems import KINDS, Problem, graded_problem, problem_id_of, written_answers
 
 
@@ -50,7 +49,7 @@ def load_benchmark(name: str, path: Path | str | None = None, check_size: bool =
     rows = iter_rows(path) if path is not None else _from_hub(name, benchmark)
     problems: dict[str, Problem] = {}
     for row in rows:
-        with _told_with(row):
+        with told_with(row.where):
             problem = benchmark.convert(name, row)
         if problem is None:
             continue
@@ -71,11 +70,6 @@ def load_benchmark(name: str, path: Path | str | None = None, check_size: bool =
     return list(problems.values())
 
 
-def read_rows(path: Path | str) -> list[Row]:
-    """All rows of a .json, .jsonl or .parquet file, see `core.rows.iter_rows`."""
-    return list(iter_rows(path))
-
-
 def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Problem]:
     """Distinct problems of any file with the known columns, e.g. a training or validation file in verl's format.
 
@@ -91,7 +85,7 @@ def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Probl
         raise ValueError("--name is empty, but problems need the name of a benchmark")
     problems: dict[str, Problem] = {}
     for row in iter_rows(path):
-        with _told_with(row):
+        with told_with(row.where):
             problem = _plain_problem(name, row, kind)
         if problems.setdefault(problem.problem_id, problem) != problem:
             raise ValueError(
@@ -101,15 +95,6 @@ def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Probl
     if not problems:
         raise ValueError(f"{path} holds no row; give a file with problems")
     return list(problems.values())
-
-
-@contextmanager
-def _told_with(row: Row) -> Iterator[None]:
-    """Errors inside begin with where the row stands."""
-    try:
-        yield
-    except ValueError as error:
-        raise error if row.where in str(error) else ValueError(f"{row.where}: {error}") from error
 
 
 def _plain_problem(name: str, row: Row, kind: str) -> Problem:

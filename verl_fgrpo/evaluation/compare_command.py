@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,114 +41,92 @@ def add_parser(commands: Any) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     check_taus(options.taus)
-    folders = named_runs([options.base, *options.focal])
-    more = named_runs(options.extra)
+    folders, more = named_runs([options.base, *options.focal]), named_runs(options.extra)
     runs = {name: load_run(path) for name, path in folders.items()}
     if not options.allow_different_settings:
         compare.refuse_different_settings(compare.settings_rows(runs), list(runs))
-    result = compared(runs, options.ks, options.m, options.iterations, options.seed, options.taus)
-    curves = {**{name: load_run(path) for name, path in more.items()}, **runs}
-    paths = write_comparison(result, folders, options.out, curves, options.title, options.html)
+    extra = {name: load_run(path) for name, path in more.items()}
+    test = {"ks": sorted(set(options.ks)), "m": options.m, "iterations": options.iterations, "seed": options.seed}
+    paths = write_comparison(runs, folders, options.out, test, options.taus, extra, options.title, options.html)
     print((options.out / "compare.md").read_text())
     for path in paths:
         print(path)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Everything that is told of runs against the first of them; of `tests`, `metrics`, `changed` by run."""
-
-    runs: Mapping[str, RunData]
-    ks: Sequence[int]
-    m: int
-    iterations: int
-    seed: int
-    tests: Mapping[str, list[Row]]
-    metrics: Mapping[str, list[Row]]
-    changed: Mapping[str, list[Row]]
-
-    @property
-    def base(self) -> str:
-        return next(iter(self.runs))
-
-    def how(self, name: str) -> str:
-        if any(row["p"] is None for row in self.tests[name]):
-            return f"Percentage points; bold: the 95% interval over problems excludes 0. {compare.SEQUENTIAL}"
-        return f"Percentage points; bold: the 95% interval of {self.iterations} subsamples of m = {self.m} excludes 0."
-
-    def paper(self) -> str:
-        return (
-            f"pass@{self.ks[0]} / pass@{self.ks[-1]} in percent; bold: better than the other run of the pair, where "
-            "the 95% interval of their difference excludes 0 (subsampling; over problems for sequential runs)."
-        )
-
-    def changes(self, name: str) -> str:
-        lost = sum(row["change"] == "lost" for row in self.changed[name])
-        return (
-            f"Solved at least once by {self.base} and never by {name} (lost): {lost}; the reverse (gained): "
-            f"{len(self.changed[name]) - lost}."
-        )
-
-
-def compared(
+def write_comparison(
     runs: Mapping[str, RunData],
-    ks: Sequence[int],
-    m: int = 256,
-    iterations: int = 50_000,
-    seed: int = 0,
+    folders: Mapping[str, Path],
+    out: Path,
+    test: Mapping[str, Any],
     taus: Sequence[float] = TAUS,
-) -> Comparison:
-    """Compare the first run with each other one; see `compare.compare_runs` for ks, m, iterations and seed."""
+    extra: Mapping[str, RunData] | None = None,
+    title: str = "",
+    html_file: Path | None = None,
+) -> list[Path]:
+    """Compare the first run with each other one: compare.md, .csv, .json and pass_at_k.png, .svg.
+
+    With `html_file` also a page, with samples of the problems that were gained or lost.
+
+    Args:
+        runs, folders: by name; the first is the base.
+        out: folder.
+        test: ks (ascending), m, iterations and seed of `compare.compare_runs`.
+        taus: of cover@tau.
+        extra: more curves for the figure only.
+        title: of figure and page.
+        html_file: the page.
+    """
     counts = {name: run.counts() for name, run in runs.items()}
     base, *others = counts
     if not others:
         raise ValueError("at least two runs are needed")
-    ks = sorted(set(ks))
-    return Comparison(
-        runs,
-        ks,
-        m,
-        iterations,
-        seed,
-        {name: compare.compare_runs(counts[base], counts[name], ks, m, iterations, seed=seed) for name in others},
-        {name: compare.compare_metrics(runs[base], runs[name], taus, seed=seed) for name in others},
-        {name: compare.changed_problems(counts[base], counts[name]) for name in others},
+    tests = {name: compare.compare_runs(counts[base], counts[name], **test) for name in others}
+    metrics = {name: compare.compare_metrics(runs[base], runs[name], taus, seed=test["seed"]) for name in others}
+    changes = {name: compare.changed_problems(counts[base], counts[name]) for name in others}
+    low_k, high_k = test["ks"][0], test["ks"][-1]
+    told = (
+        f"pass@{low_k} / pass@{high_k} in percent; bold: better than the other run of the pair, where the 95% interval "
+        f"of their difference excludes 0 (subsampling; over problems for sequential runs). {readings(runs)}"
     )
-
-
-def write_comparison(
-    result: Comparison,
-    folders: Mapping[str, Path],
-    out: Path,
-    curves: Mapping[str, RunData],
-    title: str = "",
-    html_file: Path | None = None,
-) -> list[Path]:
-    """Write compare.md, .csv, .json and pass_at_k.png, .svg of `curves` (the runs, and more for the figure only).
-
-    With `html_file` also a page, with samples of the problems that were gained or lost.
-    """
-    runs, base = result.runs, result.base
-    told = f"{result.paper()} {readings(runs)}"
-    parts = [Part("Comparison", told, [compare.paper_cells(base, result.tests, result.ks[0], result.ks[-1])])]
-    for number, (name, tests) in enumerate(result.tests.items()):
-        tables = [compare.comparison_cells(tests), compare.metrics_cells(result.metrics[name])]
-        parts.append(Part(f"{name} against {base}", result.how(name), tables))
-        changed, shown = result.changed[name], None
-        if html_file is not None:
-            keys = [(row["benchmark"], row["problem_id"]) for row in changed]
-            excerpts = [html.read_excerpts(folders[run], runs[run], keys) for run in (base, name)]
-            problems = html.read_problems(folders[base])
-            shown = html.changed_problems(changed, (base, name), problems, excerpts, number)
-        tables = [plain_cells(changed[:SHOWN])] if changed else []
-        parts.append(Part(f"Problems that {name} gained or lost against {base}", result.changes(name), tables, shown))
-    rows = [{"run": name, "against": base, **row} for name, tests in result.tests.items() for row in tests]
-    test = {"ks": list(result.ks), "m": result.m, "iterations": result.iterations, "seed": result.seed}
-    stored = {"metrics": result.metrics, "changed": result.changed, "test": test}
-    paths = write_parts(parts, runs, rows, out / "compare", **stored)
-    counts = {name: run.counts() for name, run in curves.items()}
-    paths += plot_pass_at_k(pass_at_k_rows(counts), out / "pass_at_k", title)
+    parts = [Part("Comparison", told, [compare.paper_cells(base, tests, low_k, high_k)])]
+    for number, name in enumerate(others):
+        tables = [compare.comparison_cells(tests[name]), compare.metrics_cells(metrics[name])]
+        parts.append(Part(f"{name} against {base}", _how(tests[name], test), tables))
+        lists = _lists(changes[name], (base, name), runs, folders, number) if html_file is not None else None
+        parts.append(_changed_part(changes[name], base, name, lists))
+    rows = [{"run": name, "against": base, **row} for name in others for row in tests[name]]
+    paths = write_parts(parts, runs, rows, out / "compare", metrics=metrics, changed=changes, test=test)
+    curves = {**{name: run.counts() for name, run in (extra or {}).items()}, **counts}
+    paths += plot_pass_at_k(pass_at_k_rows(curves), out / "pass_at_k", title)
     if html_file is not None:
         title = title or f"Comparison with {base}"
         paths.append(write_page(parts, runs, html_file, title, out / "pass_at_k.svg", test=test))
     return paths
+
+
+def _changed_part(changed: Sequence[Row], base: str, name: str, shown: str | None) -> Part:
+    lost = sum(row["change"] == "lost" for row in changed)
+    gained = len(changed) - lost
+    told = f"Solved at least once by {base} and never by {name} (lost): {lost}; the reverse (gained): {gained}."
+    tables = [plain_cells(changed[:SHOWN])] if changed else []
+    return Part(f"Problems that {name} gained or lost against {base}", told, tables, shown)
+
+
+def _lists(
+    changed: Sequence[Row],
+    names: tuple[str, str],
+    runs: Mapping[str, RunData],
+    folders: Mapping[str, Path],
+    number: int,
+) -> str:
+    """The changed problems with samples of both runs, HTML."""
+    keys = [(row["benchmark"], row["problem_id"]) for row in changed]
+    excerpts = [html.read_excerpts(folders[name], runs[name], keys) for name in names]
+    return html.changed_problems(changed, names, html.read_problems(folders[names[0]]), excerpts, number)
+
+
+def _how(rows: Sequence[Row], test: Mapping[str, Any]) -> str:
+    if any(row["p"] is None for row in rows):
+        return f"Percentage points; bold: the 95% interval over problems excludes 0. {compare.SEQUENTIAL}"
+    iterations, m = test["iterations"], test["m"]
+    return f"Percentage points; bold: the 95% interval of {iterations} subsamples of m = {m} excludes 0."

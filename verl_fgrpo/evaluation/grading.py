@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, Graded, GraderOptions
@@ -34,6 +34,7 @@ TASK_RESPONSES = 256  # to one worker at a time
 TASK_CHARACTERS = 2**24  # or as many as have so many characters: the worker holds them all
 CHECKED_SHARE = 32  # with `fast`, one distinct response in so many is graded by the unchanged library too
 CHECKED_AT_ONCE = 512  # so many of them, or TASK_CHARACTERS
+T = TypeVar("T")
 Key = tuple[str, str, str]  # benchmark, problem id, digest of a response: see `Judged.digest`
 GRADER_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy", "lm-eval")
 #: What a grader reads of `Problem.extra`.
@@ -293,7 +294,7 @@ class _Run:
 
     def tasks(self) -> Iterator[Task]:
         """What the workers have to grade: distinct responses that are not known, problem by problem."""
-        while window := _window(self._source):
+        for window in _parts(self._source, lambda sample: sample.response, WINDOW, WINDOW_CHARACTERS):
             groups: dict[Key, list[Sample]] = {}
             for sample in window:
                 key = (sample.benchmark, sample.problem_id, self._judged.digest(sample))
@@ -351,30 +352,24 @@ def _verdict(sample: Sample, key: Key, graded: Graded) -> Verdict:
     return Verdict(sample.benchmark, sample.problem_id, sample.sample_idx, *graded, digest=key[2])
 
 
-def _window(source: Iterator[Sample]) -> list[Sample]:
-    window = []
-    characters = 0
-    for sample in source:
-        window.append(sample)
-        characters += len(sample.response)
-        if len(window) >= WINDOW or characters >= WINDOW_CHARACTERS:
-            break
-    return window
-
-
 def _tasks(groups: Mapping[Key, list[Sample]], problems: Mapping[tuple[str, str], Problem]) -> Iterator[Task]:
     by_problem: dict[tuple[str, str], list[Key]] = defaultdict(list)
     for key in groups:
         by_problem[key[:2]].append(key)
     for problem_key, keys in by_problem.items():
-        task = Task(problems[problem_key], [], [])
-        characters = 0
-        for key in keys:
-            task.responses.append(groups[key][0].response)
-            task.tokens.append(key)
-            characters += len(task.responses[-1])
-            if len(task.responses) >= TASK_RESPONSES or characters >= TASK_CHARACTERS:
-                yield task
-                task, characters = Task(problems[problem_key], [], []), 0
-        if task.responses:
-            yield task
+        for part in _parts(keys, lambda key: groups[key][0].response, TASK_RESPONSES, TASK_CHARACTERS):
+            yield Task(problems[problem_key], [groups[key][0].response for key in part], list(part))
+
+
+def _parts(items: Iterable[T], text: Callable[[T], str], most: int, most_characters: int) -> Iterator[list[T]]:
+    """Lists of at most `most` neighbouring items; one whose texts reach `most_characters` ends there."""
+    part: list[T] = []
+    characters = 0
+    for item in items:
+        part.append(item)
+        characters += len(text(item))
+        if len(part) >= most or characters >= most_characters:
+            yield part
+            part, characters = [], 0
+    if part:
+        yield part

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.files import write_atomic
-from verl_fgrpo.core.rows import Row, read_jsonl, shown
+from verl_fgrpo.core.rows import Row, read_jsonl, shown, told_with
 from verl_fgrpo.evaluation.math_reading import RULES
 
 KINDS = ("math", "choice", "ifeval", "synlogic", "maze", "proofs", "mathlib")
@@ -117,9 +117,7 @@ def mended(answers: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def graded_problem(
-    benchmark: str, problem_id: str, prompt: str, kind: str, gold: Any, extra: Mapping[str, Any] | None = None
-) -> Problem:
+def graded_problem(benchmark: str, problem_id: str, prompt: str, kind: str, gold: Any) -> Problem:
     """A problem with the gold answer of a file, mended; as it was written it is kept in `extra["original_answers"]`.
 
     Raises:
@@ -133,7 +131,7 @@ def graded_problem(
             raise ValueError(f"the gold answer of a choice is {shown(gold)}, but it must be a letter from A to J")
         answers = tuple(letters)
     original = {} if answers == written else {"original_answers": list(written)}
-    return Problem(benchmark, problem_id, prompt, kind, answers, {**(extra or {}), **original})
+    return Problem(benchmark, problem_id, prompt, kind, answers, original)
 
 
 def save_problems(problems: Iterable[Problem], path: Path | str) -> None:
@@ -178,15 +176,12 @@ def _problem(row: Row) -> Problem:
             f"{row.where}: unknown columns {shown(unknown)}; a problem has {', '.join(_COLUMNS)}. Other files become "
             "problem files with `verl-fgrpo data problems --data FILE`"
         )
-    try:
+    with told_with(row.where):
         answers = written_answers(row["answers"]) if row.get("answers") not in (None, []) else ()
-        return Problem(
+        name, problem_id, prompt, kind = (
             row.name("benchmark"),
             row.name("problem_id"),
             row.text("prompt"),
             row.text("kind"),
-            answers,
-            row.mapping("extra"),
         )
-    except ValueError as error:
-        raise ValueError(str(error) if row.where in str(error) else f"{row.where}: {error}") from error
+        return Problem(name, problem_id, prompt, kind, answers, row.mapping("extra"))

@@ -13,19 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core import dumps
-from verl_fgrpo.core.rows import Row, iter_rows, shown
+from verl_fgrpo.core.rows import Row, iter_rows, shown, told_with
 from verl_fgrpo.evaluation.problems import Problem, graded_problem, problem_id_of, written_answers
 from verl_fgrpo.evaluation.samples import FINISH_REASONS, Sample
 
 FORMATS = ("plain", "verl", "lm-eval")
-
-
-def read_samples(
-    paths: Sequence[Path | str], benchmark: str, kind: str = "math", file_format: str = "auto"
-) -> tuple[list[Problem], list[Sample]]:
-    """All problems and samples of `iter_samples`, in memory."""
-    pairs = list(iter_samples(paths, benchmark, kind, file_format))
-    return list({problem.key: problem for problem, _ in pairs}.values()), [sample for _, sample in pairs]
 
 
 def iter_samples(
@@ -98,19 +90,15 @@ def _file_rows(path: Path, benchmark: str, kind: str, file_format: str, steps: d
         first = next(iter_rows(path), None)
         if first is None:
             return
-        try:
+        with told_with(first.where):
             found = detect_format(first)
-        except ValueError as error:
-            raise ValueError(f"{first.where}: {error}") from error
     if found == "verl":
         yield from _verl_rows(path, benchmark, kind, steps)
         return
     convert = _plain if found == "plain" else _LmEval(path, benchmark)
     for row in iter_rows(path):
-        try:
+        with told_with(row.where):
             converted = convert(row, benchmark, kind)
-        except ValueError as error:
-            raise error if row.where in str(error) else ValueError(f"{row.where}: {error}") from error
         if converted is not None:
             yield row.where, *converted, row.count("num_tokens", -1), _finish_reason(row)
 
@@ -130,18 +118,15 @@ def _plain(row: Row, benchmark: str, kind: str) -> tuple[Problem, list[str]]:
 
 def _verl_rows(path: Path, benchmark: str, kind: str, steps: dict[int, Path]) -> Iterator[_Found]:
     for row in dumps.final_rows(path):
-        where = row.where
         steps.setdefault(row.step, path)
-        if len(steps) > 1:
-            raise ValueError(
-                f"{where}: rows of several training steps ({', '.join(map(str, sorted(steps)))}): those are different "
-                "policies, give the file of one step"
-            )
-        try:
+        with told_with(row.where):
+            if len(steps) > 1:
+                raise ValueError(
+                    f"rows of several training steps ({', '.join(map(str, sorted(steps)))}): those are different "
+                    "policies, give the file of one step"
+                )
             problem = graded_problem(row.data_source or benchmark, row.problem_id, row.input, kind, row.gts)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
-        yield where, problem, [row.output], -1, "unknown"
+        yield row.where, problem, [row.output], -1, "unknown"
 
 
 class _LmEval:

@@ -32,7 +32,6 @@ def pass_at_k_rows(
     runs: Mapping[str, ProblemCounts],
     ks: Sequence[int] | None = None,
     iterations: int = 2_000,
-    seed: int = 0,
 ) -> list[Row]:
     """pass@k of every run and benchmark with 95% intervals from a bootstrap over problems.
 
@@ -42,7 +41,6 @@ def pass_at_k_rows(
         runs: name -> counts.
         ks: values of k; by default 1, 2, 4, ... up to the smallest n of each (run, benchmark), or the cap.
         iterations: bootstrap rounds.
-        seed: of the bootstrap, the same for every row.
 
     Returns:
         Rows with run, benchmark, k, value, low, high, problems, samples (the smallest n).
@@ -57,14 +55,12 @@ def pass_at_k_rows(
             asked = powers_of_two(part.largest_k) if ks is None else ks
             values = np.stack([part.pass_at_k(k) for k in asked], axis=1)
             size = {"problems": len(values), "samples": int(part.num_samples.min())}
-            for k, band in zip(asked, bootstrap_columns(values, iterations=iterations, rng=seed), strict=True):
+            for k, band in zip(asked, bootstrap_columns(values, iterations=iterations), strict=True):
                 rows.append({"run": run, "benchmark": benchmark, "k": int(k), **_value(band), **size})
     return rows
 
 
-def metric_rows(
-    runs: Mapping[str, RunData], taus: Sequence[float] = TAUS, iterations: int = 2_000, seed: int = 0
-) -> list[Row]:
+def metric_rows(runs: Mapping[str, RunData], taus: Sequence[float] = TAUS) -> list[Row]:
     """The metrics of `metrics.problem_metrics` with 95% intervals from a bootstrap over problems.
 
     All runs of a benchmark get the same k, so that their numbers can be compared.
@@ -77,9 +73,9 @@ def metric_rows(
         having = {run: data for run, data in runs.items() if data.keys(benchmark)}
         max_k, k = common_k(list(having.values()), benchmark)
         for run, data in having.items():
-            metrics = problem_metrics(data, benchmark, max_k, k, taus, seed)
+            metrics = problem_metrics(data, benchmark, max_k, k, taus)
             values = np.stack([metric.values for metric in metrics.values()], axis=1)
-            bands = bootstrap_columns(values, iterations=iterations, rng=seed)
+            bands = bootstrap_columns(values, iterations=2_000)
             for (name, metric), band in zip(metrics.items(), bands, strict=True):
                 kind = {"bias": metric.bias, "percent": metric.percent}
                 rows.append({"benchmark": benchmark, "run": run, "metric": name, **_value(band), **kind})
@@ -122,21 +118,17 @@ def problem_rows(runs: Mapping[str, RunData]) -> list[Row]:
     for run, data in runs.items():
         counts = data.counts()
         ks = powers_of_two(counts.largest_k)
-        values = np.stack([counts.pass_at_k(k) for k in ks], axis=1)
-        for position, key in enumerate(data.keys()):
+        values = np.stack([counts.pass_at_k(k) for k in ks], axis=1).tolist()
+        sizes = zip(counts.num_samples.tolist(), counts.num_correct.tolist(), strict=True)
+        for key, (n, c), at_k in zip(data.keys(), sizes, values, strict=True):
             stored = data.problems[key]
             right = stored.correct
-            row: Row = {"run": run, "benchmark": key[0], "problem_id": key[1]}
-            row["num_samples"], row["num_correct"] = (
-                int(counts.num_samples[position]),
-                int(counts.num_correct[position]),
-            )
+            row: Row = {"run": run, "benchmark": key[0], "problem_id": key[1], "num_samples": n, "num_correct": c}
             row["stored_samples"] = len(stored)
             row["distinct_correct_answers"] = len(np.unique(stored.answers[right & (stored.answers >= 0)]))
             row["distinct_correct_texts"] = len(np.unique(stored.texts[right])) if len(stored.texts) else None
             row["mean_tokens"] = _known_mean(stored.tokens)
-            row |= {f"pass@{k}": float(value) for k, value in zip(ks, values[position], strict=True)}
-            rows.append(row)
+            rows.append(row | {f"pass@{k}": value for k, value in zip(ks, at_k, strict=True)})
     return rows
 
 
@@ -197,36 +189,20 @@ def plain_cells(rows: Sequence[Row]) -> Cells:
     return list(rows[0]), [["-" if value is None else value for value in row.values()] for row in rows], 2
 
 
-def plot_pass_at_k(rows: Sequence[Row], stem: Path | str, title: str = "") -> list[Path]:
-    """`pass_at_k_figure` as PNG and SVG."""
-    return save_figure(pass_at_k_figure(rows, title), stem)
-
-
 @figure_style()
-def pass_at_k_figure(rows: Sequence[Row], title: str = "") -> Any:
-    """Figure of `pass_at_k_rows`: pass@k against k on a log2 axis, one panel per benchmark."""
+def plot_pass_at_k(rows: Sequence[Row], stem: Path | str, title: str = "") -> list[Path]:
+    """Figure of `pass_at_k_rows`: pass@k against k on a log2 axis, a panel a benchmark; writes PNG and SVG."""
     from matplotlib.ticker import FuncFormatter
 
-    benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
-    runs = list(dict.fromkeys(row["run"] for row in rows))
-    shift = -1 if len(runs) > 2 else 0  # grey is for a start model, the first of three runs
-    figure, axes = _panels(len(benchmarks))
-    for axis, benchmark in zip(axes, benchmarks, strict=False):
-        for number, run in enumerate(runs):
-            line = sorted(
-                (row for row in rows if row["benchmark"] == benchmark and row["run"] == run), key=lambda row: row["k"]
-            )
-            _line_with_band(axis, line, "k", run, number + shift)
-        panel = next(row for row in rows if row["benchmark"] == benchmark)
+    problems = {row["benchmark"]: row["problems"] for row in rows}
+    grey_first = len({row["run"] for row in rows}) > 2  # a start model, the first of three runs
+    figure, axes = _lines_with_bands(rows, "benchmark", list(problems), "k", title, grey_first)
+    for benchmark, axis in axes.items():
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_title("" if benchmarks == ["all"] else f"{_short(benchmark)} ({panel['problems']} problems)")
-        axis.set_xlabel("k (samples per problem)")
-        axis.set_ylabel("pass@k (%)")
-    axes[0].legend()
-    if title:
-        figure.suptitle(_short(title, 120))
-    return figure
+        shown = "" if list(axes) == ["all"] else f"{_short(benchmark)} ({problems[benchmark]} problems)"
+        axis.set(title=shown, xlabel="k (samples per problem)", ylabel="pass@k (%)")
+    return save_figure(figure, stem)
 
 
 @figure_style()
@@ -238,20 +214,30 @@ def plot_training_curve(rows: Sequence[Row], stem: Path | str, title: str = "") 
         stem: path without suffix.
         title: above the panels.
     """
-    runs = list(dict.fromkeys(row["run"] for row in rows))
-    ks = sorted({row["k"] for row in rows})
-    figure, axes = _panels(len(ks))
-    for axis, k in zip(axes, ks, strict=False):
-        for number, run in enumerate(runs):
-            line = sorted((row for row in rows if row["k"] == k and row["run"] == run), key=lambda row: row["step"])
-            _line_with_band(axis, line, "step", run, number)
-        axis.set_title(f"pass@{k}")
-        axis.set_xlabel("training step")
-        axis.set_ylabel(f"pass@{k} (%)")
+    figure, axes = _lines_with_bands(rows, "k", sorted({row["k"] for row in rows}), "step", title)
+    for k, axis in axes.items():
+        axis.set(title=f"pass@{k}", xlabel="training step", ylabel=f"pass@{k} (%)")
+    return save_figure(figure, stem)
+
+
+def _lines_with_bands(
+    rows: Sequence[Row], panel_name: str, panels: Sequence[Any], x_name: str, title: str, grey_first: bool = False
+) -> tuple[Any, dict[Any, Any]]:
+    """A figure with a panel for each value of the column `panel_name`, and in it a line for each run."""
+    if not panels:
+        raise ValueError("there are no rows to draw")
+    columns, lines = min(3, len(panels)), math.ceil(len(panels) / 3)
+    figure, axes = new_figure(5.2 if len(panels) == 1 else 4.2 * columns, 3.6 * lines, lines, columns)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    for axis, panel in zip(axes, panels, strict=False):
+        for number, run in enumerate(dict.fromkeys(row["run"] for row in rows), -1 if grey_first else 0):
+            line = [row for row in rows if row[panel_name] == panel and row["run"] == run]
+            _line_with_band(axis, sorted(line, key=lambda row: row[x_name]), x_name, run, number)
     axes[0].legend()
     if title:
         figure.suptitle(_short(title, 120))
-    return save_figure(figure, stem)
+    return figure, dict(zip(panels, axes, strict=False))
 
 
 @figure_style()
@@ -277,17 +263,6 @@ def plot_trade_off(rows: Sequence[Row], stem: Path | str, title: str = "") -> li
     if title:
         axis.set_title(_short(title, 120))
     return save_figure(figure, stem)
-
-
-def _panels(count: int) -> tuple[Any, list[Any]]:
-    if count < 1:
-        raise ValueError("there are no rows to draw")
-    columns = min(3, count)
-    lines = math.ceil(count / columns)
-    figure, axes = new_figure(5.2 if count == 1 else 4.2 * columns, 3.6 * lines, lines, columns)
-    for axis in axes[count:]:
-        axis.set_visible(False)
-    return figure, axes
 
 
 def _line_with_band(axis: Any, line: Sequence[Row], x_name: str, label: str, number: int) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from verl_fgrpo.core.command import COUNT
-from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.files import write_atomic, write_parquet
 from verl_fgrpo.core.tables import markdown_escape, markdown_table, write_table
 from verl_fgrpo.evaluation import html, report
 from verl_fgrpo.evaluation.compare import settings_cells, settings_rows
@@ -84,8 +83,8 @@ def write_report(
         Part("Samples", "", [report.plain_cells([_shown(row) for row in stored["details"]])]),
         Part("Verdicts", f"{VERDICTS} {readings(runs)}", [report.plain_cells(stored["verdicts"])]),
     ]
-    paths = write_parts(parts, runs, rows, out / "report", **stored)
-    paths.append(write_parquet(problems, out / "problems.parquet"))
+    paths = [*write_parts(parts, runs, rows, out / "report", **stored), out / "problems.parquet"]
+    write_parquet(paths[-1], problems)
     paths += report.plot_pass_at_k(rows, out / "pass_at_k", title)
     if html_file is not None:
         parts.append(Part(PROBLEMS, "", [], html.problem_table(problems, list(runs))))
@@ -134,19 +133,6 @@ def shortfall(runs: Mapping[str, RunData]) -> str:
     """What keeps the runs from being finished ones, as one text; empty if nothing does."""
     told = [f"{name}: {sentence}" for name, run in runs.items() for sentence in run.shortfall()]
     return f"{'; '.join(told)}." if told else ""
-
-
-def write_parquet(rows: Sequence[Row], path: Path) -> Path:
-    """One row a problem and run, for pandas or Hugging Face datasets; a column that some run lacks is null there."""
-    import pyarrow
-    import pyarrow.parquet
-
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = pyarrow.table({name: [row.get(name) for row in rows] for name in columns})
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(table, buffer)
-    write_atomic(path, buffer.getvalue())
-    return path
 
 
 def named_runs(entries: Sequence[str]) -> dict[str, Path]:

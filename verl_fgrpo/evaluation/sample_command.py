@@ -70,7 +70,7 @@ def _sample(options: argparse.Namespace) -> None:
         raise ValueError(f"{', '.join(map(str, options.problems))}: no problems to sample")
     rule = StopRule(options.num_samples, options.stop_after_correct)
     plan = make_plan(options.run, problems, options.num_samples, decoding, options.tokens_per_second)
-    print(plan.text(), flush=True)
+    print(plan.text, flush=True)
     if options.stop_after_correct is not None:
         print(expected_text(graded_so_far(options.run), [problem.key for problem in problems], rule), flush=True)
     if options.dry_run:

@@ -249,7 +249,7 @@ class RowStore(Generic[RowT]):
 
     def missing(self, problems: Iterable[tuple[str, str]], num_samples: int) -> list[Key]:
         """Keys still to be made for `num_samples` rows of every (benchmark, problem_id), problem by problem."""
-        return list(missing_of(self.present(), problems, num_samples))
+        return list(missing_of(self.present(), dict.fromkeys(problems, num_samples)))
 
     def writer(
         self, flush_rows: int = 256, flush_seconds: float = 5.0, drop: Callable[[RowT], bool] | None = None
@@ -263,19 +263,11 @@ class RowStore(Generic[RowT]):
         return RowWriter(self, flush_rows, flush_seconds, drop)
 
 
-def missing_of(
-    present: Mapping[tuple[str, str], Indices],
-    problems: Iterable[tuple[str, str]],
-    num_samples: int | Mapping[tuple[str, str], int],
-) -> Iterator[Key]:
-    """The keys that `RowStore.missing` lists, one after another; `num_samples` of all or of each problem."""
-    if isinstance(num_samples, int) and num_samples < 1:
-        raise ValueError(f"num_samples={num_samples} must be at least 1")
-    for benchmark, problem_id in problems:
-        there = present.get((benchmark, problem_id), ())
-        for index in range(num_samples if isinstance(num_samples, int) else num_samples[benchmark, problem_id]):
-            if index not in there:
-                yield benchmark, problem_id, index
+def missing_of(present: Mapping[tuple[str, str], Indices], wanted: Mapping[tuple[str, str], int]) -> Iterator[Key]:
+    """The keys that `RowStore.missing` lists, one after another; `wanted` is the number of rows of each problem."""
+    for key, num_samples in wanted.items():
+        there = present.get(key, ())
+        yield from ((*key, index) for index in range(num_samples) if index not in there)
 
 
 class SampleStore(RowStore[Sample]):

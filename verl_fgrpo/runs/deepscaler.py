@@ -15,8 +15,8 @@ from typing import Any
 
 from verl_fgrpo.core.files import write_json, write_parquet
 from verl_fgrpo.core.provenance import provenance
-from verl_fgrpo.core.rows import Row
-from verl_fgrpo.evaluation.benchmarks import gold_of, prompt_of, read_rows
+from verl_fgrpo.core.rows import Row, iter_rows
+from verl_fgrpo.evaluation.benchmarks import gold_of, prompt_of
 from verl_fgrpo.evaluation.problems import Problem, mended, problem_id_of, written_answers
 from verl_fgrpo.evaluation.prompts import build_prompt
 
@@ -196,7 +196,7 @@ def prepare(
         return len(tokenizer(problem, add_special_tokens=False).input_ids)
 
     benchmarks = _validation_rows(validation, preset, prompt_tokens, max_tokens)  # before anything is written
-    found = read_rows(source) if source is not None else _from_hub()
+    found = iter_rows(source) if source is not None else _from_hub()
     kept, counts = select(found, prompt_tokens, bare_tokens, max_tokens, _equal, _parsable, progress)
     if not kept:
         raise ValueError(f"no problem is left of {source or HUB_ID}:\n{counts.describe()}")

@@ -101,14 +101,19 @@ def settings_path(output: Path) -> Path:
     return output.with_name(output.name + ".json")
 
 
-def final_rows(output: Path) -> str:
-    """The last recorded step of every run of a sweep, as CSV text."""
-    last: dict[tuple[str, ...], dict[str, str]] = {}
+def stored_runs(output: Path) -> dict[RunKey, list[list[str]]]:
+    """Rows of every run in a sweep's CSV, cells in the order of `COLUMNS`, steps ascending."""
+    rows: dict[RunKey, list[list[str]]] = {}
     with output.open(newline="") as file:
         for row in csv.DictReader(file):
-            last[row["group_size"], row["focal_gamma"], row["seed"]] = row
-    lines = [",".join(COLUMNS), *(",".join(row[column] for column in COLUMNS) for row in last.values())]
-    return "\n".join(lines) + "\n"
+            key = (int(row["group_size"]), float(row["focal_gamma"]), int(row["seed"]))
+            rows.setdefault(key, []).append([row[column] for column in COLUMNS])
+    return rows
+
+
+def final_rows(output: Path) -> str:
+    """The last recorded step of every run of a sweep, as CSV text."""
+    return "".join(_csv_lines({key: rows[-1:] for key, rows in stored_runs(output).items()}))
 
 
 def _open_jobs(config: SweepConfig, finished: set[RunKey]) -> list[tuple[int, list[tuple[float, int]]]]:
@@ -177,12 +182,7 @@ def _load_for_resume(config: SweepConfig, output: Path) -> dict[RunKey, list[lis
         )
     stored = read_json(settings_path(output))["settings"]
     refuse_other_settings(output, stored, config.settings(), "choose another output file")
-    rows: dict[RunKey, list[list[str]]] = {}
-    with output.open(newline="") as file:
-        for row in csv.DictReader(file):
-            key = (int(row["group_size"]), float(row["focal_gamma"]), int(row["seed"]))
-            rows.setdefault(key, []).append([row[column] for column in COLUMNS])
-    return rows
+    return stored_runs(output)
 
 
 def _csv_lines(rows: dict[RunKey, list[list[str]]]) -> Iterator[str]:

@@ -11,7 +11,7 @@ For a training run, from verl's rollout dumps (trainer.rollout_data_dir) or grad
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from verl_fgrpo.theory.rollouts import (
     danger_report,
     danger_zone,
     read_success_counts,
+    risk_of_prompts,
 )
 
 
@@ -69,10 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def describe_prompt(success_rate: float, rare_share: float, group_size: int, target_risk: float) -> str:
     """Risk of one prompt in words."""
-    if not 0 <= rare_share <= 1:
-        raise ValueError(f"rare_share must lie in [0, 1], got {rare_share!r}: it is the share of the correct mass")
     tau, mu = rare_share * success_rate, success_rate
-    risk = float(tail_miss_probability(tau, mu, group_size))
+    risk = float(risk_of_prompts(mu, rare_share, group_size))
     active = float(activity_probability(mu, group_size))
     lines = [
         f"success rate {mu:g}, of it {rare_share:.0%} rare (probability {tau:g} a rollout), group size {group_size}",
@@ -84,7 +83,8 @@ def describe_prompt(success_rate: float, rare_share: float, group_size: int, tar
     if not 0 < tau < mu < 1:
         return "\n".join([*lines, "  no worst group size: the risk does not rise and fall at this setting"])
     worst = peak_group_size(tau, mu)
-    lines.append(f"  worst group size                               {worst:7d}   (risk {_risk(tau, mu, worst)})")
+    highest = float(tail_miss_probability(tau, mu, worst))
+    lines.append(f"  worst group size                               {worst:7d}   (risk {highest:.2%})")
     safe = safe_group_sizes(tau, mu, target_risk)
     if safe.at_most is None:
         lines.append(f"  risk stays at or below {target_risk:.0%} at every group size")
@@ -95,10 +95,6 @@ def describe_prompt(success_rate: float, rare_share: float, group_size: int, tar
         if safe.at_most >= 2:
             lines.append(f"      (or at most {safe.at_most}: such groups are seldom active at all)")
     return "\n".join(lines)
-
-
-def _risk(tau: float, mu: float, group_size: int) -> str:
-    return f"{float(tail_miss_probability(tau, mu, group_size)):.2%}"
 
 
 def describe_data(args: argparse.Namespace) -> None:
@@ -155,18 +151,16 @@ def describe_data(args: argparse.Namespace) -> None:
 def table(reports: dict[str, DangerReport]) -> str:
     """The reports side by side, as Markdown."""
 
-    def line(label: str, tell: Callable[[DangerReport], str]) -> list[str]:
-        return [label, *map(tell, reports.values())]
-
-    rows = [
-        line("prompts", lambda report: f"{report.num_prompts}"),
-        line("group size", lambda report: f"{report.group_size}"),
-        line("mean success rate", lambda report: f"{report.mean_success_rate:.3f}"),
-        line("never solved", lambda report: f"{report.share_never_solved:.1%}"),
-        line("always solved", lambda report: f"{report.share_always_solved:.1%}"),
-        line("in the danger zone", lambda report: f"{report.share_in_danger:.1%}"),
-        line("mean tail-miss risk", lambda report: f"{report.mean_risk:.1%}"),
-    ]
+    told = (
+        ("prompts", "num_prompts", "d"),
+        ("group size", "group_size", "d"),
+        ("mean success rate", "mean_success_rate", ".3f"),
+        ("never solved", "share_never_solved", ".1%"),
+        ("always solved", "share_always_solved", ".1%"),
+        ("in the danger zone", "share_in_danger", ".1%"),
+        ("mean tail-miss risk", "mean_risk", ".1%"),
+    )
+    rows = [[label, *(format(getattr(one, name), form) for one in reports.values())] for label, name, form in told]
     for tenth in range(10):
         shares = [f"{report.histogram[tenth] / report.num_prompts:.1%}" for report in reports.values()]
         rows.append([f"success rate {tenth / 10:.1f}-{(tenth + 1) / 10:.1f}", *shares])
