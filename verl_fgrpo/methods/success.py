@@ -32,17 +32,11 @@ class Reported:
 
 @dataclass(frozen=True)
 class Success:
-    """Success of the rollouts of a batch.
+    """Success of the rollouts of a batch."""
 
-    Attributes:
-        correct: (B,) bool, on the device of the scores.
-        rate: (B,) float64, success rate of each rollout's group.
-        source: what told it: "acc", "threshold", "acc and threshold" or "mean reward".
-    """
-
-    correct: torch.Tensor
-    rate: torch.Tensor
-    source: str
+    correct: torch.Tensor  # (B,) bool, on the device of the scores
+    rate: torch.Tensor  # (B,) float64, success rate of each rollout's group
+    source: str  # what told it: "acc", "threshold", "acc and threshold" or "mean reward"
 
 
 def reported_success(infos: Sequence[Mapping[str, Any]]) -> Reported | None:
