@@ -74,7 +74,7 @@ for part in $PARTS; do
         say "part $part, seed $SEED, not recorded yet: ${left:-nothing}"
         [ -n "$left" ] || continue
         if [ "$PLAN" = 1 ]; then
-            say "   about $(($(wc -w <<<"$left") * STEPS * 7 / 60)) minutes of one core at 7 s a step, and 3 an arm for sampling"
+            say "   about $(($(wc -w <<<"$left") * STEPS * 4 / 60)) minutes of one core at 4 s a step, and 3 an arm for sampling"
             continue
         fi
         DATA=$DATA_PREFIX$SEED

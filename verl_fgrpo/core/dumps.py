@@ -16,13 +16,14 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from verl_fgrpo.core.rows import Row, read_jsonl, shown
+from verl_fgrpo.core.rows import CutLineError, Row, read_jsonl, shown
 
 __all__ = [
     "DumpRow",
@@ -33,8 +34,11 @@ __all__ = [
     "is_success",
     "read_groups",
     "read_rows",
+    "read_whole",
     "run_setting",
 ]
+
+T = TypeVar("T")
 
 _PAD_UID = re.compile(r"pad[0-9a-f]+")
 _KEY = re.compile(r"(.+)_([0-9]{1,9})_([0-9]{1,9})", re.DOTALL)
@@ -203,21 +207,40 @@ def final_rows(path: Path) -> Iterator[DumpRow]:
     its outputs need not be held in memory.
 
     Raises:
-        CutLineError, ValueError: as `read_rows`, before the first row.
+        CutLineError: as `read_rows`, or no row counts.
+        ValueError: as `read_rows`, before the first row.
     """
     final: dict[str, tuple[int, int]] = {}
     prompts: dict[str, tuple[int, str]] = {}
-    for place, row in enumerate(read_rows(path)):
+    empty = path.stat().st_size < 9 and path.read_bytes().strip(b"\xef\xbb\xbf \r\n") == b"[]"
+    for place, row in enumerate(() if empty else read_rows(path)):
         if row.is_padding:
             continue
         if row.index >= final.get(row.session, (-1, 0))[0]:
             final[row.session] = (row.index, place)
         if row.group and row.index < prompts.get(row.group, (math.inf, ""))[0]:
             prompts[row.group] = (row.index, row.input)
+    if not final:
+        raise CutLineError(f"{path} holds no rollouts: its run was killed before it wrote any; move it away")
     kept = {place for _, place in final.values()}
     for place, row in enumerate(read_rows(path)):
         if place in kept:
             yield replace(row, input=prompts[row.group][1]) if row.index else row
+
+
+def read_whole(dumps: Mapping[int, Path], read: Callable[[Path], T]) -> dict[int, T]:
+    """What `read` makes of each dump by step; one that its run left unfinished is left out, and told on stderr."""
+    found, left_out = {}, []
+    for step, path in dumps.items():
+        try:
+            found[step] = read(path)
+        except CutLineError as error:
+            left_out.append(f"step {step} is left out: {error}")
+    if left_out and not found:
+        raise ValueError(f"no dump is whole; {left_out[-1]}")
+    for told in left_out:
+        print(f"note: {told}", file=sys.stderr)
+    return found
 
 
 def read_groups(path: Path, threshold: float | Callable[[DumpRow], float] = 0.5) -> list[Group]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,11 +22,10 @@ from typing import Any
 import numpy as np
 
 from verl_fgrpo.core.command import command_parser, finite
-from verl_fgrpo.core.dumps import DumpRow, Group, find_dumps, read_groups
+from verl_fgrpo.core.dumps import DumpRow, Group, find_dumps, read_groups, read_whole
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.numbers import check_gamma
 from verl_fgrpo.core.passk import pass_at_k
-from verl_fgrpo.core.rows import CutLineError
 from verl_fgrpo.core.sources import PromptSources, run_files
 from verl_fgrpo.core.tables import csv_text, markdown_table
 from verl_fgrpo.core.tail_miss import tail_miss_estimate
@@ -189,17 +187,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     settings = _settings(given)
     threshold = _threshold(given, settings)
-    by_step: dict[int, list[AuditedGroup]] = {}
-    for step, path in find_dumps(given.run, "rollout").items():
-        try:
-            found = read_groups(path, threshold)
-        except CutLineError as error:
-            print(f"note: step {step} is left out: {error}", file=sys.stderr)
-            continue
-        if found:
-            by_step[step] = [audit_group(group, settings.gamma, settings.rewards) for group in found]
-    if not by_step:
-        raise ValueError(f"the dumps in {given.run} hold no rollouts; was the run killed before it wrote any?")
+    found = read_whole(find_dumps(given.run, "rollout"), lambda path: read_groups(path, threshold))
+    by_step = {
+        step: [audit_group(group, settings.gamma, settings.rewards) for group in groups]
+        for step, groups in found.items()
+    }
     weights = {step: float(np.mean([group.weight for group in groups])) for step, groups in by_step.items()}
     logged, source = logged_values(given.run, METRIC, given.log)
     wrong = disagreements(weights, logged)
