@@ -55,6 +55,7 @@ class FocalConfig:
             for -1/1 with an overlong penalty. Ignored when the reward function reports `acc`.
         threshold_by_source: the same for single values of `data_source`.
         rewards: (Rw, Rc) where the official keys choose the success rate from the mean reward, else None.
+        default_reward: the key of the one of the two that is not set, "" if both are.
         normalize: whether weights are divided by their mean over the active groups of a step (`normalized_weight`).
             Ours, an experiment; the paper's is False.
         norm_adv_by_std_in_grpo: verl's own flag, handed on to the estimators that take it.
@@ -66,6 +67,7 @@ class FocalConfig:
     success_threshold: float = DEFAULT_SUCCESS_THRESHOLD
     threshold_by_source: Mapping[str, float] = field(default_factory=dict)
     rewards: tuple[float, float] | None = None
+    default_reward: str = ""
     normalize: bool = False
     norm_adv_by_std_in_grpo: bool = True
     use_kl_in_reward: bool = False
@@ -105,6 +107,7 @@ class FocalConfig:
             ),
             threshold_by_source=_thresholds_by_source(algorithm),
             rewards=_rewards(algorithm, has_gamma=bool(gammas)),
+            default_reward=next((key for key in REWARD_KEYS if algorithm.get(key) is None), ""),
             normalize=bool(normalize),
             norm_adv_by_std_in_grpo=bool(algorithm.get("norm_adv_by_std_in_grpo", True)),
             use_kl_in_reward=bool(algorithm.get("use_kl_in_reward", False)),
@@ -175,17 +178,11 @@ def _rewards(algorithm: Mapping[str, Any], has_gamma: bool) -> tuple[float, floa
 
 @dataclass(frozen=True)
 class PolicyLossSettings:
-    """What an f_ loss reads from verl's actor config.
+    """What an f_ loss reads from verl's actor config."""
 
-    Args:
-        gamma: focal exponent.
-        divided_by_std: whether the advantages that reach the loss were divided by the group's std.
-        group_size: rollouts per prompt.
-    """
-
-    gamma: float
-    divided_by_std: bool
-    group_size: int
+    gamma: float  # focal exponent
+    divided_by_std: bool  # whether the advantages that reach the loss were divided by the group's std
+    group_size: int  # rollouts per prompt
 
     @classmethod
     def from_actor(cls, name: str, config: Any) -> "PolicyLossSettings":

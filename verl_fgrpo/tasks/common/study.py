@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_fgrpo.core.dumps import dump_files, read_groups
+from verl_fgrpo.core.dumps import dump_files, read_groups, read_whole
 from verl_fgrpo.core.figures import COLOURS, GREY
 from verl_fgrpo.core.passk import pass_at_k
 from verl_fgrpo.core.tables import markdown_table
@@ -114,8 +114,7 @@ def training_curves(rollouts: Path, gamma: float, normalize: bool = False) -> di
     curves: dict[str, list[Any]] = {
         name: [] for name in ("step", "mean_success_rate", "active_share", "weight_mean", "update_scale", "histogram")
     }
-    for step, path in files.items():
-        groups = read_groups(path)
+    for step, groups in read_whole(files, read_groups).items():
         mu = np.array([group.success_rate for group in groups])
         weight = (1.0 - mu) ** gamma
         active = (mu > 0) & (mu < 1)
