@@ -47,33 +47,21 @@ _TRUTH = {"True": 1.0, "False": 0.0}  # the legacy trainer writes numpy values a
 
 @dataclass(frozen=True)
 class DumpRow:
-    """One row of a dump.
+    """One row of a dump."""
 
-    Attributes:
-        where: file and line.
-        step: number in the file's name, else the row's own `step`; -1 without either.
-        input, output: texts as verl decoded them, without special tokens; output "" if the file has none.
-        gts: gold answer as the data set had it.
-        score: summed reward; NaN if the reward function gave that.
-        acc: what the reward function reported as such; the number itself if it returned a bare number, which verl
-            stores as `acc` before its penalty for long responses.
-        data_source: if the reward function put it there.
-        group: uid of the prompt's group; "" in files without uids.
-        session: uid_session; `where` without uids.
-        index: of the output within its session.
-    """
-
-    where: str
-    step: int
-    input: str
-    output: str
-    gts: Any
-    score: float
+    where: str  # file and line
+    step: int  # number in the file's name, else the row's own `step`; -1 without either
+    input: str  # text as verl decoded it, without special tokens
+    output: str  # the same; "" if the file has none
+    gts: Any  # gold answer as the data set had it
+    score: float  # summed reward; NaN if the reward function gave that
+    # what the reward function reported as such; the number itself if it returned a bare number, which verl
+    # stores as `acc` before its penalty for long responses
     acc: float | None
-    data_source: str | None
-    group: str
-    session: str
-    index: int
+    data_source: str | None  # if the reward function put it there
+    group: str  # uid of the prompt's group; "" in files without uids
+    session: str  # uid_session; `where` without uids
+    index: int  # of the output within its session
 
     @property
     def is_padding(self) -> bool:
@@ -109,21 +97,14 @@ def is_success(acc: float | None, score: float, threshold: float) -> bool:
 
 @dataclass(frozen=True)
 class Group:
-    """The rollouts of one prompt in one step, each session once.
-
-    Attributes:
-        step, uid: uid is the problem_id in files without uids.
-        problem_id, data_source: as in `DumpRow`.
-        scores: of the final outputs, in the order of the file.
-        num_correct: how many of them are correct.
-    """
+    """The rollouts of one prompt in one step, each session once."""
 
     step: int
-    uid: str
+    uid: str  # the problem_id in files without uids
     problem_id: str
     data_source: str | None
-    scores: tuple[float, ...]
-    num_correct: int
+    scores: tuple[float, ...]  # of the final outputs, in the order of the file
+    num_correct: int  # how many of them are correct
 
     @property
     def size(self) -> int:

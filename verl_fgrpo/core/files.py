@@ -185,15 +185,12 @@ def refuse_other_settings(
         raise ValueError(f"{where} was made with other settings ({'; '.join(different)}); {remedy}")
 
 
-def claim(
-    folder: Path | str, settings: Mapping[str, Any], note: str = "settings.json", remedy: str = REMEDY
-) -> dict[str, Any]:
-    """Note the settings in a new folder, or check that an old one was claimed with the same.
+def claim(folder: Path | str, settings: Mapping[str, Any], remedy: str = REMEDY) -> dict[str, Any]:
+    """Note the settings in settings.json of a new folder, or check that an old one was claimed with the same.
 
     Args:
         folder: made if absent.
         settings: JSON values.
-        note: file in the folder.
         remedy: what to do about other settings.
 
     Returns:
@@ -202,7 +199,7 @@ def claim(
     Raises:
         ValueError: the folder was claimed with other settings, see `refuse_other_settings`.
     """
-    path = Path(folder) / note
+    path = Path(folder) / "settings.json"
     if path.exists():
         refuse_other_settings(folder, read_json(path), settings, remedy)
     else:
@@ -281,13 +278,13 @@ class LogWriter:
         self.close()
 
 
-def read_log(path: Path, unique: bool = False) -> Iterator[dict[str, Any]]:
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of all complete members of a log, see `read_members`.
 
     Raises:
         CorruptLogError: damage that an interrupted write cannot leave (a bad checksum, foreign bytes).
     """
-    for offset, member in read_members(path, unique):
+    for offset, member in read_members(path):
         for line in member.splitlines():
             yield log_row(path, offset, line)
 

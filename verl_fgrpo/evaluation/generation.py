@@ -25,20 +25,13 @@ from verl_fgrpo.evaluation.samples import REFUSED, Key, RowWriter, Sample, Sampl
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to sample. The defaults are the paper's (arXiv 2602.06717, L.4): the model's own distribution.
+    """How to sample. The defaults are the paper's (arXiv 2602.06717, L.4): the model's own distribution."""
 
-    Attributes:
-        temperature: 0 is refused: n equal samples would say nothing.
-        top_p, top_k: 1.0 and -1 keep the whole vocabulary.
-        max_tokens: limit of a response (as in training: 8192; 4096 for Qwen3-4B-Base).
-        seed: of the run.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = -1
-    max_tokens: int = 8192
-    seed: int = 0
+    temperature: float = 1.0  # 0 is refused: n equal samples would say nothing
+    top_p: float = 1.0  # 1.0 keeps the whole vocabulary
+    top_k: int = -1  # -1 keeps it, too
+    max_tokens: int = 8192  # limit of a response (8192 as in training; 4096 for Qwen3-4B-Base)
+    seed: int = 0  # of the run
 
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and math.isfinite(self.temperature)):

@@ -46,19 +46,12 @@ ANSWER_CHARACTERS = 500
 
 @dataclass(frozen=True)
 class GraderOptions:
-    """How responses are graded, beside their limits; travels to the workers as JSON.
+    """How responses are graded, beside their limits; travels to the workers as JSON."""
 
-    Attributes:
-        ifeval: "strict" or "loose", see `grade_ifeval`.
-        fast: math-verify made faster, see `fast_grading`; changes no verdict.
-        reading: how mathematical answers are read: "default" is math-verify unchanged.
-        allow_code_execution: SynLogic's verifiers evaluate the response as Python code.
-    """
-
-    ifeval: str = "strict"
-    fast: bool = False
-    reading: str = "default"
-    allow_code_execution: bool = False
+    ifeval: str = "strict"  # "strict" or "loose", see `grade_ifeval`
+    fast: bool = False  # math-verify made faster, see `fast_grading`; changes no verdict
+    reading: str = "default"  # how mathematical answers are read: "default" is math-verify unchanged
+    allow_code_execution: bool = False  # SynLogic's verifiers evaluate the response as Python code
 
     def __post_init__(self) -> None:
         if self.ifeval not in ("strict", "loose"):

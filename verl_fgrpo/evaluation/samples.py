@@ -47,47 +47,31 @@ VERDICTS = ("correct", "wrong", "unparsed", "timeout", "error", REFUSED)
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample.
-
-    Attributes:
-        benchmark, problem_id: which problem.
-        sample_idx: 0..n-1 within the problem.
-        seed: seed given to the sampler for this sample; None where the engine takes none per sample.
-        response: decoded text.
-        num_tokens: generated tokens, the end token included; -1 where the source does not say.
-        finish_reason: one of `FINISH_REASONS`.
-        detail: why the server refused the prompt; "" otherwise.
-    """
+    """One sample."""
 
     benchmark: str
     problem_id: str
-    sample_idx: int
-    seed: int | None
-    response: str
-    num_tokens: int
-    finish_reason: str
-    detail: str = ""
+    sample_idx: int  # 0..n-1 within the problem
+    seed: int | None  # seed given to the sampler for this sample; None where the engine takes none per sample
+    response: str  # decoded text
+    num_tokens: int  # generated tokens, the end token included; -1 where the source does not say
+    finish_reason: str  # one of `FINISH_REASONS`
+    detail: str = ""  # why the server refused the prompt; "" otherwise
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What grading said about one sample.
-
-    Attributes:
-        benchmark, problem_id, sample_idx: which sample.
-        verdict: exactly one of `VERDICTS`.
-        answer: the extracted answer, for majority votes and for counting distinct answers; None if there is none.
-        detail: why it timed out, failed or was refused; "" otherwise.
-        digest: binds it to the response, the problem and the grader, see `grading.Judged`; "" in verdicts of earlier
-            versions, which are bound to nothing.
-    """
+    """What grading said about one sample."""
 
     benchmark: str
     problem_id: str
     sample_idx: int
-    verdict: str
+    verdict: str  # exactly one of `VERDICTS`
+    # the extracted answer, for majority votes and for counting distinct answers; None if there is none
     answer: str | None
-    detail: str
+    detail: str  # why it timed out, failed or was refused; "" otherwise
+    # binds it to the response, the problem and the grader, see `grading.Judged`; "" in verdicts of earlier
+    # versions, which are bound to nothing
     digest: str = ""
 
 

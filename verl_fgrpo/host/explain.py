@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from verl_fgrpo.core.command import command_parser, redact
+from verl_fgrpo.host.registry import our_names
 
 __all__ = ["compose", "explain", "main"]
 
@@ -47,14 +48,15 @@ def compose(overrides: Sequence[str], name: str = "ppo_trainer") -> Any:
 def explain(config: Any, overrides: Sequence[str]) -> Iterator[str]:
     """The lines about one configuration, without its problems."""
     from omegaconf import OmegaConf
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 
     from verl_fgrpo.host.configuration import POLICY_LOSS
     from verl_fgrpo.methods.settings import DEFAULT_GAMMA, GAMMA_KEYS, FocalConfig
 
     algorithm, estimator = config.algorithm, str(config.algorithm.adv_estimator)
     loss = str(OmegaConf.select(config, f"{POLICY_LOSS}.loss_mode"))
-    in_loss = _is_ours("loss", loss) and loss.startswith("f_")
-    in_estimator = _is_ours("estimator", estimator)
+    in_loss = loss in our_names(POLICY_LOSS_REGISTRY) and loss.startswith("f_")
+    in_estimator = estimator in our_names(ADV_ESTIMATOR_REGISTRY)
     try:
         settings = FocalConfig.from_algorithm(algorithm)
     except ValueError:
@@ -90,13 +92,6 @@ def explain(config: Any, overrides: Sequence[str]) -> Iterator[str]:
     yield f"trainer     {mode}: an estimator of ours knows {known}; metrics: {metrics}"
     for name, changed in _presets(overrides):
         yield f"preset      {name} sets {', '.join(changed)}"
-
-
-def _is_ours(kind: str, name: str) -> bool:
-    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
-
-    registry = ADV_ESTIMATOR_REGISTRY if kind == "estimator" else POLICY_LOSS_REGISTRY
-    return hasattr(registry.get(name), "__verl_fgrpo__")
 
 
 def _set_by(key: str, overrides: Sequence[str]) -> str:

@@ -178,17 +178,11 @@ def _rewards(algorithm: Mapping[str, Any], has_gamma: bool) -> tuple[float, floa
 
 @dataclass(frozen=True)
 class PolicyLossSettings:
-    """What an f_ loss reads from verl's actor config.
+    """What an f_ loss reads from verl's actor config."""
 
-    Args:
-        gamma: focal exponent.
-        divided_by_std: whether the advantages that reach the loss were divided by the group's std.
-        group_size: rollouts per prompt.
-    """
-
-    gamma: float
-    divided_by_std: bool
-    group_size: int
+    gamma: float  # focal exponent
+    divided_by_std: bool  # whether the advantages that reach the loss were divided by the group's std
+    group_size: int  # rollouts per prompt
 
     @classmethod
     def from_actor(cls, name: str, config: Any) -> "PolicyLossSettings":

@@ -32,19 +32,12 @@ class Reported:
 
 @dataclass(frozen=True)
 class Success:
-    """Success of the rollouts of a batch.
+    """Success of the rollouts of a batch."""
 
-    Attributes:
-        correct: (B,) bool, on the device of the scores.
-        rate: (B,) float64, success rate of each rollout's group.
-        source: what told it: "acc", "threshold", "acc and threshold" or "mean reward".
-        scores: (B,) the rewards that told it, before verl's penalty for long responses where that is known.
-    """
-
-    correct: torch.Tensor
-    rate: torch.Tensor
-    source: str
-    scores: torch.Tensor
+    correct: torch.Tensor  # (B,) bool, on the device of the scores
+    rate: torch.Tensor  # (B,) float64, success rate of each rollout's group
+    source: str  # what told it: "acc", "threshold", "acc and threshold" or "mean reward"
+    scores: torch.Tensor  # (B,) the rewards that told it, before verl's penalty for long responses where that is known
 
     def select(self, rows: torch.Tensor) -> "Success":
         """The same for the rows of an index or mask (B,)."""

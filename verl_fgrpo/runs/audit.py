@@ -43,29 +43,19 @@ BLOCKS, POINTS = 10, 25  # lines of the table and points of the figure, at most
 
 @dataclass(frozen=True)
 class AuditedGroup:
-    """One group and its weight; the columns of the CSV.
+    """One group and its weight; the columns of the CSV."""
 
-    Attributes:
-        step, uid, problem_id, data_source: as in `core.dumps.Group`.
-        rollouts, correct: N and X, sessions counted once, without padding.
-        success_rate: mu = X / N, or by the mean reward.
-        weight: (1 - mu) ** gamma.
-        active: the scores differ, so the group has advantages.
-        unexplained: active, although mu is 0 or 1: what tells success and what gives the reward disagree.
-        magnitude: sum over rollouts of |A| before weighting, A = (R - mean R) / (std R + 1e-6).
-    """
-
-    step: int
+    step: int  # this and the next three: as in `core.dumps.Group`
     uid: str
     problem_id: str
     data_source: str | None
-    rollouts: int
-    correct: int
-    success_rate: float
-    weight: float
-    active: bool
-    unexplained: bool
-    magnitude: float
+    rollouts: int  # N, sessions counted once, without padding
+    correct: int  # X
+    success_rate: float  # mu = X / N, or by the mean reward
+    weight: float  # (1 - mu) ** gamma
+    active: bool  # the scores differ, so the group has advantages
+    unexplained: bool  # active, although mu is 0 or 1: what tells success and what gives the reward disagree
+    magnitude: float  # sum over rollouts of |A| before weighting, A = (R - mean R) / (std R + 1e-6)
 
 
 @dataclass(frozen=True)

@@ -28,29 +28,17 @@ PAPER_ROWS = 39_202
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows left after each step, in the order of the steps.
+    """Rows left after each step, in the order of the steps."""
 
-    Attributes:
-        read: rows of the source.
-        with_answer: with a problem and a gold answer.
-        consistent: rows whose problem has one answer throughout the source.
-        unique: one row per problem.
-        fitting: prompt within the token limit. These are written.
-        unparsable_gold: of them, those whose gold answer math-verify cannot parse; kept, but they are never rewarded.
-        fitting_bare: problems that fit if the limit is on the problem alone, without system prompt and chat template.
-        rows_fitting: rows that fit if repetitions of a problem with the same answer are kept.
-        rows_fitting_bare: both.
-    """
-
-    read: int
-    with_answer: int
-    consistent: int
-    unique: int
-    fitting: int
-    unparsable_gold: int
-    fitting_bare: int
-    rows_fitting: int
-    rows_fitting_bare: int
+    read: int  # rows of the source
+    with_answer: int  # with a problem and a gold answer
+    consistent: int  # rows whose problem has one answer throughout the source
+    unique: int  # one row per problem
+    fitting: int  # prompt within the token limit; these are written
+    unparsable_gold: int  # of them, those whose gold answer math-verify cannot parse; kept, but they are never rewarded
+    fitting_bare: int  # problems that fit if the limit is on the problem alone, without system prompt and chat template
+    rows_fitting: int  # rows that fit if repetitions of a problem with the same answer are kept
+    rows_fitting_bare: int  # both
 
     def describe(self) -> str:
         """The counts as text, compared with the paper's."""
