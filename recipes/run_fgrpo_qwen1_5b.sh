@@ -41,10 +41,12 @@ DATA_DIR=${DATA_DIR:-data/math-qwen2.5}       # made from MATH_TRAIN and PROBLEM
 MATH_TRAIN=${MATH_TRAIN:-${VERL_FGRPO_DATA:+$VERL_FGRPO_DATA/benchmarks/math_train.parquet}}   # 7,500 problems of MATH, with answers
 PROBLEMS=${PROBLEMS:-data/benchmarks/math500.jsonl data/benchmarks/aime24.jsonl data/benchmarks/minerva.jsonl data/benchmarks/olympiadbench.jsonl}
 PYTHON=${PYTHON:-python3}
+DRY_RUN=${DRY_RUN:-0} PREFLIGHT_ONLY=${PREFLIGHT_ONLY:-0} PRINT_ARGUMENTS=${PRINT_ARGUMENTS:-0}
 # -------------------------
 
 check_names "${BASH_SOURCE[0]}" scripts/setup_env.sh recipes/shared/train_math.sh recipes/shared/model_qwen1_5b.sh
 check_choice STAGE all train eval compare
+check_switch DRY_RUN PREFLIGHT_ONLY PRINT_ARGUMENTS
 check_number 'x > 0' '1.0; the reference arm has 0' FOCAL_GAMMA
 check_whole 2 EVAL_SAMPLES SUBSAMPLE
 check_whole 1 TOTAL_STEPS
@@ -88,7 +90,7 @@ train() (
 )
 
 if [ "$STAGE" = all ] || [ "$STAGE" = train ]; then
-    if [[ ${DRY_RUN:-0}${PREFLIGHT_ONLY:-0}${PRINT_ARGUMENTS:-0} =~ [1yto] ]]; then train "${ARMS%% *}" "$@"; exit; fi
+    if [[ $DRY_RUN$PREFLIGHT_ONLY$PRINT_ARGUMENTS == *1* ]]; then train "${ARMS%% *}" "$@"; exit; fi
     prepare_data
     for arm in $ARMS; do
         verl_fgrpo run-folder stop-leftovers "$OUT/$arm"

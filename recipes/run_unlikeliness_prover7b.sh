@@ -24,10 +24,14 @@ TRAIN_FILE=${TRAIN_FILE:-data/prover/train.parquet}   # verl-fgrpo proofs mathli
 VAL_FILE=${VAL_FILE:-data/prover/unseen.parquet}      # ... --source mff-lwb-unseen-200.parquet
 OUT=${OUT:-outputs/prover/$CONDITION-gamma$FOCAL_GAMMA-seed$SEED}
 PYTHON=${PYTHON:-python3}
+DRY_RUN=${DRY_RUN:-0}
+PREFLIGHT_ONLY=${PREFLIGHT_ONLY:-0}
+PRINT_ARGUMENTS=${PRINT_ARGUMENTS:-0}
 # -------------------------
 
 source "$(dirname "${BASH_SOURCE[0]}")/shared/checks.sh"
 check_names "${BASH_SOURCE[0]}"
+check_switch DRY_RUN PREFLIGHT_ONLY PRINT_ARGUMENTS
 check_number 'x >= 0' 0.5 FOCAL_GAMMA
 check_number 'x > 0 && x < 1' 1e-6 LEARNING_RATE
 check_whole 0 SEED
@@ -74,12 +78,15 @@ ARGUMENTS=(
     "$@"
 )
 MODEL_BILLIONS=6.9 # from the model card; for the estimates only
-if [ "${PRINT_ARGUMENTS:-0}" = 1 ]; then
+if [ "$PRINT_ARGUMENTS" = 1 ]; then
     printf '%s\n' "${ARGUMENTS[@]}"
     exit
 fi
-if [ "${DRY_RUN:-0}" = 1 ]; then
+if [ "$DRY_RUN" = 1 ]; then
     exec "$PYTHON" -m verl_fgrpo.cli preflight --billions "$MODEL_BILLIONS" dry-run "${ARGUMENTS[@]}"
+fi
+if [ "$PREFLIGHT_ONLY" = 1 ]; then
+    exec "$PYTHON" -m verl_fgrpo.cli preflight --billions "$MODEL_BILLIONS" check "${ARGUMENTS[@]}"
 fi
 "$PYTHON" -m verl_fgrpo.cli proofs mathlib check # the toolchain, with one theorem
 "$PYTHON" -m verl_fgrpo.cli preflight --billions "$MODEL_BILLIONS" start "${ARGUMENTS[@]}"

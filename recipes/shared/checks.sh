@@ -63,6 +63,12 @@ variables_of() { grep -ohE '\$\{[A-Z][A-Z0-9_]*:-' "$@" | tr -d '${:-' | sort -u
 check_names() {
     local known elsewhere near name wanted
     known=$(variables_of "$@")
+    for name in DRY_RUN PREFLIGHT_ONLY PRINT_ARGUMENTS SMOKE; do # what would start although the user asked for less
+        [[ " ${IGNORE_VARIABLES:-} " == *" $name "* ]] || grep -qx "$name" <<<"$known" || case ${!name:-0} in
+            0 | no | false | off) ;;
+            *) fault "$name is '${!name}', but this recipe has no such switch and would run as a whole; unset it" ;;
+        esac
+    done
     elsewhere=$(variables_of "$(dirname "${BASH_SOURCE[0]}")"/../run_*.sh "$(dirname "${BASH_SOURCE[0]}")"/*.sh)
     near=$(compgen -e | awk -v known="$known" -v ignored="${IGNORE_VARIABLES:-}" '
         function plain(name) { gsub(/[-_]/, "", name); return toupper(name) }

@@ -216,6 +216,16 @@ def test_a_folder_is_filled_by_one_process_at_a_time(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["a"]
 
 
+def test_a_full_disk_under_safetensors_is_an_os_error(tmp_path: Path) -> None:
+    from safetensors import SafetensorError
+
+    with pytest.raises(OSError, match="made could not be written .*No space left"), new_folder(tmp_path / "made"):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+    with pytest.raises(KeyError), new_folder(tmp_path / "made"):
+        raise KeyError
+    assert not (tmp_path / "made").exists()
+
+
 def test_what_a_link_leads_to_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "far" / "file")
     for text in ("1", "2"):  # dangling, then not

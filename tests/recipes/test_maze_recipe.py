@@ -18,8 +18,7 @@ def start(tmp_path, recipe="run_fgrpo_maze.sh", *arguments, **variables):
     """A recipe in a process group of its own, with this interpreter."""
     environment = os.environ | {
         "PYTHON": sys.executable,
-        "SMOKE": "true",
-        "METHOD": "cispo",
+        **({"SMOKE": "true", "METHOD": "cispo"} if recipe == "run_fgrpo_maze.sh" else {}),
         "FOCAL_GAMMA": "1.0",
         "OUT": str(tmp_path / "run"),
         "DATA": str(tmp_path / "data"),
@@ -160,6 +159,8 @@ def test_wrong_variables_of_the_comparison_are_refused_too(tmp_path, variables, 
         ({"SEEDS": "1 two"}, "SEED is 'two'"),
         ({"SIZE_SEEDS": "-1"}, "SEED is '-1'"),
         ({"SIZES": "0"}, "an arm is 'n0-grpo'"),
+        ({"DRY_RUN": "1"}, "DRY_RUN is '1', but this recipe has no such switch"),
+        ({"SMOKE": "true"}, "SMOKE is 'true', but this recipe has no such switch"),
         ({"SIZES": "1"}, "GROUP_SIZE is '1'"),
         ({"ROLLOUTS_PER_STEP": "4"}, "needs at least a group of 8"),
     ],

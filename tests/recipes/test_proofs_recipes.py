@@ -75,7 +75,10 @@ def test_the_papers_conditions(tmp_path, condition, epochs, kl, estimator, beta)
 
 
 def test_the_published_run_dry_and_refused(tmp_path):
-    done = run("run_unlikeliness_prover7b.sh", DRY_RUN="1")
+    for name in ("DRY_RUN", "PREFLIGHT_ONLY", "PRINT_ARGUMENTS"):
+        refused = run("run_unlikeliness_prover7b.sh", **{name: "perhaps"})
+        assert refused.returncode == 1 and f"{name} is 'perhaps', but it must be 1" in refused.stderr
+    done = run("run_unlikeliness_prover7b.sh", DRY_RUN="true")
     assert done.returncode == 0 and "GPU hours" in done.stderr and "custom_chat_template" in done.stdout
     done = run("run_unlikeliness_prover7b.sh", CONDITION="epochs9")
     assert done.returncode != 0 and "CONDITION is 'epochs9'" in done.stderr

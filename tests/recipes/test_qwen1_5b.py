@@ -37,6 +37,7 @@ def test_the_arms_differ_in_gamma_and_the_control_in_its_learning_rate():
         ({"ARMS": "grpo dapo"}, "ARMS has 'dapo'"),
         ({"SUBSAMPLE": "256"}, "SUBSAMPLE is '256', but it must be at most EVAL_SAMPLES=128"),
         ({"SMOKE": "2"}, "SMOKE is '2'"),
+        ({"DRY_RUN": "perhaps"}, "DRY_RUN is 'perhaps'"),
         ({"STAGE": "train", "MATH_TRAIN": "/nowhere"}, "MATH_TRAIN is '/nowhere', but it must name"),
     ],
 )

@@ -293,6 +293,7 @@ def test_the_estimate_by_hand():
         ({"STOP_AT_TURN_END": "1", "ROLLOUT": "sglang"}, "made for Qwen models and ROLLOUT=vllm"),
         ({"NNODES": "2"}, "RAY_ADDRESS names no cluster"),
         ({"FOCAL_GAMA": "1"}, "FOCAL_GAMA is no variable of this recipe; did you mean FOCAL_GAMMA?"),
+        ({"SMOKE": "1"}, "SMOKE is '1', but this recipe has no such switch and would run as a whole"),
         ({"GROUPSIZE": "16"}, "did you mean GROUP_SIZE?"),
         ({"learning_rate": "1e-5"}, "did you mean LEARNING_RATE?"),
         ({"DEVICE": "cpu", "FILTER_GROUPS": "1"}, "a sampler without group filtering"),

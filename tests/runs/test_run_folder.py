@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from verl_fgrpo.cli import main
 from verl_fgrpo.runs.run_folder import claim, last_checkpoint, read_metrics, stop_leftovers, watch
 
 
@@ -86,3 +87,25 @@ def test_watch_names_the_runs_that_ended_too_early(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
     assert watch(runs, 2, [process.pid, process.pid], poll=0.01) == [runs[1]]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["claim", "RUN", "gamma"], "'gamma' must be key=value"),
+        (["claim", "RUN", "=1"], "'=1' must be key=value"),
+        (["claim", "RUN", "a=1", "a=2"], "a key is given twice: a a"),
+        (["claim", "", "a=1"], "'' is no path"),
+        (["watch", "--steps", "1", "RUN"], "must be RUN=PID"),
+        (["watch", "--steps", "1", "RUN=x"], "must be RUN=PID"),
+        (["watch", "--steps", "1", "RUN=-1"], "must be RUN=PID"),
+        (["watch", "--steps", "0", "RUN=1"], "--steps: 0 must be a whole number from 1"),
+    ],
+)
+def test_words_that_cannot_be_meant_are_told_in_one_line(tmp_path, capsys, words, told):
+    try:
+        code = main(["run-folder", *(word.replace("RUN", str(tmp_path / "run")) for word in words)])
+    except SystemExit as usage:
+        code = usage.code
+    printed = capsys.readouterr().err
+    assert code in (1, 2) and told in printed and printed.count("\n") == 1 and not (tmp_path / "run").exists()

@@ -86,7 +86,12 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     with lock(held):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        yield partial
+        try:
+            yield partial
+        except Exception as error:
+            if not type(error).__module__.startswith("safetensors"):
+                raise
+            raise OSError(f"{path} could not be written ({error})") from error  # a full disk is no OSError there
         for entry in sorted(partial.rglob("*")):
             _sync(entry)
         _sync(partial)

@@ -44,7 +44,8 @@ def last_checkpoint(run: Path) -> int:
     """
     pointer = run / POINTER
     try:
-        step = int(pointer.read_text())
+        if (step := int(pointer.read_text())) < 0:
+            raise ValueError
     except FileNotFoundError:
         return 0
     except ValueError:

@@ -198,3 +198,7 @@ def test_the_authors_columns_become_verls_and_the_evaluations(tmp_path):
     pd.DataFrame([{"theorem_full_name": "t1"}]).to_parquet(tmp_path / "bad.parquet")
     with pytest.raises(ValueError, match="no column informal_statement"):
         convert(tmp_path / "bad.parquet", tmp_path / "bad", "train")
+    for name in ("none.parquet", "source.txt"):
+        (tmp_path / name).write_bytes(b"PAR1")
+        with pytest.raises(ValueError, match=name):
+            convert(tmp_path / name, tmp_path / "bad", "train")

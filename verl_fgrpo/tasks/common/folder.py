@@ -12,6 +12,7 @@ from typing import Any
 
 from verl_fgrpo.core.files import claim, lock, read_json, write_json, write_parquet
 from verl_fgrpo.core.provenance import provenance
+from verl_fgrpo.core.rows import iter_rows
 
 
 def prepare_folder(
@@ -46,6 +47,4 @@ def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of `write_rows`, in order."""
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path).to_pylist()  # type: ignore[no-any-return]
+    return list(iter_rows(path))

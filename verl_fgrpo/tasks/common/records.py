@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from verl_fgrpo.core.files import read_json, typed, write_atomic
+from verl_fgrpo.core.numbers import check_gamma
 from verl_fgrpo.core.provenance import provenance
 
 __all__ = ["left", "load_records", "record_path", "save_record", "trained_with"]
@@ -60,9 +61,11 @@ def trained_with(run: Path, *needed: str) -> dict[str, str]:
     """The settings that a run folder was claimed with.
 
     Raises:
-        ValueError: no settings, or none of a name that is needed.
+        ValueError: no settings, none of a name that is needed, or a gamma that is none.
     """
     settings = typed(read_json(run / "settings.json"), dict[str, str], run / "settings.json")
     if absent := sorted(set(needed) - set(settings)):
         raise ValueError(f"{run / 'settings.json'} has no {absent[0]}; name the folder of a run of the recipe")
+    if "focal_gamma" in settings:
+        check_gamma(settings["focal_gamma"], f"{run / 'settings.json'}: focal_gamma")
     return settings

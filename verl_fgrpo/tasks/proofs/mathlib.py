@@ -115,6 +115,8 @@ def convert(source: Path, out: Path, split: str) -> int:
         )
         answers = (row["theorem_statement"],)
         problems.append(Problem("mathlib", row["theorem_full_name"], prompt, "mathlib", answers))
+    if not rows:
+        raise ValueError(f"{source} holds no theorem; give a file as the authors publish")
     write_rows(rows, out.with_suffix(".parquet"))
     save_problems(problems, out.with_suffix(".jsonl"))
     return len(rows)
