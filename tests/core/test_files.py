@@ -205,6 +205,27 @@ def test_a_folder_interrupted_at_every_call_is_absent_or_whole(tmp_path: Path, m
             assert sorted(path.name for path in folder.iterdir()) == ["made"]
 
 
+def test_a_folder_is_filled_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "made") as partial:
+        (partial / "a").write_text("a")
+        with pytest.raises(ValueError, match="being written by another process"), new_folder(tmp_path / "made"):
+            pass
+    assert (tmp_path / "made" / "a").read_text() == "a"
+    with pytest.raises(OSError), new_folder(tmp_path / "made") as partial:  # it is there already, and stays
+        (partial / "b").write_text("b")
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["a"]
+
+
+def test_what_a_link_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "file")
+    for text in ("1", "2"):  # dangling, then not
+        write_atomic(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "far" / "file").read_text() == text
+    (tmp_path / "folder").symlink_to(tmp_path / "far")
+    with pytest.raises(ValueError, match="name a file"):
+        write_atomic(tmp_path / "folder", "3")
+
+
 def test_other_settings_are_refused_key_by_key(tmp_path: Path) -> None:
     settings = {"seed": 0, "sizes": (1, 2), "sft": {"steps": 10, "rate": 0.1}}
     stored = claim(tmp_path / "run", settings)

@@ -8,6 +8,7 @@ All system calls go through `os`, one a line: a test interrupts at each of them 
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import os
@@ -18,24 +19,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 __all__ = [
     "CorruptLogError",
     "LogWriter",
     "claim",
+    "lock",
     "new_file",
     "new_folder",
     "read_json",
     "read_log",
     "read_members",
     "refuse_other_settings",
+    "typed",
     "write_atomic",
     "write_json",
     "write_parquet",
 ]
 
 READ_BYTES = 1 << 20
+T = TypeVar("T")
 REMEDY = "use another folder, the settings found, or delete the folder"
 
 
@@ -52,7 +56,7 @@ def new_file(path: Path | str) -> Iterator[Path]:
     Raises:
         ValueError: `path` is a folder, a device or a pipe, which the rename would replace or not.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # of a link, what it leads to is replaced
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is a folder or a device, but a file is to be written there; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,17 +75,39 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     """An empty folder to fill; on success it becomes `path`, which must not exist yet.
 
     After an exception or a kill NAME.partial is left behind; the next call begins with an empty one.
+
+    Raises:
+        ValueError: another process fills it.
     """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    for entry in sorted(partial.rglob("*")):
-        _sync(entry)
-    _sync(partial)
-    os.replace(partial, path)
-    _sync(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = path.with_name(f".{path.name}.lock")
+    with lock(held):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        yield partial
+        for entry in sorted(partial.rglob("*")):
+            _sync(entry)
+        _sync(partial)
+        os.replace(partial, path)
+        held.unlink()
+        _sync(path.parent)
+
+
+def lock(file: Path) -> TextIO:
+    """Hold `file`, made if absent and left behind, until what is returned is closed or the process ends.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    handle = open(file, "w")  # noqa: SIM115 - held open for as long as the writer lives
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise ValueError(f"{file.parent} is being written by another process; wait for it, or use another") from None
+    return handle
 
 
 def write_atomic(path: Path | str, content: bytes | str) -> None:
@@ -125,6 +151,20 @@ def read_json(path: Path | str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, not {type(content).__name__}")
     return content
+
+
+def typed(content: Any, kind: type[T], where: Path | str) -> T:
+    """What JSON holds as a dataclass or built-in type; keys it does not know are left out.
+
+    Raises:
+        ValueError: a key is missing, or a value is of another type or refused by the dataclass; names `where`.
+    """
+    import msgspec
+
+    try:
+        return msgspec.convert(content, kind, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{where} does not hold what it must ({error}); restore it, or make it anew") from None
 
 
 def refuse_other_settings(

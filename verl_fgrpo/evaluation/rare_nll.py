@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.files import read_json, typed, write_atomic
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.evaluation.grading import Judged
 from verl_fgrpo.evaluation.problems import Problem, load_problems
@@ -184,11 +184,11 @@ def _score_all(
 
 
 def load_rare_set(path: Path) -> list[Trajectory]:
-    """Read a file of `build_rare_set`."""
-    return [
-        Trajectory(**{**row, "problem": Problem(**{**row["problem"], "answers": tuple(row["problem"]["answers"])})})
-        for row in json.loads(path.read_text())["trajectories"]
-    ]
+    """Read a file of `build_rare_set`. Raises ValueError if it is none."""
+    found = typed(read_json(path).get("trajectories"), list[Trajectory], path)
+    if not found:
+        raise ValueError(f"{path} holds no trajectories; make it with `verl-fgrpo eval nll build`")
+    return found
 
 
 def score_rare_set(

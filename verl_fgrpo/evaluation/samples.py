@@ -16,16 +16,16 @@ the log.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, TextIO, TypeVar
+from typing import Any, Generic, TypeVar
 
 from verl_fgrpo.core.files import (
     LogWriter,
+    lock,
     log_row,
     new_file,
     read_json,
@@ -173,7 +173,7 @@ class RowStore(Generic[RowT]):
         """
         if (Path(path) / "manifest.json").exists():
             store = cls(path)
-            with _lock(store.path):
+            with lock(store.path / ".lock"):
                 for part in store.part_paths():
                     _delete_part(part)
                 (store.path / "manifest.json").unlink()
@@ -282,7 +282,7 @@ class RowWriter(Generic[RowT]):
         self._store: RowStore[RowT] = store
         parts = store.path / "parts"
         parts.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(store.path)
+        self._lock = lock(store.path / ".lock")
         try:
             if read_json(store.path / "manifest.json") != store.manifest:
                 raise ValueError(f"{store.path} was replaced by another process; run the command again")
@@ -400,15 +400,3 @@ def _read_manifest(path: Path, kind: str) -> dict[str, Any]:
 def _delete_part(part: Path) -> None:
     part.unlink()
     part.with_name(part.name.removesuffix("l.gz")).unlink(missing_ok=True)  # part-00000.json, who wrote it
-
-
-def _lock(path: Path) -> TextIO:
-    handle = open(path / ".lock", "w")  # noqa: SIM115 - held open for as long as the writer lives
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise ValueError(
-            f"{path} is being written by another process. Wait for it, or sample into another folder and merge."
-        ) from None
-    return handle

@@ -57,6 +57,14 @@ class StudyRun:
     training: Mapping[str, Sequence[Any]]
     made: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        if absent := {"focal_gamma", "group_size"} - set(self.settings):
+            raise ValueError(f"settings without {', '.join(sorted(absent))}")
+        if len({len(counts) for counts in self.correct.values()}) != 1 or not all(
+            0 <= count <= self.num_samples for counts in self.correct.values() for count in counts
+        ):
+            raise ValueError(f"correct must have for each step as many counts, of 0 to {self.num_samples} samples")
+
     @property
     def last_step(self) -> int:
         """Step of the newest checkpoint."""
@@ -137,10 +145,7 @@ def load_runs(results: Path) -> list[StudyRun]:
     Raises:
         ValueError: none, or arms of one seed that were tested on different problems.
     """
-    runs = []
-    for row in load_records(results):
-        row["problems"] = row.pop("mazes", row.get("problems"))  # the name in rows of the maze study's first version
-        runs.append(StudyRun(**row | {"correct": {int(step): counts for step, counts in row["correct"].items()}}))
+    runs = load_records(results, StudyRun)
     for seed in {run.seed for run in runs}:
         if len({(run.problems, run.num_samples) for run in runs if run.seed == seed}) > 1:
             raise ValueError(f"runs of seed {seed} were tested on different problems; their pairs mean nothing")

@@ -6,7 +6,6 @@ verl-fgrpo countdown record --results docs/results/smollm2 --seed 1 RUN...
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from verl_fgrpo.core.command import SEED, command_parser
 from verl_fgrpo.core.dumps import find_dumps, read_whole
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.host.validation import read_counts
+from verl_fgrpo.tasks.common.records import trained_with
 from verl_fgrpo.tasks.common.study import save_run, training_curves
 
 __all__ = ["main", "validation_counts"]
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     for run in given.runs:
         counts = validation_counts(run)
-        settings = json.loads((run / "settings.json").read_text())
+        settings = trained_with(run, "focal_gamma")
         settings = {name: value for name, value in settings.items() if name not in ("overrides", "extra")}
         ids = sorted(next(iter(counts.values())).problem_ids)
         fingerprint = hashlib.sha256(" ".join(ids).encode()).hexdigest()[:16]
