@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from verl_fgrpo.core.command import command_parser, redact
 from verl_fgrpo.host.registry import our_names
 
@@ -47,7 +49,6 @@ def compose(overrides: Sequence[str], name: str = "ppo_trainer") -> Any:
 
 def explain(config: Any, overrides: Sequence[str]) -> Iterator[str]:
     """The lines about one configuration, without its problems."""
-    from omegaconf import OmegaConf
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 
     from verl_fgrpo.host.configuration import POLICY_LOSS
@@ -110,8 +111,6 @@ def _kl(config: Any) -> str:
 
 def _presets(overrides: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Our presets on the command line, with the keys that each gives another value than verl."""
-    from omegaconf import OmegaConf
-
     presets = [word for word in overrides if word.lstrip("+").startswith("focal=")]
     if not presets:
         return

@@ -71,27 +71,26 @@ def _in_validate_config(module: ModuleType) -> None:
     import verl.utils
 
     host = module.validate_config
-
-    @functools.wraps(host)
-    def validate_config(config: Any, *args: Any, **kwargs: Any) -> Any:
-        check(config)
-        return host(config, *args, **kwargs)
-
+    checked = _after_check(host)
     for place in (module, verl.utils):
         if vars(place).get("validate_config") is host:
-            vars(place)["validate_config"] = validate_config
+            vars(place)["validate_config"] = checked
 
 
 def _in_run_ppo(module: ModuleType) -> None:
     """The same for entry points that import `run_ppo` from `main_ppo`: one-step-off, fully async, recipes."""
-    host = module.run_ppo
+    vars(module)["run_ppo"] = _after_check(module.run_ppo)
+
+
+def _after_check(host: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of verl that takes the configuration, called once that is checked."""
 
     @functools.wraps(host)
-    def run_ppo(config: Any, *args: Any, **kwargs: Any) -> Any:
+    def checked(config: Any, *args: Any, **kwargs: Any) -> Any:
         check(config)
         return host(config, *args, **kwargs)
 
-    vars(module)["run_ppo"] = run_ppo
+    return checked
 
 
 def _in_compute_advantage(module: ModuleType) -> None:

@@ -85,22 +85,17 @@ class EstimatorContext:
     def select(self, rows: torch.Tensor) -> "EstimatorContext":
         """The same for the rows of an int64 index (R,); `run` and `metrics` stay the same objects."""
 
-        def tensor(values: torch.Tensor | None) -> torch.Tensor | None:
-            return None if values is None else values[rows.to(values.device)]
+        def part(values: Any) -> Any:
+            if values is None:
+                return None
+            if isinstance(values, Reported):
+                return values.select(rows)
+            if isinstance(values, torch.Tensor):
+                return values[rows.to(values.device)]
+            return [values[row] for row in rows.tolist()]
 
-        def labels(values: Sequence[str] | None) -> list[str] | None:
-            return None if values is None else [values[row] for row in rows.tolist()]
-
-        return replace(
-            self,
-            log_probs=tensor(self.log_probs),
-            raw_scores=tensor(self.raw_scores),
-            reported=None if self.reported is None else self.reported.select(rows),
-            data_sources=labels(self.data_sources),
-            sessions=labels(self.sessions),
-            final=tensor(self.final),
-            padding=tensor(self.padding),
-        )
+        by_row = ("log_probs", "raw_scores", "reported", "data_sources", "sessions", "final", "padding")
+        return replace(self, **{name: part(getattr(self, name)) for name in by_row})
 
 
 _current: ContextVar[EstimatorContext | None] = ContextVar("verl_fgrpo_context", default=None)

@@ -44,6 +44,12 @@ def _threshold(value: Any, key: str) -> float:
     return finite_number(value, key, rule, "use 0.5 for 0/1 rewards and 0.0 for -1/1 rewards")
 
 
+def _flag(value: Any, key: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} is {value!r}, but it must be True or False; e.g. +{key}=True")
+    return value
+
+
 @dataclass(frozen=True)
 class FocalConfig:
     """Settings of the focal weight in the advantage estimators.
@@ -91,11 +97,6 @@ class FocalConfig:
             told = " and ".join(f"algorithm.{key}={value}" for key, value in gammas.items())
             raise ValueError(f"{told} name the same exponent, so they must be equal; keep one of them")
         normalize = algorithm.get("focal_normalize")
-        if not (normalize is None or isinstance(normalize, bool)):
-            raise ValueError(
-                f"algorithm.focal_normalize is {normalize!r}, but it must be True or False; "
-                "e.g. +algorithm.focal_normalize=True"
-            )
         threshold = algorithm.get("focal_success_threshold")
         return cls(
             gamma=next(iter(gammas.values()), DEFAULT_GAMMA),
@@ -108,7 +109,7 @@ class FocalConfig:
             threshold_by_source=_thresholds_by_source(algorithm),
             rewards=_rewards(algorithm, has_gamma=bool(gammas)),
             default_reward=next((key for key in REWARD_KEYS if algorithm.get(key) is None), ""),
-            normalize=bool(normalize),
+            normalize=normalize is not None and _flag(normalize, "algorithm.focal_normalize"),
             norm_adv_by_std_in_grpo=bool(algorithm.get("norm_adv_by_std_in_grpo", True)),
             use_kl_in_reward=bool(algorithm.get("use_kl_in_reward", False)),
         )
@@ -262,11 +263,7 @@ class MethodConfig:
             if value is not None or default is not None:
                 remedy = f"e.g. +algorithm.{key}={1.0 if default is None else default}"
                 object.__setattr__(self, key, finite_number(value, f"algorithm.{key}", rule, remedy, low, high))
-        if not isinstance(self.ds_length_normalized, bool):
-            raise ValueError(
-                f"algorithm.ds_length_normalized is {self.ds_length_normalized!r}, but it must be True or False; "
-                "e.g. +algorithm.ds_length_normalized=False"
-            )
+        _flag(self.ds_length_normalized, "algorithm.ds_length_normalized")
         if isinstance(self.passk_k, bool) or not isinstance(self.passk_k, int) or self.passk_k < 1:
             raise ValueError(
                 f"algorithm.passk_k is {self.passk_k!r}, but it must be a whole number from 1 to "

@@ -17,6 +17,7 @@ from verl_fgrpo.core.files import write_json, write_parquet
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.core.rows import Row, iter_rows
 from verl_fgrpo.evaluation.benchmarks import gold_of, prompt_of
+from verl_fgrpo.evaluation.graders import parse_math, verify_math
 from verl_fgrpo.evaluation.problems import Problem, mended, problem_id_of, written_answers
 from verl_fgrpo.evaluation.prompts import build_prompt
 
@@ -231,15 +232,11 @@ def _validation_rows(
 
 
 def _equal(one: str, other: str) -> bool:
-    from math_verify import parse, verify
-
-    return bool(verify(parse(f"\\boxed{{{one}}}"), parse(f"\\boxed{{{other}}}")))
+    return verify_math(parse_math(f"\\boxed{{{one}}}"), parse_math(f"\\boxed{{{other}}}"))
 
 
 def _parsable(answer: str) -> bool:
-    from math_verify import parse
-
-    return bool(parse(f"\\boxed{{{answer}}}"))
+    return bool(parse_math(f"\\boxed{{{answer}}}"))
 
 
 def _from_hub() -> Iterable[Mapping[str, Any]]:

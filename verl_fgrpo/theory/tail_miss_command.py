@@ -27,7 +27,6 @@ from verl_fgrpo.core.tail_miss import (
 )
 from verl_fgrpo.theory.rollouts import (
     DangerReport,
-    SuccessCounts,
     danger_report,
     danger_zone,
     read_success_counts,
@@ -99,25 +98,10 @@ def describe_prompt(success_rate: float, rare_share: float, group_size: int, tar
 
 def describe_data(args: argparse.Namespace) -> None:
     """Read the sources, print the table, draw the figure if asked."""
-    sources: dict[str, SuccessCounts] = {}
-    for path in (args.run, args.before, args.after):
-        if path is not None and path.exists() and args.group_size is None and not dump_files(path):
-            raise ValueError(f"--group-size is needed: graded samples ({path}) do not tell the group size of training")
-    if args.run is not None and args.compare_steps is None:
-        sources["all rollouts"] = read_success_counts(args.run, success_threshold=args.success_threshold)
-    elif args.run is not None:
-        steps, k = list(dump_files(args.run)), args.compare_steps
-        if not 1 <= k <= len(steps) // 2:
-            raise ValueError(
-                f"--compare-steps must lie in 1..{len(steps) // 2}: {args.run} holds {len(steps)} steps, got {k}"
-            )
-        count = "step" if k == 1 else f"{k} steps"
-        for name, chosen in ((f"first {count}", steps[:k]), (f"last {count}", steps[-k:])):
-            sources[name] = read_success_counts(args.run, steps=chosen, success_threshold=args.success_threshold)
-    else:
-        for name, path in (("before", args.before), ("after", args.after)):
-            sources[name] = read_success_counts(path, success_threshold=args.success_threshold)
-
+    sources = {
+        name: read_success_counts(path, steps=steps, success_threshold=args.success_threshold)
+        for name, (path, steps) in _sources(args).items()
+    }
     options = {"rare_share": args.rare_share, "group_size": args.group_size, "danger": args.danger}
     reports = {name: danger_report(counts, **options) for name, counts in sources.items()}
     if len(sources) == 2:
@@ -146,6 +130,24 @@ def describe_data(args: argparse.Namespace) -> None:
 
         figure = success_rate_figure(sources, rare_share=args.rare_share, group_size=group_size, danger=args.danger)
         print(*save_figure(figure, args.figure))
+
+
+def _sources(args: argparse.Namespace) -> dict[str, tuple[Path, list[int] | None]]:
+    """By name: rollout dumps or graded samples, and which steps of them (None: all)."""
+    for path in (args.run, args.before, args.after):
+        if path is not None and path.exists() and args.group_size is None and not dump_files(path):
+            raise ValueError(f"--group-size is needed: graded samples ({path}) do not tell the group size of training")
+    if args.run is None:
+        return {"before": (args.before, None), "after": (args.after, None)}
+    if args.compare_steps is None:
+        return {"all rollouts": (args.run, None)}
+    steps, k = list(dump_files(args.run)), args.compare_steps
+    if not 1 <= k <= len(steps) // 2:
+        raise ValueError(
+            f"--compare-steps must lie in 1..{len(steps) // 2}: {args.run} holds {len(steps)} steps, got {k}"
+        )
+    count = "step" if k == 1 else f"{k} steps"
+    return {f"first {count}": (args.run, steps[:k]), f"last {count}": (args.run, steps[-k:])}
 
 
 def table(reports: dict[str, DangerReport]) -> str:
