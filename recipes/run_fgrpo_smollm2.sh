@@ -54,6 +54,7 @@ check_number 'x > 0 && x < 1' 5e-5 LEARNING_RATE SFT_LEARNING_RATE
 check_whole 0 SEED TRAIN_SECONDS
 check_whole 1 STEPS PROMPTS_PER_STEP SFT_STEPS SFT_BATCH SUPERVISED TRAIN_PROBLEMS HELDOUT NUM_SAMPLES TEST_FREQ SAVE_FREQ SIDE_BY_SIDE
 check_whole 2 GROUP_SIZE # a group needs two rollouts to compare
+[ -z "$MODEL" ] || [ -e "$MODEL" ] || fault "MODEL is '$MODEL', but nothing is there; name a GGUF file or a Hugging Face folder"
 for name in $ARMS; do case $name in grpo | f_grpo | grpo_low_lr) ;; *) fault "ARMS has '$name', but it knows grpo, f_grpo and grpo_low_lr" ;; esac; done
 end_checks
 EXTRA=("$@")

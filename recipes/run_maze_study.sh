@@ -49,32 +49,48 @@ OUT=$(cd "$OUT" && pwd)
 arm() {
     local name=$1
     PRESET=grpo GAMMA=0 GROUP_SIZE=8 LEARNING_RATE=$BASE_LEARNING_RATE
-    if [[ $name =~ ^n([0-9]+)-(.*)$ ]]; then GROUP_SIZE=${BASH_REMATCH[1]} name=${BASH_REMATCH[2]}; fi
+    if [[ $name =~ ^n([1-9][0-9]*)-(.*)$ ]]; then GROUP_SIZE=${BASH_REMATCH[1]} name=${BASH_REMATCH[2]}; fi
     PROMPTS_PER_STEP=$((ROLLOUTS_PER_STEP / GROUP_SIZE))
     OVERRIDES=("trainer.rollout_data_dir=$OUT/seed$SEED/$1/rollouts")
     if [[ $name == *_normalized ]]; then name=${name%_normalized} OVERRIDES+=(+algorithm.focal_normalize=True); fi
     case $name in
         grpo) ;;
         grpo_low_lr) LEARNING_RATE=$("$PYTHON" -c 'import sys; from verl_fgrpo.core.focal import update_scale; print(float(sys.argv[1]) * update_scale(1.0))' "$BASE_LEARNING_RATE") ;;
-        gamma*) GAMMA=${name#gamma} ;;
+        gamma*) GAMMA=${name#gamma} && check_number 'x >= 0' 0.5 GAMMA ;;
         *) die "an arm is '$1', but it must be grpo, grpo_low_lr, gammaG, gammaG_normalized or nN- and one of these" ;;
     esac
 }
 
-for part in $PARTS; do
-    case $part in
+plan() { # sets part_seeds and part_arms of a part
+    case $1 in
         long) part_seeds=$SEEDS part_arms=$ARMS ;;
         size) part_seeds=$SIZE_SEEDS part_arms=$(for n in $SIZES; do [ "$n" = 8 ] && echo "grpo gamma1" || echo "n$n-grpo n$n-gamma1"; done) ;;
-        *) die "PARTS has '$part', but it knows long and size" ;;
+        *) die "PARTS has '$1', but it knows long and size" ;;
     esac
+}
+[[ $PARTS =~ [a-z] ]] || die "PARTS is '$PARTS', but it must name long, size or both"
+for part in $PARTS; do # all of it, before mazes are made
+    plan "$part"
+    for SEED in $part_seeds; do check_whole 0 SEED; done
+    [[ $part_arms =~ [^[:space:]] && $part_seeds =~ [0-9] ]] || fault "part $part has arms '$part_arms' and seeds '$part_seeds', but it needs one of each"
+    for name in $part_arms; do
+        arm "$name"
+        check_whole 2 GROUP_SIZE
+        [ "$PROMPTS_PER_STEP" -ge 1 ] || fault "ROLLOUTS_PER_STEP is '$ROLLOUTS_PER_STEP', but $name needs at least a group of $GROUP_SIZE"
+    done
+done
+end_checks
+[ "$PLAN" = 1 ] || { DATA=$DATA_PREFIX$SEED && check_configuration "$OUT/seed$SEED/$name"; }
+
+for part in $PARTS; do
+    plan "$part"
     for SEED in $part_seeds; do
-        check_maze_settings
         # shellcheck disable=SC2086  # lists of words
         left=$("$PYTHON" scripts/maze_study.py left --results "$RESULTS" --seed "$SEED" $part_arms)
         say "part $part, seed $SEED, not recorded yet: ${left:-nothing}"
         [ -n "$left" ] || continue
         if [ "$PLAN" = 1 ]; then
-            say "   about $(($(wc -w <<<"$left") * STEPS * 7 / 60)) minutes of one core at 7 s a step, and 3 an arm for sampling"
+            say "   about $(($(wc -w <<<"$left") * STEPS * 4 / 60)) minutes of one core at 4 s a step, and 3 an arm for sampling"
             continue
         fi
         DATA=$DATA_PREFIX$SEED

@@ -23,6 +23,7 @@ from verl_fgrpo.core.files import (
     new_folder,
     read_json,
     read_log,
+    read_members,
     refuse_other_settings,
     write_atomic,
     write_json,
@@ -148,7 +149,8 @@ def test_a_member_written_twice_by_an_earlier_version_counts_once(tmp_path: Path
                 log.append(row)
         sizes.append((tmp_path / f"{count}.gz").stat().st_size)
     path.write_bytes(path.read_bytes() + path.read_bytes()[sizes[0] :])
-    assert list(read_log(path, unique=True)) == ROWS
+    members = [member for _, member in read_members(path, unique=True)]
+    assert [json.loads(line) for member in members for line in member.splitlines()] == ROWS
     assert list(read_log(path)) == [*ROWS, *ROWS[4:]]
 
 
@@ -201,6 +203,27 @@ def test_a_folder_interrupted_at_every_call_is_absent_or_whole(tmp_path: Path, m
         else:
             scenario(folder)  # what was left behind is in nobody's way
             assert sorted(path.name for path in folder.iterdir()) == ["made"]
+
+
+def test_a_folder_is_filled_by_one_process_at_a_time(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "made") as partial:
+        (partial / "a").write_text("a")
+        with pytest.raises(ValueError, match="being written by another process"), new_folder(tmp_path / "made"):
+            pass
+    assert (tmp_path / "made" / "a").read_text() == "a"
+    with pytest.raises(OSError), new_folder(tmp_path / "made") as partial:  # it is there already, and stays
+        (partial / "b").write_text("b")
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["a"]
+
+
+def test_what_a_link_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "file")
+    for text in ("1", "2"):  # dangling, then not
+        write_atomic(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "far" / "file").read_text() == text
+    (tmp_path / "folder").symlink_to(tmp_path / "far")
+    with pytest.raises(ValueError, match="name a file"):
+        write_atomic(tmp_path / "folder", "3")
 
 
 def test_other_settings_are_refused_key_by_key(tmp_path: Path) -> None:

@@ -128,13 +128,13 @@ def test_prompts_are_the_presets(model: Path) -> None:
 def test_plan_top_up_and_refusal(model: Path, tmp_path: Path) -> None:
     decoding = Decoding(max_tokens=8)
     run = tmp_path / "run"
-    assert "to draw: 8 (at most 64 tokens)" in make_plan(run, PROBLEMS, 4, decoding).text()
+    assert "to draw: 8 (at most 64 tokens)" in make_plan(run, PROBLEMS, 4, decoding).text
     backend = TransformersBackend(model, 4)
     sample_run(run, PROBLEMS, backend, 4, decoding, "none", progress=False)
     before = list(SampleStore(run / "samples").read())
     plan = make_plan(run, PROBLEMS, 6, decoding)
     assert (plan.present, plan.to_draw) == (8, 4)
-    assert "estimate:" in plan.text() and "none before" not in plan.text()
+    assert "estimate:" in plan.text and "none before" not in plan.text
     sample_run(run, PROBLEMS, backend, 6, decoding, "none", progress=False)
     after = list(SampleStore(run / "samples").read())
     assert after[:8] == before and len(after) == 12
@@ -219,9 +219,9 @@ def test_rare_drift_is_zero_for_the_base_and_the_nll_is_the_models(model: Path, 
     by_hand = -sum(float(log_p[len(prompt) - 1 + index, token]) for index, token in enumerate(answer)) / len(answer)
     assert item.base_nll == pytest.approx(by_hand, rel=1e-5)
     same = score_rare_set(chosen, scorer, "base", progress=False)
-    assert same.difference == pytest.approx(0, abs=1e-5)
+    assert same["difference"] == pytest.approx(0, abs=1e-5)
     other = score_rare_set(chosen, Scorer(make_model(tmp_path / "other", 1)), "other", progress=False)
-    assert abs(other.difference) > 0.1
+    assert abs(other["difference"]) > 0.1
     store.path.rename(tmp_path / "old")  # lost, and drawn again with another seed
     sample_run(run, PROBLEMS, backend, 64, Decoding(max_tokens=6, seed=1), "none", progress=False)
     with pytest.raises(ValueError, match="is on another response: run `verl-fgrpo eval grade`"):

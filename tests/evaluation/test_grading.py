@@ -1,9 +1,11 @@
 """Grading: five verdicts, limits that hold, equality with math-verify called one by one."""
 
+import importlib
 import inspect
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -382,7 +384,7 @@ def test_a_failing_comparison_is_an_error_or_timeout_not_wrong(monkeypatch: pyte
     from math_verify.errors import TimeoutException
 
     def fails(kind: type[BaseException]):  # type: ignore[no-untyped-def]
-        def verify_(gold, target, raise_on_error=False):  # type: ignore[no-untyped-def]
+        def verify_(gold, target, **options):  # type: ignore[no-untyped-def]
             raise kind("no")
 
         return verify_
@@ -394,6 +396,29 @@ def test_a_failing_comparison_is_an_error_or_timeout_not_wrong(monkeypatch: pyte
         assert (verdict, answer) == (expected, "7")
         assert detail.startswith("math-verify")
     graders._remembered_compare.cache_clear()
+
+
+@pytest.mark.parametrize("function", ["parser.extract_target_from_pred", "grader.sympy_expr_eq"])
+def test_math_verifys_time_limit_is_cpu_time(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    module, name = function.split(".")
+    plain = getattr(importlib.import_module(f"math_verify.{module}"), name)
+
+    def starved(*args: object, **options: object) -> object:
+        time.sleep(5.2)  # the machine was busy; math-verify's alarm rings after 5 s
+        return plain(*args, **options)
+
+    def slow(*args: object, **options: object) -> object:
+        while True:
+            pass
+
+    before = signal.getsignal(signal.SIGPROF)
+    graders._parsed_gold("\\frac{1}{2}")  # remembered
+    monkeypatch.setattr(f"math_verify.{function}", starved)
+    assert grade_math(HALF, "\\boxed{0.5}")[0] == "correct"
+    monkeypatch.setattr(f"math_verify.{function}", slow)
+    verdict, _, detail = grade_math(HALF, "\\boxed{7}")
+    assert verdict == "timeout" and detail.endswith("over 5 s of CPU time")
+    assert signal.getsignal(signal.SIGPROF) == before and signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
 
 
 def store_of(path: Path, responses: list[str], problem: Problem = HALF) -> SampleStore:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,6 +43,9 @@ def samples(row, correct, uid, step=5, **more):
 
 #: c of n = 4: 1 and 3 in amc, 0 in aime
 DUMP = samples(ROWS[0], [0, 1, 0, 0], "a") + samples(ROWS[1], [1, 1, 0, 1], "b") + samples(ROWS[2], [0, 0, 0, 0], "c")
+
+
+LINE = json.dumps(DUMP[0] | {"step": 6}) + "\n"
 
 
 def write(run, step, rows):
@@ -125,8 +129,31 @@ def test_without_the_validation_file_the_samples_own_source_or_all(tmp_path):
     assert read_counts(write(tmp_path, 5, DUMP)).benchmarks == ("all",) * 3
     own = [row | {"data_source": "mine"} for row in DUMP]
     assert read_counts(write(tmp_path, 5, own)).benchmarks == ("mine",) * 3
-    with pytest.raises(ValueError, match="holds no samples"):
+    with pytest.raises(ValueError, match="holds no rollouts"):
         read_counts(write(tmp_path, 5, []))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "\n", "[]", "\ufeff[]\n", LINE.replace('"a_', '"pad0a_'), LINE[:-9], "\0" * 99]
+)
+def test_an_unfinished_dump_is_left_out_and_the_others_are_used(tmp_path, capsys, content):
+    """By every command that reads dumps: exit code 0, and the first line says so; 1 if there is no other."""
+    run = tmp_path / "run"
+    write(run, 5, DUMP)
+    (run / "validation" / "6.jsonl").write_text(content)
+    shutil.copytree(run / "validation", run / "rollouts")
+    for command in (["val-passk", run], ["audit", run, "--focal-gamma", "1"], ["tail-miss", "--run", run / "rollouts"]):
+        assert main(list(map(str, command))) == 0
+        told = capsys.readouterr()
+        assert "step 6 is left out" in told.err
+        if command[0] == "val-passk":
+            assert told.out.startswith("Left out, for their dumps are not whole: steps 6.\n")
+        for kind in ("validation", "rollouts"):
+            (run / kind / "5.jsonl").rename(run / kind / "kept")
+        assert main(list(map(str, command))) == 1
+        assert "no dump is whole; step 6 is left out" in capsys.readouterr().err
+        for kind in ("validation", "rollouts"):
+            (run / kind / "kept").rename(run / kind / "5.jsonl")
 
 
 def test_the_command(tmp_path, capsys):

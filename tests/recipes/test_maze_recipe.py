@@ -147,3 +147,25 @@ def test_wrong_variables_of_the_comparison_are_refused_too(tmp_path, variables, 
     assert process.returncode != 0
     assert "error: " in output and message in output
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"PARTS": "x"}, "PARTS has 'x', but it knows long and size"),
+        ({"PARTS": " "}, "it must name long, size or both"),
+        ({"ARMS": "gamma1 abc"}, "an arm is 'abc', but it must be grpo"),
+        ({"ARMS": "gammax"}, "GAMMA is 'x'"),
+        ({"ARMS": " "}, "part long has arms ' '"),
+        ({"SEEDS": "1 two"}, "SEED is 'two'"),
+        ({"SIZE_SEEDS": "-1"}, "SEED is '-1'"),
+        ({"SIZES": "0"}, "an arm is 'n0-grpo'"),
+        ({"SIZES": "1"}, "GROUP_SIZE is '1'"),
+        ({"ROLLOUTS_PER_STEP": "4"}, "needs at least a group of 8"),
+    ],
+)
+def test_wrong_variables_of_the_study_are_refused_before_mazes_are_made(tmp_path, variables, message):
+    process = start(tmp_path, recipe="run_maze_study.sh", DATA_PREFIX=str(tmp_path / "data"), **variables)
+    output, _ = process.communicate()
+    assert process.returncode != 0 and "error: " in output and message in output
+    assert not list(tmp_path.glob("data*"))

@@ -224,7 +224,7 @@ def test_no_dumps(tmp_path, capsys):
     assert audit(tmp_path / "nowhere", "--focal-gamma", 1) == 1
     assert "train with trainer.rollout_data_dir=RUN/rollouts" in capsys.readouterr().err
     write(tmp_path, 1, [])
-    assert audit(tmp_path, "--focal-gamma", 1) == 1 and "hold no rollouts" in capsys.readouterr().err
+    assert audit(tmp_path, "--focal-gamma", 1) == 1 and "holds no rollouts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--threshold", "--reward-correct", "--reward-wrong"])

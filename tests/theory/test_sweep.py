@@ -42,6 +42,28 @@ def test_rows_equal_single_runs(tmp_path, workers):
     assert stored["settings"]["num_actions"] == 600 and stored["versions"]["torch"]
 
 
+@pytest.mark.parametrize("table", ["", "a,b\n1,2\n", "\0", "CUT", "LONG"])
+@pytest.mark.parametrize("settings", ["GOOD", "", "[]", "{}", '{"settings": 1}', '{"settings": {"steps": 1}}'])
+def test_what_is_no_sweep_is_told_in_one_line(tmp_path, capsys, table, settings):
+    """By simulate, which would go on with it, and by figures."""
+    output = tmp_path / "sweep.csv"
+    words = ["--group-sizes", "2", "--seeds", "0", "--focal-gammas", "0", "--steps", "1", "--workers", "1"]
+    words += ["--num-actions", "9", "--num-correct", "2"]
+    assert main(["simulate", *words, "--output", str(output)]) == 0
+    text = output.read_text()
+    output.write_text({"CUT": text[:-30], "LONG": text + "8,nonsense\n"}.get(table, table))
+    if settings != "GOOD":
+        (tmp_path / "sweep.csv.json").write_text(settings)
+    elif table == "":
+        return  # nothing is finished yet
+    capsys.readouterr()
+    assert main(["simulate", *words, "--output", str(output)]) == 1
+    told = capsys.readouterr().err
+    assert "sweep.csv" in told and told.count("\n") == 1
+    assert main(["figures", "--sweep", str(output), "--output", str(tmp_path / "figures")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "figures").exists()
+
+
 def test_interrupted_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch):
     output, honest, done = tmp_path / "s.csv", sweep.simulate_batch, []
 

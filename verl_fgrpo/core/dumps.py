@@ -16,13 +16,14 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from verl_fgrpo.core.rows import Row, read_jsonl, shown
+from verl_fgrpo.core.rows import CutLineError, Row, read_jsonl, shown
 
 __all__ = [
     "DumpRow",
@@ -33,8 +34,11 @@ __all__ = [
     "is_success",
     "read_groups",
     "read_rows",
+    "read_whole",
     "run_setting",
 ]
+
+T = TypeVar("T")
 
 _PAD_UID = re.compile(r"pad[0-9a-f]+")
 _KEY = re.compile(r"(.+)_([0-9]{1,9})_([0-9]{1,9})", re.DOTALL)
@@ -43,33 +47,21 @@ _TRUTH = {"True": 1.0, "False": 0.0}  # the legacy trainer writes numpy values a
 
 @dataclass(frozen=True)
 class DumpRow:
-    """One row of a dump.
+    """One row of a dump."""
 
-    Attributes:
-        where: file and line.
-        step: number in the file's name, else the row's own `step`; -1 without either.
-        input, output: texts as verl decoded them, without special tokens; output "" if the file has none.
-        gts: gold answer as the data set had it.
-        score: summed reward; NaN if the reward function gave that.
-        acc: what the reward function reported as such; the number itself if it returned a bare number, which verl
-            stores as `acc` before its penalty for long responses.
-        data_source: if the reward function put it there.
-        group: uid of the prompt's group; "" in files without uids.
-        session: uid_session; `where` without uids.
-        index: of the output within its session.
-    """
-
-    where: str
-    step: int
-    input: str
-    output: str
-    gts: Any
-    score: float
+    where: str  # file and line
+    step: int  # number in the file's name, else the row's own `step`; -1 without either
+    input: str  # text as verl decoded it, without special tokens
+    output: str  # the same; "" if the file has none
+    gts: Any  # gold answer as the data set had it
+    score: float  # summed reward; NaN if the reward function gave that
+    # what the reward function reported as such; the number itself if it returned a bare number, which verl
+    # stores as `acc` before its penalty for long responses
     acc: float | None
-    data_source: str | None
-    group: str
-    session: str
-    index: int
+    data_source: str | None  # if the reward function put it there
+    group: str  # uid of the prompt's group; "" in files without uids
+    session: str  # uid_session; `where` without uids
+    index: int  # of the output within its session
 
     @property
     def is_padding(self) -> bool:
@@ -105,21 +97,14 @@ def is_success(acc: float | None, score: float, threshold: float) -> bool:
 
 @dataclass(frozen=True)
 class Group:
-    """The rollouts of one prompt in one step, each session once.
-
-    Attributes:
-        step, uid: uid is the problem_id in files without uids.
-        problem_id, data_source: as in `DumpRow`.
-        scores: of the final outputs, in the order of the file.
-        num_correct: how many of them are correct.
-    """
+    """The rollouts of one prompt in one step, each session once."""
 
     step: int
-    uid: str
+    uid: str  # the problem_id in files without uids
     problem_id: str
     data_source: str | None
-    scores: tuple[float, ...]
-    num_correct: int
+    scores: tuple[float, ...]  # of the final outputs, in the order of the file
+    num_correct: int  # how many of them are correct
 
     @property
     def size(self) -> int:
@@ -222,21 +207,40 @@ def final_rows(path: Path) -> Iterator[DumpRow]:
     its outputs need not be held in memory.
 
     Raises:
-        CutLineError, ValueError: as `read_rows`, before the first row.
+        CutLineError: as `read_rows`, or no row counts.
+        ValueError: as `read_rows`, before the first row.
     """
     final: dict[str, tuple[int, int]] = {}
     prompts: dict[str, tuple[int, str]] = {}
-    for place, row in enumerate(read_rows(path)):
+    empty = path.stat().st_size < 9 and path.read_bytes().strip(b"\xef\xbb\xbf \r\n") == b"[]"
+    for place, row in enumerate(() if empty else read_rows(path)):
         if row.is_padding:
             continue
         if row.index >= final.get(row.session, (-1, 0))[0]:
             final[row.session] = (row.index, place)
         if row.group and row.index < prompts.get(row.group, (math.inf, ""))[0]:
             prompts[row.group] = (row.index, row.input)
+    if not final:
+        raise CutLineError(f"{path} holds no rollouts: its run was killed before it wrote any; move it away")
     kept = {place for _, place in final.values()}
     for place, row in enumerate(read_rows(path)):
         if place in kept:
             yield replace(row, input=prompts[row.group][1]) if row.index else row
+
+
+def read_whole(dumps: Mapping[int, Path], read: Callable[[Path], T]) -> dict[int, T]:
+    """What `read` makes of each dump by step; one that its run left unfinished is left out, and told on stderr."""
+    found, left_out = {}, []
+    for step, path in dumps.items():
+        try:
+            found[step] = read(path)
+        except CutLineError as error:
+            left_out.append(f"step {step} is left out: {error}")
+    if left_out and not found:
+        raise ValueError(f"no dump is whole; {left_out[-1]}")
+    for told in left_out:
+        print(f"note: {told}", file=sys.stderr)
+    return found
 
 
 def read_groups(path: Path, threshold: float | Callable[[DumpRow], float] = 0.5) -> list[Group]:

@@ -8,6 +8,7 @@ All system calls go through `os`, one a line: a test interrupts at each of them 
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import os
@@ -18,24 +19,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 __all__ = [
     "CorruptLogError",
     "LogWriter",
     "claim",
+    "lock",
     "new_file",
     "new_folder",
     "read_json",
     "read_log",
     "read_members",
     "refuse_other_settings",
+    "typed",
     "write_atomic",
     "write_json",
     "write_parquet",
 ]
 
 READ_BYTES = 1 << 20
+T = TypeVar("T")
 REMEDY = "use another folder, the settings found, or delete the folder"
 
 
@@ -52,7 +56,7 @@ def new_file(path: Path | str) -> Iterator[Path]:
     Raises:
         ValueError: `path` is a folder, a device or a pipe, which the rename would replace or not.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # of a link, what it leads to is replaced
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is a folder or a device, but a file is to be written there; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,17 +75,39 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     """An empty folder to fill; on success it becomes `path`, which must not exist yet.
 
     After an exception or a kill NAME.partial is left behind; the next call begins with an empty one.
+
+    Raises:
+        ValueError: another process fills it.
     """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    for entry in sorted(partial.rglob("*")):
-        _sync(entry)
-    _sync(partial)
-    os.replace(partial, path)
-    _sync(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = path.with_name(f".{path.name}.lock")
+    with lock(held):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        yield partial
+        for entry in sorted(partial.rglob("*")):
+            _sync(entry)
+        _sync(partial)
+        os.replace(partial, path)
+        held.unlink()
+        _sync(path.parent)
+
+
+def lock(file: Path) -> TextIO:
+    """Hold `file`, made if absent and left behind, until what is returned is closed or the process ends.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    handle = open(file, "w")  # noqa: SIM115 - held open for as long as the writer lives
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise ValueError(f"{file.parent} is being written by another process; wait for it, or use another") from None
+    return handle
 
 
 def write_atomic(path: Path | str, content: bytes | str) -> None:
@@ -127,6 +153,20 @@ def read_json(path: Path | str) -> dict[str, Any]:
     return content
 
 
+def typed(content: Any, kind: type[T], where: Path | str) -> T:
+    """What JSON holds as a dataclass or built-in type; keys it does not know are left out.
+
+    Raises:
+        ValueError: a key is missing, or a value is of another type or refused by the dataclass; names `where`.
+    """
+    import msgspec
+
+    try:
+        return msgspec.convert(content, kind, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{where} does not hold what it must ({error}); restore it, or make it anew") from None
+
+
 def refuse_other_settings(
     where: Path | str, found: Mapping[str, Any], asked: Mapping[str, Any], remedy: str = REMEDY
 ) -> None:
@@ -145,15 +185,12 @@ def refuse_other_settings(
         raise ValueError(f"{where} was made with other settings ({'; '.join(different)}); {remedy}")
 
 
-def claim(
-    folder: Path | str, settings: Mapping[str, Any], note: str = "settings.json", remedy: str = REMEDY
-) -> dict[str, Any]:
-    """Note the settings in a new folder, or check that an old one was claimed with the same.
+def claim(folder: Path | str, settings: Mapping[str, Any], remedy: str = REMEDY) -> dict[str, Any]:
+    """Note the settings in settings.json of a new folder, or check that an old one was claimed with the same.
 
     Args:
         folder: made if absent.
         settings: JSON values.
-        note: file in the folder.
         remedy: what to do about other settings.
 
     Returns:
@@ -162,7 +199,7 @@ def claim(
     Raises:
         ValueError: the folder was claimed with other settings, see `refuse_other_settings`.
     """
-    path = Path(folder) / note
+    path = Path(folder) / "settings.json"
     if path.exists():
         refuse_other_settings(folder, read_json(path), settings, remedy)
     else:
@@ -241,13 +278,13 @@ class LogWriter:
         self.close()
 
 
-def read_log(path: Path, unique: bool = False) -> Iterator[dict[str, Any]]:
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of all complete members of a log, see `read_members`.
 
     Raises:
         CorruptLogError: damage that an interrupted write cannot leave (a bad checksum, foreign bytes).
     """
-    for offset, member in read_members(path, unique):
+    for offset, member in read_members(path):
         for line in member.splitlines():
             yield log_row(path, offset, line)
 

@@ -14,6 +14,8 @@ Of a whole benchmark: `cover_at_tau` and `auc_at_k`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -115,13 +117,8 @@ def sequential_pass_at_k(
         (c > np.minimum(n, r), "num_correct exceeds num_samples or stop_after_correct: count samples up to the stop"),
         ((c < r) & (n < cap), "the problem was neither stopped nor sampled up to the cap: sample it to the end"),
     )
-    for broken, rule in rules:
-        if np.any(broken):
-            at = np.unravel_index(int(np.argmax(broken)), broken.shape)
-            raise ValueError(
-                f"num_samples={n[at]}, num_correct={c[at]}, stop_after_correct={r[at]}, max_samples={cap[at]}, "
-                f"k={k_[at]}: {rule}"
-            )
+    told = "num_samples={n}, num_correct={c}, stop_after_correct={r}, max_samples={cap}, k={k}: "
+    _refuse([(broken, told + rule) for broken, rule in rules], n=n, c=c, r=r, cap=cap, k=k_)
     stopped, known = c == r, k_ < n  # a stopped run that ended within k samples has a correct one among them
     values = np.ones(n.shape)
     values[stopped & known] = pass_at_k((n - 1)[stopped & known], (r - 1)[stopped & known], k_[stopped & known])
@@ -224,7 +221,6 @@ def _log_miss_table(n: int, k: int) -> NDArray[np.float64]:
 
 
 def _log_miss(n: NDArray[np.int64], c: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.float64]:
-    n, c, k = np.broadcast_arrays(n, c, k)
     result = np.empty(n.shape, dtype=np.float64)
     pairs, which = np.unique(np.stack([n.ravel(), k.ravel()], axis=1), axis=0, return_inverse=True)
     which = which.reshape(n.shape)
@@ -237,28 +233,27 @@ def _log_miss(n: NDArray[np.int64], c: NDArray[np.int64], k: NDArray[np.int64]) 
 def _checked(
     num_samples: ArrayLike, num_correct: ArrayLike, k: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    n, c, k_ = (
-        as_counts(values, name)
-        for values, name in ((num_samples, "num_samples"), (num_correct, "num_correct"), (k, "k"))
+    """The three as whole numbers of one shape; ValueError unless 1 <= k <= n and 0 <= c <= n."""
+    named = (("num_samples", num_samples), ("num_correct", num_correct), ("k", k))
+    n, c, k_ = np.broadcast_arrays(*(as_counts(values, name) for name, values in named))
+    few = "pass@k cannot be estimated from fewer than k samples; draw more samples or ask for a smaller k"
+    rules = (
+        (n < 1, "num_samples={n} must be at least 1: a problem without samples has no pass@k"),
+        (k_ < 1, "k={k} must be at least 1"),
+        (c < 0, "num_correct={c} must not be negative"),
+        (c > n, "num_correct={c} exceeds num_samples={n}"),
+        (k_ > n, f"k={{k}} exceeds num_samples={{n}}: {few}"),
     )
-    if np.any(n < 1):
-        raise ValueError(f"num_samples={int(n.min())} must be at least 1: a problem without samples has no pass@k")
-    if np.any(k_ < 1):
-        raise ValueError(f"k={int(k_.min())} must be at least 1")
-    if np.any(c < 0):
-        raise ValueError(f"num_correct={int(c.min())} must not be negative")
-    too_many = np.broadcast_arrays(n, c, c > n)
-    if np.any(too_many[2]):
-        at = np.unravel_index(int(np.argmax(too_many[2])), too_many[2].shape)
-        raise ValueError(f"num_correct={too_many[1][at]} exceeds num_samples={too_many[0][at]}")
-    too_large = np.broadcast_arrays(n, k_, k_ > n)
-    if np.any(too_large[2]):
-        at = np.unravel_index(int(np.argmax(too_large[2])), too_large[2].shape)
-        raise ValueError(
-            f"k={too_large[1][at]} exceeds num_samples={too_large[0][at]}: pass@k cannot be estimated from fewer than"
-            " k samples; draw more samples or ask for a smaller k"
-        )
+    _refuse(rules, n=n, c=c, k=k_)
     return n, c, k_
+
+
+def _refuse(rules: Iterable[tuple[NDArray[np.bool_], str]], **values: NDArray[np.int64]) -> None:
+    """ValueError where a rule is broken; its text, a format of `values`, is told of the first such place."""
+    for broken, told in rules:
+        if np.any(broken):
+            at = np.unravel_index(int(np.argmax(broken)), broken.shape)
+            raise ValueError(told.format(**{name: array[at] for name, array in values.items()}))
 
 
 def as_counts(values: ArrayLike, name: str) -> NDArray[np.int64]:

@@ -32,7 +32,7 @@ def told_with(where: str) -> Iterator[None]:
 
 
 class CutLineError(ValueError):
-    """The last line of a file has no end: the process that wrote it was killed, or still writes."""
+    """A file without an end or without rows: the process that wrote it was killed, or still writes."""
 
 
 class Row(dict[str, Any]):

@@ -17,23 +17,14 @@ _NEUTRAL = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penal
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How one row is sampled.
+    """How one row is sampled."""
 
-    Args:
-        max_tokens: at most this many new tokens (at least 1).
-        temperature: 0 is greedy; else logits are divided by it.
-        top_k: keep the k most likely tokens; -1 or 0 keeps all.
-        top_p: keep the smallest set of tokens whose probability reaches p; 1 keeps all.
-        seed: the row's own random stream, whatever else is in the batch; None draws from the batch's.
-        stop_token_ids: tokens that end the row (they are part of the output).
-    """
-
-    max_tokens: int
-    temperature: float = 1.0
-    top_k: int = -1
-    top_p: float = 1.0
-    seed: int | None = None
-    stop_token_ids: frozenset[int] = frozenset()
+    max_tokens: int  # at most this many new tokens (at least 1)
+    temperature: float = 1.0  # 0 is greedy; else logits are divided by it
+    top_k: int = -1  # keep the k most likely tokens; -1 or 0 keeps all
+    top_p: float = 1.0  # keep the smallest set of tokens whose probability reaches p; 1 keeps all
+    seed: int | None = None  # the row's own random stream, whatever else is in the batch; None draws from the batch's
+    stop_token_ids: frozenset[int] = frozenset()  # tokens that end the row (they are part of the output)
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:

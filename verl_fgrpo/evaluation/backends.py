@@ -172,15 +172,10 @@ class TransformersBackend:
 
     def _find_end_ids(self) -> list[int]:
         """End tokens of the generation config and the tokenizer, and the end of a chat turn if there is such a one."""
-        ends: list[int] = []
-        configured = self.model.generation_config.eos_token_id
-        candidates = configured if isinstance(configured, list) else [configured]
-        candidates = [*candidates, self.tokenizer.eos_token_id]
-        vocabulary = self.tokenizer.get_vocab()
+        configured, vocabulary = self.model.generation_config.eos_token_id, self.tokenizer.get_vocab()
+        candidates = [*(configured if isinstance(configured, list) else [configured]), self.tokenizer.eos_token_id]
         candidates += [vocabulary.get(name) for name in ("<|im_end|>", "<|eot_id|>", "<|endoftext|>")]
-        for token in candidates:
-            if token is not None and token not in ends:
-                ends.append(int(token))
+        ends = list(dict.fromkeys(int(token) for token in candidates if token is not None))
         if not ends:
             raise ValueError(f"{self.folder}: the model names no end token; every response would run to the limit")
         return ends

@@ -20,21 +20,14 @@ from verl_fgrpo.evaluation.problems import KINDS, Problem, graded_problem, probl
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where a benchmark comes from and what it must look like.
+    """Where a benchmark comes from and what it must look like."""
 
-    Attributes:
-        sizes: allowed numbers of problems; empty if the paper gives none.
-        hub: dataset id on the Hugging Face hub, with its configuration and split.
-        convert: row -> problem, without the benchmark's name; None to leave the row out.
-        block: "math" or "ood", for the paper's averages; "" for benchmarks outside it.
-        note: for people: why this source, what is special.
-    """
-
-    sizes: tuple[int, ...]
-    hub: tuple[str, str | None, str]
+    sizes: tuple[int, ...]  # allowed numbers of problems; empty if the paper gives none
+    hub: tuple[str, str | None, str]  # dataset id on the Hugging Face hub, with its configuration and split
+    # row -> problem, without the benchmark's name; None to leave the row out
     convert: Callable[[str, Row], Problem | None]
-    block: str
-    note: str
+    block: str  # "math" or "ood", for the paper's averages; "" for benchmarks outside it
+    note: str  # for people: why this source, what is special
 
 
 def load_benchmark(name: str, path: Path | str | None = None, check_size: bool = True) -> list[Problem]:

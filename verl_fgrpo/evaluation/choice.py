@@ -55,6 +55,17 @@ _SWITCH = re.compile(rf"\\(?:{_FONT})(?![A-Za-z])\s*")
 _SPACE = re.compile(r"\\(?:quad|qquad|left|right|[Bb]igg?[lr]?|,|;|:|!|\s)|~|&nbsp;")
 _EMPHASISED = re.compile(r"(\*\*|__|[*_`$\"])\s*([A-J])\s*\1")
 _MARKUP = re.compile(r"\*+|(?<!\w)_+|_+(?!\w)|[`$#{}]|\\[()\[\]]|</?(?:b|i|u|em|strong|p|br|span|code)\s*/?>")
+# After a letter and a dot these name a species (E. coli), not a choice; no word of them is an answer's own text.
+_SPECIES = re.compile(
+    r"(?<![A-Za-z])([A-J])\.\s*(coli|thaliana|elegans|melanogaster|subtilis|difficile|pylori|albicans|aegypti|gambiae|"
+    r"mellifera|anthracis|cereus|baumannii|fumigatus|niger|flavus|tumefaciens|lumbricoides|afarensis|burgdorferi|"
+    r"pertussis|fragilis|thuringiensis|henselae|melitensis|napus|botulinum|tetani|perfringens|jejuni|trachomatis|"
+    r"neoformans|diphtheriae|familiaris|crescentus|reinhardtii|parvum|glabrata|burnetii|psittaci|pneumoniae|rerio|"
+    r"discoideum|radiodurans|pulex|simulans|faecalis|faecium|histolytica|huxleyi|granulosus|cloacae|tularensis|"
+    r"nucleatum|hepatica|lamblia|gallus|vaginalis|hirsutum|influenzae|sapiens|erectus|habilis|neanderthalensis|ducreyi|"
+    r"salinarum|volcanii|capsulatum|scapularis|ricinus)(?![A-Za-z])",
+    re.IGNORECASE,
+)
 
 
 def _flatten(text: str) -> str:
@@ -89,7 +100,8 @@ def _flatten(text: str) -> str:
     flat = _SPACE.sub(" ", _SWITCH.sub("", "".join(parts)))
     flat = re.sub("\u2768[\u2768\\s]*([A-J])[\u2769\\s]*\u2769", r"(\1)", flat).translate({0x2768: None, 0x2769: None})
     flat = _MARKUP.sub("", _EMPHASISED.sub(r"(\2)", flat))
-    return re.sub(r"(?<=[(\[])\s+(?=[A-Ja-j]\b)|(?<=\b[A-Ja-j])\s+(?=[)\]])", "", flat)
+    flat = re.sub(r"(?<=[(\[])\s+(?=[A-Ja-j]\b)|(?<=\b[A-Ja-j])\s+(?=[)\]])", "", flat)
+    return _SPECIES.sub(lambda name: f"{name[1]}{name[2]}".lower(), flat)
 
 
 _LEAD = (

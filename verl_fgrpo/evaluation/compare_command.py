@@ -10,6 +10,7 @@ from typing import Any
 from verl_fgrpo.core.command import COUNT, SEED
 from verl_fgrpo.evaluation import compare, html
 from verl_fgrpo.evaluation.metrics import TAUS, check_taus
+from verl_fgrpo.evaluation.problems import load_problems
 from verl_fgrpo.evaluation.report import pass_at_k_rows, plain_cells, plot_pass_at_k
 from verl_fgrpo.evaluation.report_command import Part, named_runs, readings, write_page, write_parts
 from verl_fgrpo.evaluation.summary import RunData, load_run
@@ -122,7 +123,8 @@ def _lists(
     """The changed problems with samples of both runs, HTML."""
     keys = [(row["benchmark"], row["problem_id"]) for row in changed]
     excerpts = [html.read_excerpts(folders[name], runs[name], keys) for name in names]
-    return html.changed_problems(changed, names, html.read_problems(folders[names[0]]), excerpts, number)
+    problems = {problem.key: problem for problem in load_problems([folders[names[0]] / "problems.jsonl"])}
+    return html.changed_problems(changed, names, problems, excerpts, number)
 
 
 def _how(rows: Sequence[Row], test: Mapping[str, Any]) -> str:

@@ -10,10 +10,11 @@ import json
 import math
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from verl_fgrpo.core.files import read_json, write_atomic
 from verl_fgrpo.evaluation.counts import StopRule
@@ -24,20 +25,13 @@ from verl_fgrpo.evaluation.samples import REFUSED, Key, RowWriter, Sample, Sampl
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to sample. The defaults are the paper's (arXiv 2602.06717, L.4): the model's own distribution.
+    """How to sample. The defaults are the paper's (arXiv 2602.06717, L.4): the model's own distribution."""
 
-    Attributes:
-        temperature: 0 is refused: n equal samples would say nothing.
-        top_p, top_k: 1.0 and -1 keep the whole vocabulary.
-        max_tokens: limit of a response (as in training: 8192; 4096 for Qwen3-4B-Base).
-        seed: of the run.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = -1
-    max_tokens: int = 8192
-    seed: int = 0
+    temperature: float = 1.0  # 0 is refused: n equal samples would say nothing
+    top_p: float = 1.0  # 1.0 keeps the whole vocabulary
+    top_k: int = -1  # -1 keeps it, too
+    max_tokens: int = 8192  # limit of a response (8192 as in training; 4096 for Qwen3-4B-Base)
+    seed: int = 0  # of the run
 
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
@@ -86,52 +80,36 @@ class Backend(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a call of `sample_run` will do."""
+class Plan(NamedTuple):
+    """What a call of `sample_run` will do: samples that are there, samples to draw, and a text with the estimate."""
 
-    problems: dict[str, int]
-    num_samples: int
     present: int
     to_draw: int
-    max_tokens: int
-    tokens_per_second: float | None
-    mean_tokens: float | None
-
-    def text(self) -> str:
-        total = sum(self.problems.values()) * self.num_samples
-        lines = [
-            f"{', '.join(f'{name} ({count})' for name, count in self.problems.items())}: {sum(self.problems.values())} "
-            f"prompts x {self.num_samples} samples = {total:,} responses of at most {self.max_tokens} tokens",
-            f"already there: {self.present:,}; to draw: {self.to_draw:,} "
-            f"(at most {self.to_draw * self.max_tokens:,} tokens)",
-        ]
-        if self.tokens_per_second and self.mean_tokens:
-            seconds = self.to_draw * self.mean_tokens / self.tokens_per_second
-            lines.append(
-                f"estimate: {_duration(seconds)} at {self.tokens_per_second:,.0f} tokens/s and {self.mean_tokens:.0f} "
-                "tokens a response"
-            )
-        else:
-            lines.append("estimate: none before the first samples (or give --tokens-per-second)")
-        return "\n".join(lines)
+    text: str
 
 
 def make_plan(
     run: Path, problems: Sequence[Problem], num_samples: int, decoding: Decoding, tokens_per_second: float | None = None
 ) -> Plan:
     """Count what is stored and what is missing; the speed of earlier sessions of this run gives the estimate."""
-    counts: dict[str, int] = {}
-    for problem in problems:
-        counts[problem.benchmark] = counts.get(problem.benchmark, 0) + 1
-    mean_tokens: float | None = float(decoding.max_tokens) if tokens_per_second else None
     stored = SampleStore(run / "samples").present() if (run / "samples" / "manifest.json").exists() else {}
-    to_draw = sum(1 for _ in missing_of(stored, [problem.key for problem in problems], num_samples))
+    to_draw = sum(1 for _ in missing_of(stored, {problem.key: num_samples for problem in problems}))
+    total, most = len(problems) * num_samples, decoding.max_tokens
+    names = ", ".join(f"{name} ({count})" for name, count in Counter(one.benchmark for one in problems).items())
+    mean_tokens = float(most)
     if (run / "speed.json").exists() and (speed := read_json(run / "speed.json")).get("tokens"):
         tokens_per_second = tokens_per_second or speed["tokens"] / speed["seconds"]
         mean_tokens = speed["tokens"] / speed["samples"]
-    present = len(problems) * num_samples - to_draw
-    return Plan(counts, num_samples, present, to_draw, decoding.max_tokens, tokens_per_second, mean_tokens)
+    estimate = "none before the first samples (or give --tokens-per-second)"
+    if tokens_per_second:
+        time_needed = _duration(to_draw * mean_tokens / tokens_per_second)
+        estimate = f"{time_needed} at {tokens_per_second:,.0f} tokens/s and {mean_tokens:.0f} tokens a response"
+    text = (
+        f"{names}: {len(problems)} prompts x {num_samples} samples = {total:,} responses of at most {most} tokens\n"
+        f"already there: {total - to_draw:,}; to draw: {to_draw:,} (at most {to_draw * most:,} tokens)\n"
+        f"estimate: {estimate}"
+    )
+    return Plan(total - to_draw, to_draw, text)
 
 
 def sample_run(
@@ -179,26 +157,26 @@ def sample_run(
     if isinstance(num_samples, int):
         StopRule(num_samples).save(run)
     by_key = {problem.key: problem for problem in problems}
-    total = len(by_key) * num_samples if isinstance(num_samples, int) else sum(num_samples[key] for key in by_key)
+    wanted = {key: num_samples if isinstance(num_samples, int) else num_samples[key] for key in by_key}
     watch = _Watch(run, decoding.temperature)
     refused: dict[tuple[str, str], str] = {}
     with store.writer(drop=(lambda row: row.finish_reason == REFUSED) if retry_refused else None) as writer:
-        to_draw = sum(1 for _ in missing_of(writer.present, by_key, num_samples))
+        to_draw = sum(1 for _ in missing_of(writer.present, wanted))
 
         def requests() -> Iterator[Request]:
-            for key in missing_of(writer.present, by_key, num_samples):
+            for key in missing_of(writer.present, wanted):
                 if key[:2] not in refused:
                     yield Request(key, sample_seed(decoding.seed, *key), build_prompt(preset, by_key[key[:2]]))
 
         drawn = backend.generate(requests(), decoding) if to_draw else iter(())
-        for item in watch.shown(drawn, total, to_draw, progress):
+        for item in watch.shown(drawn, sum(wanted.values()), to_draw, progress):
             if item.finish_reason == REFUSED:
                 refused.setdefault(item.key[:2], item.detail)
             else:
                 writer.append(Sample(*item.key, item.seed, item.response, item.num_tokens, item.finish_reason))
         if refused:
-            _record_refused(store, writer, refused, num_samples, decoding.seed, say or (lambda line: None))
-        left = sum(1 for _ in missing_of(writer.present, by_key, num_samples))
+            _record_refused(store, writer, refused, wanted, decoding.seed, say or (lambda line: None))
+        left = sum(1 for _ in missing_of(writer.present, wanted))
     watch.warn_if_equal()
     if left:
         raise RuntimeError(f"the backend ended with {left} samples not drawn; run the same command again")
@@ -209,7 +187,7 @@ def _record_refused(
     store: SampleStore,
     writer: RowWriter[Sample],
     refused: dict[tuple[str, str], str],
-    num_samples: int | Mapping[tuple[str, str], int],
+    wanted: Mapping[tuple[str, str], int],
     seed: int,
     say: Callable[[str], None],
 ) -> None:
@@ -218,7 +196,7 @@ def _record_refused(
     writer.flush()
     if all(row.finish_reason == REFUSED for row in store.read()):
         raise RuntimeError(f"the server refused every prompt it was given: {named}")
-    for key in list(missing_of(writer.present, refused, num_samples)):
+    for key in list(missing_of(writer.present, {key: wanted[key] for key in refused})):
         writer.append(Sample(*key, sample_seed(seed, *key), "", 0, REFUSED, refused[key[:2]]))
     say(f"refused by the server, recorded as that and skipped: {named}. --retry-refused asks again")
 

@@ -11,9 +11,11 @@ import importlib
 import json
 import os
 import re
+import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -43,22 +45,17 @@ DEFAULT_READING = "default reading: "
 # Longest answer text kept for majority votes; a longer one is cut (it is still graded whole).
 ANSWER_CHARACTERS = 500
 
+_FAR_OFF = 86_400  # seconds; math-verify warns in every process if its time limit is off
+
 
 @dataclass(frozen=True)
 class GraderOptions:
-    """How responses are graded, beside their limits; travels to the workers as JSON.
+    """How responses are graded, beside their limits; travels to the workers as JSON."""
 
-    Attributes:
-        ifeval: "strict" or "loose", see `grade_ifeval`.
-        fast: math-verify made faster, see `fast_grading`; changes no verdict.
-        reading: how mathematical answers are read: "default" is math-verify unchanged.
-        allow_code_execution: SynLogic's verifiers evaluate the response as Python code.
-    """
-
-    ifeval: str = "strict"
-    fast: bool = False
-    reading: str = "default"
-    allow_code_execution: bool = False
+    ifeval: str = "strict"  # "strict" or "loose", see `grade_ifeval`
+    fast: bool = False  # math-verify made faster, see `fast_grading`; changes no verdict
+    reading: str = "default"  # how mathematical answers are read: "default" is math-verify unchanged
+    allow_code_execution: bool = False  # SynLogic's verifiers evaluate the response as Python code
 
     def __post_init__(self) -> None:
         if self.ifeval not in ("strict", "loose"):
@@ -101,9 +98,8 @@ def grade_math(problem: Problem, response: str, fast: bool = False) -> Graded:
     math-verify runs as it is installed.
 
     Unlike math-verify's defaults, which return False, a comparison that fails is reported: timeout for its time limit
-    (5 s a comparison), error for an exception, both only if no other comparison succeeds.
+    (5 s a comparison, here of CPU time), error for an exception, both only if no other comparison succeeds.
     """
-    from math_verify import parse
     from math_verify.errors import TimeoutException
 
     if fast:
@@ -111,9 +107,9 @@ def grade_math(problem: Problem, response: str, fast: bool = False) -> Graded:
 
         math_verify_cache.install()
     try:
-        target = parse(answer_text(response), raise_on_error=True)
+        target = parse_math(answer_text(response), raise_on_error=True)
     except TimeoutException:
-        return "timeout", None, "math-verify: parsing took over 5 s"
+        return "timeout", None, "math-verify: parsing took over 5 s of CPU time"
     except Exception as error:
         return "error", None, f"math-verify, parsing: {type(error).__name__}: {str(error)[:200]}"
     if not target:
@@ -199,13 +195,11 @@ def _extended_verdict(problem: Problem, text: str, default: str) -> tuple[str, s
 
 def _equal_rewritten(gold: str, answer: str) -> tuple[bool, bool]:
     """(whether the two are equal, whether math-verify takes them for equal because both are tiny)."""
-    from math_verify import verify
-
     if _closed_up(gold) == _closed_up(answer):
         return True, False
     tiny = False
     for one, other in product(_parsed_gold(gold), _parsed_gold(answer)):
-        if verify([one], [other], allow_set_relation_comp=True):
+        if verify_math([one], [other], allow_set_relation_comp=True):
             if not math_reading.tiny_differ(one, other):
                 return True, False
             tiny = True
@@ -234,7 +228,6 @@ class _Parsed:
 
 
 def _compare(answers: tuple[str, ...], parsed: _Parsed) -> tuple[str, str]:
-    from math_verify import verify
     from math_verify.errors import TimeoutException
 
     failure = ("wrong", "")
@@ -245,10 +238,10 @@ def _compare(answers: tuple[str, ...], parsed: _Parsed) -> tuple[str, str]:
         # One pair at a time, as verify does inside, but so that a failing pair is told from a different answer.
         for one, other in product(expected, parsed.target):
             try:
-                if verify([one], [other], raise_on_error=True):
+                if verify_math([one], [other], raise_on_error=True):
                     return "correct", ""
             except TimeoutException:
-                failure = ("timeout", "math-verify: a comparison took over 5 s")
+                failure = ("timeout", "math-verify: a comparison took over 5 s of CPU time")
             except Exception as error:
                 if failure[0] != "timeout":
                     failure = ("error", f"math-verify, comparing: {type(error).__name__}: {str(error)[:200]}")
@@ -261,9 +254,43 @@ _remembered_compare = lru_cache(maxsize=4096)(_compare)
 
 @lru_cache(maxsize=4096)
 def _parsed_gold(gold: str) -> list[Any]:
+    return parse_math(f"\\boxed{{{gold.strip()}}}")
+
+
+def parse_math(text: str, **options: Any) -> list[Any]:
+    """math-verify's `parse`, its time limit as in `_cpu_time`."""
     from math_verify import parse
 
-    return list(parse(f"\\boxed{{{gold.strip()}}}"))
+    with _cpu_time():
+        return list(parse(text, parsing_timeout=_FAR_OFF, **options))
+
+
+def verify_math(gold: list[Any], target: list[Any], **options: Any) -> bool:
+    """math-verify's `verify`, its time limit (for all pairs together) as in `_cpu_time`."""
+    from math_verify import verify
+
+    with _cpu_time():
+        return bool(verify(gold, target, timeout_seconds=_FAR_OFF, **options))
+
+
+@contextmanager
+def _cpu_time() -> Iterator[None]:
+    """Raise math-verify's TimeoutException after its default 5 s, in CPU time.
+
+    Its own limit counts wall-clock time: on a busy machine it ends what needs milliseconds.
+    """
+    from math_verify.errors import TimeoutException
+
+    def expired(*_: object) -> None:
+        raise TimeoutException("over 5 s of CPU time")
+
+    before = signal.signal(signal.SIGPROF, expired)
+    signal.setitimer(signal.ITIMER_PROF, 5)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def grade_choice(problem: Problem, response: str) -> Graded:

@@ -111,14 +111,10 @@ class Judged:
 
 @dataclass
 class FastCheck:
-    """What comparing some fast verdicts with those of the unchanged library found.
+    """What comparing some fast verdicts with those of the unchanged library found."""
 
-    Attributes:
-        compared: distinct responses graded both ways.
-        different: one line for each that got two verdicts; time-outs of either do not count.
-    """
-
-    compared: int = 0
+    compared: int = 0  # distinct responses graded both ways
+    # one line for each that got two verdicts; time-outs of either do not count
     different: list[str] = field(default_factory=list)
 
     def compare(self, sample: Sample, fast: Graded, unchanged: Graded) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from verl_fgrpo.core.provenance import provenance
-from verl_fgrpo.evaluation.problems import Problem, load_problems
+from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.samples import VERDICTS, SampleStore
 from verl_fgrpo.evaluation.summary import RunData
 
@@ -213,10 +213,6 @@ def read_excerpts(run: Path, data: RunData, keys: Sequence[tuple[str, str]]) -> 
     return {
         key: sorted(rows, key=lambda row: (row.verdict != "correct", row.sample_idx)) for key, rows in found.items()
     }
-
-
-def read_problems(run: Path) -> dict[tuple[str, str], Problem]:
-    return {problem.key: problem for problem in load_problems([run / "problems.jsonl"])}
 
 
 def _sample(excerpt: Excerpt) -> str:

@@ -20,6 +20,8 @@ from verl_fgrpo.evaluation.samples import REFUSED
 FIRST_SECONDS = 3.0  # in which a server that is up answers the first, small question
 REFUSALS = (400, 413, 422)  # the request is not to the server's liking: this prompt, not the next
 TRANSIENT = (408, 409, 425, 429)  # and all from 500
+ATTEMPTS = 6  # per request, with doubling pauses from one second: TRANSIENT, connection errors, answers that are none
+TIMEOUT = 3600.0  # seconds a response may take
 MAX_CONCURRENCY = 4096
 
 
@@ -38,9 +40,6 @@ class OpenAIBackend:
         model: name the server knows it by.
         concurrency: requests in flight.
         api_key: sent as bearer token if given; never stored or printed.
-        retries: attempts per request, with doubling pauses from one second: for connection errors, answers that are
-            none, and the statuses 408, 409, 425, 429 and 5xx.
-        timeout: seconds a response may take.
         extra_body: JSON values sent with every request, e.g. {"top_k": -1}; they go into the manifest.
 
     Raises:
@@ -54,8 +53,6 @@ class OpenAIBackend:
         model: str,
         concurrency: int = 64,
         api_key: str | None = None,
-        retries: int = 6,
-        timeout: float = 3600.0,
         extra_body: dict[str, Any] | None = None,
     ) -> None:
         import httpx
@@ -65,12 +62,11 @@ class OpenAIBackend:
         self.url = _checked_url(url)
         self.model = model
         self.concurrency = concurrency
-        self.retries = retries
         self.extra_body = extra_body or {}
         self._key = _checked_key(api_key)
         self._stop = threading.Event()
         self._client = httpx.Client(
-            timeout=httpx.Timeout(timeout, connect=10.0),
+            timeout=httpx.Timeout(TIMEOUT, connect=10.0),
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             limits=httpx.Limits(max_connections=concurrency),
         )
@@ -135,7 +131,7 @@ class OpenAIBackend:
         if request.prompt.template:
             body["chat_template_kwargs"] = request.prompt.template
         name = f"{request.key[0]}/{request.key[1]} sample {request.key[2]}"
-        for attempt in range(self.retries):
+        for attempt in range(ATTEMPTS):
             response = self._post(body)
             if isinstance(response, Exception):
                 problem = str(response) or type(response).__name__
@@ -149,9 +145,9 @@ class OpenAIBackend:
                     return Generated(request.key, request.seed, *read_answer(response.json()))
                 except Exception as error:  # a status, no JSON, or JSON that is no answer
                     problem = self._words(response) if response.status_code != 200 else self._masked(str(error))
-            if attempt + 1 < self.retries and self._stop.wait(2.0**attempt):
+            if attempt + 1 < ATTEMPTS and self._stop.wait(2.0**attempt):
                 break
-        raise ServerError(f"{self.url}, {name}: no answer in {self.retries} attempts ({self._masked(problem)})")
+        raise ServerError(f"{self.url}, {name}: no answer in {ATTEMPTS} attempts ({self._masked(problem)})")
 
     def _post(self, body: dict[str, Any]) -> Any:
         """The server's response, or why there is none."""

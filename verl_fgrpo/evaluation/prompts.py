@@ -22,19 +22,13 @@ HELPFUL = "You are a helpful assistant."
 
 @dataclass(frozen=True)
 class Preset:
-    """System prompt and chat-template arguments by kind of problem; kinds not named use `system`.
+    """System prompt and chat-template arguments by kind of problem; kinds not named use `system`."""
 
-    Attributes:
-        system: the system prompt; None for none.
-        systems: exceptions by kind.
-        thinking: value of `enable_thinking` for the chat template by kind; absent for templates without it.
-        template: further arguments of the chat template, for every kind.
-    """
-
-    system: str | None
-    systems: dict[str, str | None] = field(default_factory=dict)
+    system: str | None  # the system prompt; None for none
+    systems: dict[str, str | None] = field(default_factory=dict)  # exceptions by kind
+    # value of `enable_thinking` for the chat template by kind; absent for templates without it
     thinking: dict[str, bool] = field(default_factory=dict)
-    template: dict[str, Any] = field(default_factory=dict)
+    template: dict[str, Any] = field(default_factory=dict)  # further arguments of the chat template, for every kind
 
 
 @dataclass(frozen=True)

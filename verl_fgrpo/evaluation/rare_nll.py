@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.files import read_json, typed, write_atomic
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.evaluation.grading import Judged
 from verl_fgrpo.evaluation.problems import Problem, load_problems
 from verl_fgrpo.evaluation.prompts import build_prompt
 from verl_fgrpo.evaluation.samples import Key, Sample, SampleStore, Score, ScoreStore, VerdictStore, key_of
+from verl_fgrpo.evaluation.significance import bootstrap_over_problems
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,6 @@ class Trajectory:
     response: str
     finish_reason: str
     base_nll: float
-
-
-@dataclass(frozen=True)
-class RareDrift:
-    """dNLL_rare of one model, nats per token, with a 95% bootstrap interval over the trajectories."""
-
-    name: str
-    difference: float
-    interval: tuple[float, float]
-    mean_nll: float
-    base_mean_nll: float
-    trajectories: int
 
 
 class Scorer:
@@ -195,28 +184,32 @@ def _score_all(
 
 
 def load_rare_set(path: Path) -> list[Trajectory]:
-    """Read a file of `build_rare_set`."""
-    return [
-        Trajectory(**{**row, "problem": Problem(**{**row["problem"], "answers": tuple(row["problem"]["answers"])})})
-        for row in json.loads(path.read_text())["trajectories"]
-    ]
+    """Read a file of `build_rare_set`. Raises ValueError if it is none."""
+    found = typed(read_json(path).get("trajectories"), list[Trajectory], path)
+    if not found:
+        raise ValueError(f"{path} holds no trajectories; make it with `verl-fgrpo eval nll build`")
+    return found
 
 
 def score_rare_set(
-    trajectories: Sequence[Trajectory], scorer: Scorer, name: str, seed: int = 0, progress: bool = True
-) -> RareDrift:
-    """dNLL_rare of a model: the mean over trajectories of (NLL per token under it - the same under the base)."""
-    from tqdm import tqdm
+    trajectories: Sequence[Trajectory], scorer: Scorer, name: str, progress: bool = True
+) -> dict[str, Any]:
+    """dNLL_rare of a model: the mean over trajectories of (NLL per token under it - the same under the base).
 
-    from verl_fgrpo.evaluation.significance import bootstrap_over_problems
+    Returns:
+        A row with name, difference, mean_nll, base_mean_nll (nats per token), trajectories; low and high, a 95%
+        bootstrap interval over the trajectories.
+    """
+    from tqdm import tqdm
 
     items = [(item.problem, item.preset, item.response, item.finish_reason) for item in trajectories]
     values = np.array(
         [nll / length for nll, length in tqdm(scorer.score(items), total=len(items), desc=name, disable=not progress)]
     )
     base = np.array([item.base_nll for item in trajectories])
-    band = bootstrap_over_problems(base, values, rng=seed)
-    return RareDrift(name, band.estimate, band.interval, float(values.mean()), float(base.mean()), len(base))
+    band = bootstrap_over_problems(base, values)
+    means = {"mean_nll": float(values.mean()), "base_mean_nll": float(base.mean()), "trajectories": len(base)}
+    return {"name": name, "difference": band.estimate, **means, "low": band.interval[0], "high": band.interval[1]}
 
 
 def _text(sample: Sample) -> tuple[str, str]:

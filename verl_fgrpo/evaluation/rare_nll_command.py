@@ -10,7 +10,6 @@ verl-fgrpo eval nll score --set rare.json --models GRPO=PATH F-GRPO=PATH --out d
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 
 from verl_fgrpo.core.command import COUNT, SEED, command_parser, torch_device
@@ -81,11 +80,8 @@ def _score(options: argparse.Namespace) -> None:
         name = name or Path(model).name
         cache = options.out.parent / f"{options.out.name}-{name}"
         scorer = Scorer(resolve_model(model, cache), options.device, options.dtype, options.batch_size)
-        drift = score_rare_set(trajectories, scorer, name)
+        rows.append(score_rare_set(trajectories, scorer, name))
         models[name] = scorer.identity()
-        row = asdict(drift)
-        row["low"], row["high"] = row.pop("interval")
-        rows.append(row)
     cells: list[list[object]] = []
     for row in rows:
         difference, interval = f"{row['difference']:+.3f}", f"[{row['low']:+.3f}, {row['high']:+.3f}]"

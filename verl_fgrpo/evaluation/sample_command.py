@@ -66,11 +66,9 @@ def _sample(options: argparse.Namespace) -> None:
     if options.tokens_per_second is not None and options.tokens_per_second <= 0:
         raise ValueError(f"--tokens-per-second {options.tokens_per_second} must be positive")
     problems = _first_of_each(load_problems(options.problems, options.benchmarks), options.limit)
-    if not problems:
-        raise ValueError(f"{', '.join(map(str, options.problems))}: no problems to sample")
     rule = StopRule(options.num_samples, options.stop_after_correct)
     plan = make_plan(options.run, problems, options.num_samples, decoding, options.tokens_per_second)
-    print(plan.text(), flush=True)
+    print(plan.text, flush=True)
     if options.stop_after_correct is not None:
         print(expected_text(graded_so_far(options.run), [problem.key for problem in problems], rule), flush=True)
     if options.dry_run:

@@ -16,16 +16,16 @@ the log.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, TextIO, TypeVar
+from typing import Any, Generic, TypeVar
 
 from verl_fgrpo.core.files import (
     LogWriter,
+    lock,
     log_row,
     new_file,
     read_json,
@@ -47,47 +47,31 @@ VERDICTS = ("correct", "wrong", "unparsed", "timeout", "error", REFUSED)
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample.
-
-    Attributes:
-        benchmark, problem_id: which problem.
-        sample_idx: 0..n-1 within the problem.
-        seed: seed given to the sampler for this sample; None where the engine takes none per sample.
-        response: decoded text.
-        num_tokens: generated tokens, the end token included; -1 where the source does not say.
-        finish_reason: one of `FINISH_REASONS`.
-        detail: why the server refused the prompt; "" otherwise.
-    """
+    """One sample."""
 
     benchmark: str
     problem_id: str
-    sample_idx: int
-    seed: int | None
-    response: str
-    num_tokens: int
-    finish_reason: str
-    detail: str = ""
+    sample_idx: int  # 0..n-1 within the problem
+    seed: int | None  # seed given to the sampler for this sample; None where the engine takes none per sample
+    response: str  # decoded text
+    num_tokens: int  # generated tokens, the end token included; -1 where the source does not say
+    finish_reason: str  # one of `FINISH_REASONS`
+    detail: str = ""  # why the server refused the prompt; "" otherwise
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What grading said about one sample.
-
-    Attributes:
-        benchmark, problem_id, sample_idx: which sample.
-        verdict: exactly one of `VERDICTS`.
-        answer: the extracted answer, for majority votes and for counting distinct answers; None if there is none.
-        detail: why it timed out, failed or was refused; "" otherwise.
-        digest: binds it to the response, the problem and the grader, see `grading.Judged`; "" in verdicts of earlier
-            versions, which are bound to nothing.
-    """
+    """What grading said about one sample."""
 
     benchmark: str
     problem_id: str
     sample_idx: int
-    verdict: str
+    verdict: str  # exactly one of `VERDICTS`
+    # the extracted answer, for majority votes and for counting distinct answers; None if there is none
     answer: str | None
-    detail: str
+    detail: str  # why it timed out, failed or was refused; "" otherwise
+    # binds it to the response, the problem and the grader, see `grading.Judged`; "" in verdicts of earlier
+    # versions, which are bound to nothing
     digest: str = ""
 
 
@@ -189,7 +173,7 @@ class RowStore(Generic[RowT]):
         """
         if (Path(path) / "manifest.json").exists():
             store = cls(path)
-            with _lock(store.path):
+            with lock(store.path / ".lock"):
                 for part in store.part_paths():
                     _delete_part(part)
                 (store.path / "manifest.json").unlink()
@@ -249,7 +233,7 @@ class RowStore(Generic[RowT]):
 
     def missing(self, problems: Iterable[tuple[str, str]], num_samples: int) -> list[Key]:
         """Keys still to be made for `num_samples` rows of every (benchmark, problem_id), problem by problem."""
-        return list(missing_of(self.present(), problems, num_samples))
+        return list(missing_of(self.present(), dict.fromkeys(problems, num_samples)))
 
     def writer(
         self, flush_rows: int = 256, flush_seconds: float = 5.0, drop: Callable[[RowT], bool] | None = None
@@ -263,19 +247,11 @@ class RowStore(Generic[RowT]):
         return RowWriter(self, flush_rows, flush_seconds, drop)
 
 
-def missing_of(
-    present: Mapping[tuple[str, str], Indices],
-    problems: Iterable[tuple[str, str]],
-    num_samples: int | Mapping[tuple[str, str], int],
-) -> Iterator[Key]:
-    """The keys that `RowStore.missing` lists, one after another; `num_samples` of all or of each problem."""
-    if isinstance(num_samples, int) and num_samples < 1:
-        raise ValueError(f"num_samples={num_samples} must be at least 1")
-    for benchmark, problem_id in problems:
-        there = present.get((benchmark, problem_id), ())
-        for index in range(num_samples if isinstance(num_samples, int) else num_samples[benchmark, problem_id]):
-            if index not in there:
-                yield benchmark, problem_id, index
+def missing_of(present: Mapping[tuple[str, str], Indices], wanted: Mapping[tuple[str, str], int]) -> Iterator[Key]:
+    """The keys that `RowStore.missing` lists, one after another; `wanted` is the number of rows of each problem."""
+    for key, num_samples in wanted.items():
+        there = present.get(key, ())
+        yield from ((*key, index) for index in range(num_samples) if index not in there)
 
 
 class SampleStore(RowStore[Sample]):
@@ -306,7 +282,7 @@ class RowWriter(Generic[RowT]):
         self._store: RowStore[RowT] = store
         parts = store.path / "parts"
         parts.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(store.path)
+        self._lock = lock(store.path / ".lock")
         try:
             if read_json(store.path / "manifest.json") != store.manifest:
                 raise ValueError(f"{store.path} was replaced by another process; run the command again")
@@ -424,15 +400,3 @@ def _read_manifest(path: Path, kind: str) -> dict[str, Any]:
 def _delete_part(part: Path) -> None:
     part.unlink()
     part.with_name(part.name.removesuffix("l.gz")).unlink(missing_ok=True)  # part-00000.json, who wrote it
-
-
-def _lock(path: Path) -> TextIO:
-    handle = open(path / ".lock", "w")  # noqa: SIM115 - held open for as long as the writer lives
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise ValueError(
-            f"{path} is being written by another process. Wait for it, or sample into another folder and merge."
-        ) from None
-    return handle

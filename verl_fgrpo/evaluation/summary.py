@@ -25,23 +25,14 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class ProblemSamples:
-    """Graded samples of one problem, sorted by sample index; [n] each.
+    """Graded samples of one problem, sorted by sample index; [n] each."""
 
-    Attributes:
-        indices: sample_idx.
-        verdicts: position in `VERDICTS`.
-        answers: a number for each different extracted answer, -1 where there is none.
-        texts: a hash of the response; empty where only verdicts were read.
-        tokens: of the response, -1 unknown.
-        cut: 1 cut at the token limit, 0 ended by itself, -1 unknown.
-    """
-
-    indices: NDArray[np.int64]
-    verdicts: NDArray[np.int64]
-    answers: NDArray[np.int64]
-    texts: NDArray[np.int64]
-    tokens: NDArray[np.int64]
-    cut: NDArray[np.int64]
+    indices: NDArray[np.int64]  # sample_idx
+    verdicts: NDArray[np.int64]  # position in `VERDICTS`
+    answers: NDArray[np.int64]  # a number for each different extracted answer, -1 where there is none
+    texts: NDArray[np.int64]  # a hash of the response; empty where only verdicts were read
+    tokens: NDArray[np.int64]  # of the response, -1 unknown
+    cut: NDArray[np.int64]  # 1 cut at the token limit, 0 ended by itself, -1 unknown
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -63,24 +54,15 @@ class ProblemSamples:
 
 @dataclass(frozen=True)
 class RunData:
-    """Results of one run.
+    """Results of one run."""
 
-    Attributes:
-        problems: samples by (benchmark, problem_id).
-        unsampled: problems of the run that have no sample at all.
-        num_samples: asked for per problem; None if not known (imported samples).
-        stop_after_correct: of a sequential run, in which `num_samples` is the cap.
-        sampling, grading: settings of the two stores.
-        reading: one line on how answers were read, and how many verdicts depend on it.
-    """
-
-    problems: dict[Key, ProblemSamples]
-    unsampled: tuple[Key, ...] = ()
-    num_samples: int | None = None
-    stop_after_correct: int | None = None
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-    grading: Mapping[str, Any] = field(default_factory=dict)
-    reading: str = ""
+    problems: dict[Key, ProblemSamples]  # samples by (benchmark, problem_id)
+    unsampled: tuple[Key, ...] = ()  # problems of the run that have no sample at all
+    num_samples: int | None = None  # asked for per problem; None if not known (imported samples)
+    stop_after_correct: int | None = None  # of a sequential run, in which `num_samples` is the cap
+    sampling: Mapping[str, Any] = field(default_factory=dict)  # settings of the store of samples
+    grading: Mapping[str, Any] = field(default_factory=dict)  # settings of the store of verdicts
+    reading: str = ""  # one line on how answers were read, and how many verdicts depend on it
 
     @property
     def benchmarks(self) -> list[str]:

@@ -6,7 +6,6 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import verl_fgrpo
 from verl_fgrpo.host.contract import (
@@ -17,6 +16,7 @@ from verl_fgrpo.host.contract import (
     TRAINER_HOST_SYMBOLS,
     broken_symbols,
 )
+from verl_fgrpo.host.registry import our_names
 from verl_fgrpo.host.state import registration
 from verl_fgrpo.host.trainer_modes import MODES
 
@@ -30,11 +30,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _ours(registry: dict[str, Any]) -> str:
-    """The names in a registry of verl under which this package registered something."""
-    return " ".join(sorted(name for name, function in registry.items() if hasattr(function, "__verl_fgrpo__")))
 
 
 def check() -> list[str]:
@@ -64,8 +59,8 @@ def check() -> list[str]:
     problems += _fit()
     from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 
-    print("estimators       " + _ours(ADV_ESTIMATOR_REGISTRY))
-    print("policy losses    " + _ours(POLICY_LOSS_REGISTRY))
+    print("estimators       " + " ".join(our_names(ADV_ESTIMATOR_REGISTRY)))
+    print("policy losses    " + " ".join(our_names(POLICY_LOSS_REGISTRY)))
     for name, place in TASK_REPORTS.items():
         module, function = place.split(":")
         works, line = getattr(importlib.import_module(module), function)()

@@ -12,7 +12,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from verl_fgrpo.core.command import command_parser, redact
+from verl_fgrpo.host.registry import our_names
 
 __all__ = ["compose", "explain", "main"]
 
@@ -46,15 +49,15 @@ def compose(overrides: Sequence[str], name: str = "ppo_trainer") -> Any:
 
 def explain(config: Any, overrides: Sequence[str]) -> Iterator[str]:
     """The lines about one configuration, without its problems."""
-    from omegaconf import OmegaConf
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 
     from verl_fgrpo.host.configuration import POLICY_LOSS
     from verl_fgrpo.methods.settings import DEFAULT_GAMMA, GAMMA_KEYS, FocalConfig
 
     algorithm, estimator = config.algorithm, str(config.algorithm.adv_estimator)
     loss = str(OmegaConf.select(config, f"{POLICY_LOSS}.loss_mode"))
-    in_loss = _is_ours("loss", loss) and loss.startswith("f_")
-    in_estimator = _is_ours("estimator", estimator)
+    in_loss = loss in our_names(POLICY_LOSS_REGISTRY) and loss.startswith("f_")
+    in_estimator = estimator in our_names(ADV_ESTIMATOR_REGISTRY)
     try:
         settings = FocalConfig.from_algorithm(algorithm)
     except ValueError:
@@ -92,13 +95,6 @@ def explain(config: Any, overrides: Sequence[str]) -> Iterator[str]:
         yield f"preset      {name} sets {', '.join(changed)}"
 
 
-def _is_ours(kind: str, name: str) -> bool:
-    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
-
-    registry = ADV_ESTIMATOR_REGISTRY if kind == "estimator" else POLICY_LOSS_REGISTRY
-    return hasattr(registry.get(name), "__verl_fgrpo__")
-
-
 def _set_by(key: str, overrides: Sequence[str]) -> str:
     """Which words of the command line gave a key its value."""
     given = [word for word in overrides if word.lstrip("+").partition("=")[0] == key]
@@ -115,8 +111,6 @@ def _kl(config: Any) -> str:
 
 def _presets(overrides: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Our presets on the command line, with the keys that each gives another value than verl."""
-    from omegaconf import OmegaConf
-
     presets = [word for word in overrides if word.lstrip("+").startswith("focal=")]
     if not presets:
         return

@@ -1,9 +1,20 @@
-"""Estimators as verl knows them, for rooms that do not import verl."""
+"""What is in verl's registries: ours, and what verl calls by a name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["registered_estimator"]
+__all__ = ["our_names", "ours", "registered_estimator"]
+
+
+def ours(registry: Mapping[str, Any], name: Any) -> Any:
+    """Our function of that name in a registry of verl, or None."""
+    function = registry.get(name) if isinstance(name, str) else None
+    return function if hasattr(function, "__verl_fgrpo__") else None
+
+
+def our_names(registry: Mapping[str, Any]) -> list[str]:
+    """The names in a registry of verl under which this package registered something."""
+    return sorted(name for name in registry if ours(registry, name) is not None)
 
 
 def registered_estimator(name: str) -> Callable[..., Any]:

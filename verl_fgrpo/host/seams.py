@@ -30,6 +30,7 @@ from omegaconf import OmegaConf
 from verl_fgrpo.core.focal import focal_weight, group_codes
 from verl_fgrpo.host.configuration import check
 from verl_fgrpo.host.import_hooks import when_imported
+from verl_fgrpo.host.registry import our_names, ours
 from verl_fgrpo.host.state import registration, run_of
 from verl_fgrpo.methods.context import EstimatorContext, current_context, sessions_of, using_context
 from verl_fgrpo.methods.losses import FocalLoss
@@ -61,14 +62,8 @@ def _try(replace_in: Callable[[ModuleType], None], module: ModuleType) -> None:
 
         registration.failures.append(traceback.format_exc())
         logger.exception("verl_fgrpo does not fit %s of this verl; its estimators are taken out", module.__name__)
-        for name in [name for name, function in ADV_ESTIMATOR_REGISTRY.items() if hasattr(function, "__verl_fgrpo__")]:
+        for name in our_names(ADV_ESTIMATOR_REGISTRY):
             del ADV_ESTIMATOR_REGISTRY[name]
-
-
-def ours(registry: dict[str, Any], name: Any) -> Any:
-    """Our function of that name in a registry of verl, or None."""
-    function = registry.get(name) if isinstance(name, str) else None
-    return function if hasattr(function, "__verl_fgrpo__") else None
 
 
 def _in_validate_config(module: ModuleType) -> None:
@@ -76,27 +71,26 @@ def _in_validate_config(module: ModuleType) -> None:
     import verl.utils
 
     host = module.validate_config
-
-    @functools.wraps(host)
-    def validate_config(config: Any, *args: Any, **kwargs: Any) -> Any:
-        check(config)
-        return host(config, *args, **kwargs)
-
+    checked = _after_check(host)
     for place in (module, verl.utils):
         if vars(place).get("validate_config") is host:
-            vars(place)["validate_config"] = validate_config
+            vars(place)["validate_config"] = checked
 
 
 def _in_run_ppo(module: ModuleType) -> None:
     """The same for entry points that import `run_ppo` from `main_ppo`: one-step-off, fully async, recipes."""
-    host = module.run_ppo
+    vars(module)["run_ppo"] = _after_check(module.run_ppo)
+
+
+def _after_check(host: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of verl that takes the configuration, called once that is checked."""
 
     @functools.wraps(host)
-    def run_ppo(config: Any, *args: Any, **kwargs: Any) -> Any:
+    def checked(config: Any, *args: Any, **kwargs: Any) -> Any:
         check(config)
         return host(config, *args, **kwargs)
 
-    vars(module)["run_ppo"] = run_ppo
+    return checked
 
 
 def _in_compute_advantage(module: ModuleType) -> None:

@@ -11,16 +11,11 @@ __all__ = ["Registration", "registration", "run_of"]
 
 @dataclass
 class Registration:
-    """What `register.py` did; the doctor shows it.
+    """What `register.py` did; the doctor shows it."""
 
-    Attributes:
-        loaded: whether verl loaded the plugin.
-        failures: tracebacks of what went wrong.
-        clashes: names of ours that another package holds, and who holds them.
-    """
-
-    loaded: bool = False
-    failures: list[str] = field(default_factory=list)
+    loaded: bool = False  # whether verl loaded the plugin
+    failures: list[str] = field(default_factory=list)  # tracebacks of what went wrong
+    # names of ours that another package holds, and who holds them
     clashes: dict[str, str] = field(default_factory=dict)
 
 

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.command import command_parser
-from verl_fgrpo.core.dumps import final_rows, find_dumps
+from verl_fgrpo.core.dumps import final_rows, find_dumps, read_whole
 from verl_fgrpo.core.files import write_atomic
-from verl_fgrpo.core.rows import CutLineError
 from verl_fgrpo.core.sources import PromptSources, run_files
 from verl_fgrpo.core.tables import csv_text, markdown_table
 from verl_fgrpo.evaluation.counts import ProblemCounts
@@ -44,7 +43,7 @@ def read_counts(path: Path, benchmarks: PromptSources | None = None, threshold: 
         threshold: a score above it is correct, where there is no `acc`.
 
     Raises:
-        CutLineError, ValueError: as `core.dumps.final_rows`; no samples; a prompt of no benchmark.
+        CutLineError, ValueError: as `core.dumps.final_rows`; a prompt of no benchmark.
     """
     correct: defaultdict[tuple[str, str], list[bool]] = defaultdict(list)
     homes: dict[tuple[str, str], tuple[str, str]] = {}
@@ -58,8 +57,6 @@ def read_counts(path: Path, benchmarks: PromptSources | None = None, threshold: 
             # A problem of several benchmarks has a group for each, in any order.
             homes[group] = (own[turn % len(own)], problem if turn == 0 else f"{problem}-{turn}")
         correct[homes[group]].append(row.is_correct(threshold))
-    if not correct:
-        raise ValueError(f"{path} holds no samples; was the run killed before it wrote any?")
     names, ids = zip(*correct, strict=True)
     counts = correct.values()
     return ProblemCounts.of([len(samples) for samples in counts], [sum(samples) for samples in counts], ids, names)
@@ -97,7 +94,7 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table and write the CSV; 1 if there are dumps and none could be used."""
+    """Print the table, after a line about steps left out if there are such, and write the CSV."""
     parser = command_parser("val-passk", __doc__)
     parser.add_argument("run", type=Path, help="folder of a run, or of its validation dumps")
     parser.add_argument("--val-file", type=Path, nargs="+", help="parquet validated on; default: RUN/config.yaml")
@@ -110,12 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if benchmarks is None:
         print("note: without --val-file the benchmarks are those that the reward function noted", file=sys.stderr)
     rows = []
-    for step, path in dumps.items():
-        try:
-            counts = read_counts(path, benchmarks, given.threshold)
-        except CutLineError as error:
-            print(f"note: step {step} is left out: {error}", file=sys.stderr)
-            continue
+    found = read_whole(dumps, lambda path: read_counts(path, benchmarks, given.threshold))
+    if left_out := sorted({*dumps} - {*found}):
+        print(f"Left out, for their dumps are not whole: steps {', '.join(map(str, left_out))}.\n")
+    for step, counts in found.items():
         if (short := int(counts.num_samples.min())) < (full := int(counts.num_samples.max())):
             fewer = int((counts.num_samples < full).sum())
             print(
@@ -124,8 +119,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
         rows += pass_at_k_of(step, counts)
-    if not rows:
-        return 1
     csv = given.csv or given.run / "passk.csv"
     write_atomic(csv, csv_text(rows, COLUMNS))
     print(f"pass@k in percent, unbiased; with intervals in {csv}\n\n{summary(rows)}", end="")

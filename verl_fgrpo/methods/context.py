@@ -23,56 +23,35 @@ __all__ = ["EstimatorContext", "Run", "current_context", "sessions_of", "using_c
 
 @dataclass
 class Run:
-    """What is remembered of one training run, over its steps.
+    """What is remembered of one training run, over its steps."""
 
-    Attributes:
-        groups: groups with unequal rewards so far, by data source ("" where unknown): all, those with 0 < mu < 1.
-        warned: data sources about which the user was warned.
-        announced: whether the line of proof stands in the log.
-        checked: whether the configuration of the run was checked.
-        notes: whatever a method keeps, under its own name.
-    """
-
+    # groups with unequal rewards so far, by data source ("" where unknown): all, those with 0 < mu < 1
     groups: dict[str, tuple[int, int]] = field(default_factory=dict)
-    warned: set[str] = field(default_factory=set)
-    announced: bool = False
-    checked: bool = False
-    notes: dict[str, Any] = field(default_factory=dict)
+    warned: set[str] = field(default_factory=set)  # data sources about which the user was warned
+    announced: bool = False  # whether the line of proof stands in the log
+    checked: bool = False  # whether the configuration of the run was checked
+    notes: dict[str, Any] = field(default_factory=dict)  # whatever a method keeps, under its own name
 
 
 @dataclass(frozen=True)
 class EstimatorContext:
-    """One step of a run as an estimator may know it; rows as in the estimator's batch, None where nobody knows.
+    """One step of a run as an estimator may know it; rows as in the estimator's batch, None where nobody knows."""
 
-    Attributes:
-        log_probs: (B, T) log-probabilities of the response tokens under the sampling policy (verl's `old_log_probs`).
-        raw_scores: (B,) summed reward before any KL penalty.
-        reported: what the reward function itself says of success.
-        data_sources: (B,) verl's `data_source` of each row.
-        sessions: (B,) session of each row; the outputs of one agent-loop session share it.
-        final: (B,) bool, the last output of its session.
-        padding: (B,) bool, a row with which verl filled the batch up.
-        varying_groups: whether the data set the number of rollouts per prompt (`__rollout_n__`).
-        entropy: mean entropy of the policy over the step's response tokens, nats; for methods that need "entropy".
-        step: global step of the run.
-        folder: where the run keeps its checkpoints.
-        run: what is remembered over steps; a method may keep its state in `run.notes`.
-        metrics: what is to be logged of the step; None where nothing logs.
-    """
-
+    # (B, T) log-probabilities of the response tokens under the sampling policy (verl's `old_log_probs`)
     log_probs: torch.Tensor | None = None
-    raw_scores: torch.Tensor | None = None
-    reported: Reported | None = None
-    data_sources: Sequence[str] | None = None
-    sessions: list[str] | None = None
-    final: torch.Tensor | None = None
-    padding: torch.Tensor | None = None
-    varying_groups: bool = False
+    raw_scores: torch.Tensor | None = None  # (B,) summed reward before any KL penalty
+    reported: Reported | None = None  # what the reward function itself says of success
+    data_sources: Sequence[str] | None = None  # (B,) verl's `data_source` of each row
+    sessions: list[str] | None = None  # (B,) session of each row; the outputs of one agent-loop session share it
+    final: torch.Tensor | None = None  # (B,) bool, the last output of its session
+    padding: torch.Tensor | None = None  # (B,) bool, a row with which verl filled the batch up
+    varying_groups: bool = False  # whether the data set the number of rollouts per prompt (`__rollout_n__`)
+    # mean entropy of the policy over the step's response tokens, nats; for methods that need "entropy"
     entropy: float | None = None
-    step: int | None = None
-    folder: Path | None = None
-    run: Run | None = None
-    metrics: dict[str, float] | None = None
+    step: int | None = None  # global step of the run
+    folder: Path | None = None  # where the run keeps its checkpoints
+    run: Run | None = None  # what is remembered over steps; a method may keep its state in `run.notes`
+    metrics: dict[str, float] | None = None  # what is to be logged of the step; None where nothing logs
 
     def completed(
         self, batch: Mapping[str, Any] | None, non_tensor_batch: Mapping[str, Any] | None
@@ -106,22 +85,17 @@ class EstimatorContext:
     def select(self, rows: torch.Tensor) -> "EstimatorContext":
         """The same for the rows of an int64 index (R,); `run` and `metrics` stay the same objects."""
 
-        def tensor(values: torch.Tensor | None) -> torch.Tensor | None:
-            return None if values is None else values[rows.to(values.device)]
+        def part(values: Any) -> Any:
+            if values is None:
+                return None
+            if isinstance(values, Reported):
+                return values.select(rows)
+            if isinstance(values, torch.Tensor):
+                return values[rows.to(values.device)]
+            return [values[row] for row in rows.tolist()]
 
-        def labels(values: Sequence[str] | None) -> list[str] | None:
-            return None if values is None else [values[row] for row in rows.tolist()]
-
-        return replace(
-            self,
-            log_probs=tensor(self.log_probs),
-            raw_scores=tensor(self.raw_scores),
-            reported=None if self.reported is None else self.reported.select(rows),
-            data_sources=labels(self.data_sources),
-            sessions=labels(self.sessions),
-            final=tensor(self.final),
-            padding=tensor(self.padding),
-        )
+        by_row = ("log_probs", "raw_scores", "reported", "data_sources", "sessions", "final", "padding")
+        return replace(self, **{name: part(getattr(self, name)) for name in by_row})
 
 
 _current: ContextVar[EstimatorContext | None] = ContextVar("verl_fgrpo_context", default=None)

@@ -46,33 +46,20 @@ Arguments = dict[str, Any]
 
 @dataclass(frozen=True)
 class Rollouts:
-    """A batch as a method sees it: one row a rollout; of a session with several outputs the last one.
+    """A batch as a method sees it: one row a rollout; of a session with several outputs the last one."""
 
-    Attributes:
-        name: of the estimator, for errors.
-        token_level_rewards: (B, T) float.
-        response_mask: (B, T), 1 for response tokens.
-        index: (B,) group labels as verl gave them.
-        codes: (B,) int64 group numbers.
-        scores: (B,) summed reward.
-        raw_scores: (B,) the same before any KL penalty.
-        success: which rollouts are correct, and the success rate of each one's group.
-        has_tokens: (B,) bool; False for padding rows, empty responses and rollouts that were rejected as a whole.
-        settings: of the focal weight.
-        context: what else is known of the step.
-    """
-
-    name: str
-    token_level_rewards: torch.Tensor
-    response_mask: torch.Tensor
-    index: Any
-    codes: torch.Tensor
-    scores: torch.Tensor
-    raw_scores: torch.Tensor
-    success: Success
+    name: str  # of the estimator, for errors
+    token_level_rewards: torch.Tensor  # (B, T) float
+    response_mask: torch.Tensor  # (B, T), 1 for response tokens
+    index: Any  # (B,) group labels as verl gave them
+    codes: torch.Tensor  # (B,) int64 group numbers
+    scores: torch.Tensor  # (B,) summed reward
+    raw_scores: torch.Tensor  # (B,) the same before any KL penalty
+    success: Success  # which rollouts are correct, and the success rate of each one's group
+    # (B,) bool; False for padding rows, empty responses and rollouts that were rejected as a whole
     has_tokens: torch.Tensor
-    settings: FocalConfig
-    context: EstimatorContext
+    settings: FocalConfig  # of the focal weight
+    context: EstimatorContext  # what else is known of the step
 
     def observed(self) -> Observed:
         """What the log of a step needs."""
@@ -163,19 +150,13 @@ class HostEstimator:
 
 @dataclass(frozen=True)
 class Method:
-    """Another method, with one advantage per rollout.
+    """Another method, with one advantage per rollout."""
 
-    Args:
-        name: as in `algorithm.adv_estimator`.
-        advantages: (rollouts, settings, verl's GRPO on (B,) rewards) -> (B,) advantages.
-        needs: what it must be given beside verl's arguments, of "log_probs", "entropy".
-        compares_rollouts: False for one that works with one rollout a prompt.
-    """
-
-    name: str
+    name: str  # as in `algorithm.adv_estimator`
+    # (rollouts, settings, verl's GRPO on (B,) rewards) -> (B,) advantages
     advantages: Callable[[Rollouts, MethodConfig, Grpo], torch.Tensor]
-    needs: frozenset[str] = frozenset()
-    compares_rollouts: bool = True
+    needs: frozenset[str] = frozenset()  # what it must be given beside verl's arguments, of "log_probs", "entropy"
+    compares_rollouts: bool = True  # False for one that works with one rollout a prompt
 
     per_rollout: ClassVar[bool] = True
 

@@ -17,19 +17,12 @@ FILE = "fade_state.jsonl"  # beside verl's checkpoints
 
 @dataclass(frozen=True)
 class FadeState:
-    """What FADE remembers after a step.
+    """What FADE remembers after a step."""
 
-    Attributes:
-        step: global step of the run, from 1.
-        solve_rate: p, moving average of the batch's success rate; starts from 0.5.
-        entropy: H, moving average of the mean token entropy, nats; starts from that of the start policy.
-        entropy_target: H*.
-    """
-
-    step: int
-    solve_rate: float
-    entropy: float
-    entropy_target: float
+    step: int  # global step of the run, from 1
+    solve_rate: float  # p, moving average of the batch's success rate; starts from 0.5
+    entropy: float  # H, moving average of the mean token entropy, nats; starts from that of the start policy
+    entropy_target: float  # H*
 
 
 def start_state(entropy: float, settings: MethodConfig) -> FadeState:

@@ -5,18 +5,17 @@ import torch
 from numpy.typing import ArrayLike
 
 from verl_fgrpo.core.passk import pass_at_k, powers_of_two
-from verl_fgrpo.core.tail_miss import RARE_SHARE, tail_miss_estimate
+from verl_fgrpo.core.tail_miss import tail_miss_estimate
 
 QUANTILES = (10, 25, 50, 75, 90)
 
 
-def group_metrics(num_correct: ArrayLike, group_size: ArrayLike, rare_share: float = RARE_SHARE) -> dict[str, float]:
+def group_metrics(num_correct: ArrayLike, group_size: ArrayLike) -> dict[str, float]:
     """Metrics of a step that need only the number of correct rollouts of every group.
 
     Args:
         num_correct: (G,) X of every group, whole numbers.
         group_size: (G,) N of every group, at least 1; groups may have lost a rollout.
-        rare_share: see `tail_miss_estimate`.
 
     Returns:
         With mu = X / N, each a mean over groups unless said otherwise:
@@ -33,7 +32,7 @@ def group_metrics(num_correct: ArrayLike, group_size: ArrayLike, rare_share: flo
         "focal/active_share": float(np.mean((x > 0) & (x < n))),
         "focal/all_correct_share": float(np.mean(x == n)),
         "focal/all_wrong_share": float(np.mean(x == 0)),
-        "focal/tail_miss_risk": float(np.mean(tail_miss_estimate(x, n, rare_share))),
+        "focal/tail_miss_risk": float(np.mean(tail_miss_estimate(x, n))),
     }
     for percent, value in zip(QUANTILES, np.percentile(x / n, QUANTILES), strict=True):
         metrics[f"focal/success_rate/p{percent}"] = float(value)
@@ -58,9 +57,7 @@ def count_groups(correct: torch.Tensor, codes: torch.Tensor) -> tuple[np.ndarray
     return num_correct.cpu().numpy(), torch.bincount(codes).cpu().numpy()
 
 
-def weight_metrics(
-    weight: torch.Tensor, magnitude: torch.Tensor, codes: torch.Tensor, padding: torch.Tensor | None = None
-) -> dict[str, float]:
+def weight_metrics(weight: torch.Tensor, magnitude: torch.Tensor, codes: torch.Tensor) -> dict[str, float]:
     """What the focal weight did to the advantages of a step.
 
         focal/weight_mean  = mean over groups of g
@@ -69,19 +66,14 @@ def weight_metrics(
     Args:
         weight: (B,) focal weight g of every rollout, the same within a group.
         magnitude: (B,) sum over a rollout's response tokens of |A| before weighting.
-        codes: (B,) int64 group number, from `focal.group_codes`.
-        padding: (B,) bool, rows that are no rollouts; default none.
+        codes: (B,) int64 group number 0 .. G - 1, from `focal.group_codes`.
 
     Returns:
         The two metrics; without an active group `focal/update_scale` is 0 / 0 and left out.
     """
-    keep = torch.ones_like(codes, dtype=torch.bool) if padding is None else ~padding.cpu()
-    g, size, codes = weight.double().cpu()[keep], magnitude.double().cpu()[keep], codes.cpu()[keep]
-    if len(codes) == 0:
-        return {}
-    rows = torch.bincount(codes)
-    per_group = torch.bincount(codes, weights=g) / rows
-    metrics = {"focal/weight_mean": per_group[rows > 0].mean().item()}
+    g, size, codes = weight.double().cpu(), magnitude.double().cpu(), codes.cpu()
+    per_group = torch.bincount(codes, weights=g) / torch.bincount(codes)
+    metrics = {"focal/weight_mean": per_group.mean().item()}
     total = size.sum().item()
     if total > 0:
         metrics["focal/update_scale"] = (g * size).sum().item() / total

@@ -44,6 +44,12 @@ def _threshold(value: Any, key: str) -> float:
     return finite_number(value, key, rule, "use 0.5 for 0/1 rewards and 0.0 for -1/1 rewards")
 
 
+def _flag(value: Any, key: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} is {value!r}, but it must be True or False; e.g. +{key}=True")
+    return value
+
+
 @dataclass(frozen=True)
 class FocalConfig:
     """Settings of the focal weight in the advantage estimators.
@@ -55,6 +61,7 @@ class FocalConfig:
             for -1/1 with an overlong penalty. Ignored when the reward function reports `acc`.
         threshold_by_source: the same for single values of `data_source`.
         rewards: (Rw, Rc) where the official keys choose the success rate from the mean reward, else None.
+        default_reward: the key of the one of the two that is not set, "" if both are.
         normalize: whether weights are divided by their mean over the active groups of a step (`normalized_weight`).
             Ours, an experiment; the paper's is False.
         norm_adv_by_std_in_grpo: verl's own flag, handed on to the estimators that take it.
@@ -66,6 +73,7 @@ class FocalConfig:
     success_threshold: float = DEFAULT_SUCCESS_THRESHOLD
     threshold_by_source: Mapping[str, float] = field(default_factory=dict)
     rewards: tuple[float, float] | None = None
+    default_reward: str = ""
     normalize: bool = False
     norm_adv_by_std_in_grpo: bool = True
     use_kl_in_reward: bool = False
@@ -89,11 +97,6 @@ class FocalConfig:
             told = " and ".join(f"algorithm.{key}={value}" for key, value in gammas.items())
             raise ValueError(f"{told} name the same exponent, so they must be equal; keep one of them")
         normalize = algorithm.get("focal_normalize")
-        if not (normalize is None or isinstance(normalize, bool)):
-            raise ValueError(
-                f"algorithm.focal_normalize is {normalize!r}, but it must be True or False; "
-                "e.g. +algorithm.focal_normalize=True"
-            )
         threshold = algorithm.get("focal_success_threshold")
         return cls(
             gamma=next(iter(gammas.values()), DEFAULT_GAMMA),
@@ -105,7 +108,8 @@ class FocalConfig:
             ),
             threshold_by_source=_thresholds_by_source(algorithm),
             rewards=_rewards(algorithm, has_gamma=bool(gammas)),
-            normalize=bool(normalize),
+            default_reward=next((key for key in REWARD_KEYS if algorithm.get(key) is None), ""),
+            normalize=normalize is not None and _flag(normalize, "algorithm.focal_normalize"),
             norm_adv_by_std_in_grpo=bool(algorithm.get("norm_adv_by_std_in_grpo", True)),
             use_kl_in_reward=bool(algorithm.get("use_kl_in_reward", False)),
         )
@@ -175,17 +179,11 @@ def _rewards(algorithm: Mapping[str, Any], has_gamma: bool) -> tuple[float, floa
 
 @dataclass(frozen=True)
 class PolicyLossSettings:
-    """What an f_ loss reads from verl's actor config.
+    """What an f_ loss reads from verl's actor config."""
 
-    Args:
-        gamma: focal exponent.
-        divided_by_std: whether the advantages that reach the loss were divided by the group's std.
-        group_size: rollouts per prompt.
-    """
-
-    gamma: float
-    divided_by_std: bool
-    group_size: int
+    gamma: float  # focal exponent
+    divided_by_std: bool  # whether the advantages that reach the loss were divided by the group's std
+    group_size: int  # rollouts per prompt
 
     @classmethod
     def from_actor(cls, name: str, config: Any) -> "PolicyLossSettings":
@@ -265,11 +263,7 @@ class MethodConfig:
             if value is not None or default is not None:
                 remedy = f"e.g. +algorithm.{key}={1.0 if default is None else default}"
                 object.__setattr__(self, key, finite_number(value, f"algorithm.{key}", rule, remedy, low, high))
-        if not isinstance(self.ds_length_normalized, bool):
-            raise ValueError(
-                f"algorithm.ds_length_normalized is {self.ds_length_normalized!r}, but it must be True or False; "
-                "e.g. +algorithm.ds_length_normalized=False"
-            )
+        _flag(self.ds_length_normalized, "algorithm.ds_length_normalized")
         if isinstance(self.passk_k, bool) or not isinstance(self.passk_k, int) or self.passk_k < 1:
             raise ValueError(
                 f"algorithm.passk_k is {self.passk_k!r}, but it must be a whole number from 1 to "

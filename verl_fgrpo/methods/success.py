@@ -32,17 +32,16 @@ class Reported:
 
 @dataclass(frozen=True)
 class Success:
-    """Success of the rollouts of a batch.
+    """Success of the rollouts of a batch."""
 
-    Attributes:
-        correct: (B,) bool, on the device of the scores.
-        rate: (B,) float64, success rate of each rollout's group.
-        source: what told it: "acc", "threshold", "acc and threshold" or "mean reward".
-    """
+    correct: torch.Tensor  # (B,) bool, on the device of the scores
+    rate: torch.Tensor  # (B,) float64, success rate of each rollout's group
+    source: str  # what told it: "acc", "threshold", "acc and threshold" or "mean reward"
+    scores: torch.Tensor  # (B,) the rewards that told it, before verl's penalty for long responses where that is known
 
-    correct: torch.Tensor
-    rate: torch.Tensor
-    source: str
+    def select(self, rows: torch.Tensor) -> "Success":
+        """The same for the rows of an index or mask (B,)."""
+        return Success(self.correct[rows], self.rate[rows], self.source, self.scores[rows])
 
 
 def reported_success(infos: Sequence[Mapping[str, Any]]) -> Reported | None:
@@ -131,9 +130,9 @@ def judge(
     if acc is not None and known is not None:
         correct = torch.where(known, acc > 0.5, correct)
     if settings.rewards is not None:
-        return Success(correct, mean_reward_success_rate(scores, codes, *settings.rewards), "mean reward")
+        return Success(correct, mean_reward_success_rate(scores, codes, *settings.rewards), "mean reward", scores)
     source = "acc" if all_known else "acc and threshold" if known is not None and bool(known.any()) else "threshold"
-    return Success(correct, success_rate(correct.to(torch.float64), codes), source)
+    return Success(correct, success_rate(correct.to(torch.float64), codes), source, scores)
 
 
 def _threshold(settings: FocalConfig, scores: torch.Tensor, data_sources: Sequence[str] | None) -> float | torch.Tensor:

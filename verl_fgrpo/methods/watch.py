@@ -49,7 +49,8 @@ def observe_step(
         magnitude: (B,) sum over a rollout's response tokens of |A| before weighting.
 
     Raises:
-        ValueError: a threshold that separates no group of the first `STOP_AFTER` (`judge_threshold`).
+        ValueError: a threshold that separates no group of the first `STOP_AFTER` (`judge_threshold`), or rewards that
+            one of the official keys would have to name (`judge_rewards`).
     """
     assert context.metrics is not None
     codes, success = rollouts.codes, rollouts.success
@@ -57,7 +58,7 @@ def observe_step(
     if not bool(keep.any()):
         return
     codes = torch.unique(codes[keep], return_inverse=True)[1]
-    success = Success(success.correct[keep], success.rate[keep], success.source)
+    success = success.select(keep)
     correct, size = count_groups(success.correct, codes)
     metrics = group_metrics(correct, size)
     member = torch.zeros(len(size), dtype=torch.int64, device=codes.device)
@@ -75,12 +76,14 @@ def observe_step(
     if not run.announced:
         run.announced = True
         logger.info(_proof(name, settings, success, size, metrics))
+    weighs = weight is not None and settings.gamma > 0
+    if settings.rewards is not None:
+        judge_rewards(run, success.scores, settings, weighs and int(unequal.sum()) >= WARN_AFTER)
     if success.source != "acc":
         rows = keep.nonzero().squeeze(1)[member].tolist()
         sources = [""] * len(rows) if context.data_sources is None else [context.data_sources[row] for row in rows]
-        scores = rollouts.raw_scores[keep]
-        stops = weight is not None and settings.gamma > 0 and success.source == "threshold"
-        span = (float(scores.min()), float(scores.max()))
+        stops = weighs and success.source == "threshold"
+        span = (float(success.scores.min()), float(success.scores.max()))
         judge_threshold(run, sources, unequal.cpu().numpy(), mixed.cpu().numpy(), span, settings, stops)
 
 
@@ -99,6 +102,37 @@ def _proof(name: str, settings: FocalConfig, success: Success, size: np.ndarray,
         f"verl_fgrpo: first update by {name}: {weighted}; success told by {success.source}; {len(size)} groups x "
         f"{rollouts} rollouts{mean}, {100 * metrics['focal/active_share']:.0f} % of the groups active"
     )
+
+
+def judge_rewards(run: Run, scores: torch.Tensor, settings: FocalConfig, stops: bool) -> None:
+    """Notice rewards beyond the one of `f_grpo_reward_wrong` and `_correct` that is not set: -1/1 with its default 0.
+
+    Args:
+        run: in which it is told once.
+        scores: (B,) rewards of the step.
+        settings: with `rewards`.
+        stops: whether it ends the run; only if the step has two rewards, so that no penalty or bonus explains them.
+
+    Raises:
+        ValueError: see `stops`.
+    """
+    assert settings.rewards is not None
+    wrong, correct = settings.rewards
+    low, high = float(scores.min()), float(scores.max())
+    seen = {"f_grpo_reward_wrong": min(low, wrong), "f_grpo_reward_correct": max(high, correct)}
+    key, default = settings.default_reward, wrong if settings.default_reward == "f_grpo_reward_wrong" else correct
+    if not key or abs(seen[key] - default) < 1e-6:
+        return
+    text = (
+        f"rewards of this step are {low:g} to {high:g}, but algorithm.{key} is not set and its default is {default:g}, "
+        f"so that the mean reward is no success rate; set +algorithm.{key}={seen[key]:g}, or {default:g} if rewards "
+        "beyond it are a penalty or a bonus"
+    )
+    if stops and len(torch.unique(scores)) == 2:
+        raise ValueError(text)
+    if key not in run.warned:
+        run.warned.add(key)
+        logger.warning(text)
 
 
 def judge_threshold(
@@ -129,13 +163,19 @@ def judge_threshold(
         active, told = active + int((unequal & here).sum()), told + int((unequal & mixed & here).sum())
         run.groups[source] = (active, told)
         of_source = f" of {source}" if source else ""
-        threshold = settings.threshold_of(source)
+        told_by = f"threshold {settings.threshold_of(source):g}"
+        remedy = (
+            "set algorithm.focal_success_threshold between the rewards of wrong and correct rollouts, return acc from "
+            "the reward function, or for partial credit set +algorithm.f_grpo_reward_correct and "
+            "+algorithm.f_grpo_gamma"
+        )
+        if settings.rewards is not None:
+            told_by = "f_grpo_reward_wrong {:g}, f_grpo_reward_correct {:g}".format(*settings.rewards)
+            remedy = "set these two to the rewards of wrong and correct rollouts"
         text = (
             f"{active - told} of {active} groups{of_source} with unequal rewards have a success rate of 0 or 1 "
-            f"(threshold {threshold:g}, rewards of this step {span[0]:g} to {span[1]:g}), so the focal weight cannot "
-            "tell them apart; set algorithm.focal_success_threshold between the rewards of wrong and correct "
-            "rollouts, return acc from the reward function, or for partial credit set "
-            "+algorithm.f_grpo_reward_correct and +algorithm.f_grpo_gamma"
+            f"({told_by}, rewards of this step {span[0]:g} to {span[1]:g}), so the focal weight cannot tell them "
+            f"apart; {remedy}"
         )
         if stops and told == 0 and active >= STOP_AFTER:
             raise ValueError(text)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,11 +22,10 @@ from typing import Any
 import numpy as np
 
 from verl_fgrpo.core.command import command_parser, finite
-from verl_fgrpo.core.dumps import DumpRow, Group, find_dumps, read_groups
+from verl_fgrpo.core.dumps import DumpRow, Group, find_dumps, read_groups, read_whole
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.numbers import check_gamma
 from verl_fgrpo.core.passk import pass_at_k
-from verl_fgrpo.core.rows import CutLineError
 from verl_fgrpo.core.sources import PromptSources, run_files
 from verl_fgrpo.core.tables import csv_text, markdown_table
 from verl_fgrpo.core.tail_miss import tail_miss_estimate
@@ -45,29 +43,19 @@ BLOCKS, POINTS = 10, 25  # lines of the table and points of the figure, at most
 
 @dataclass(frozen=True)
 class AuditedGroup:
-    """One group and its weight; the columns of the CSV.
+    """One group and its weight; the columns of the CSV."""
 
-    Attributes:
-        step, uid, problem_id, data_source: as in `core.dumps.Group`.
-        rollouts, correct: N and X, sessions counted once, without padding.
-        success_rate: mu = X / N, or by the mean reward.
-        weight: (1 - mu) ** gamma.
-        active: the scores differ, so the group has advantages.
-        unexplained: active, although mu is 0 or 1: what tells success and what gives the reward disagree.
-        magnitude: sum over rollouts of |A| before weighting, A = (R - mean R) / (std R + 1e-6).
-    """
-
-    step: int
+    step: int  # this and the next three: as in `core.dumps.Group`
     uid: str
     problem_id: str
     data_source: str | None
-    rollouts: int
-    correct: int
-    success_rate: float
-    weight: float
-    active: bool
-    unexplained: bool
-    magnitude: float
+    rollouts: int  # N, sessions counted once, without padding
+    correct: int  # X
+    success_rate: float  # mu = X / N, or by the mean reward
+    weight: float  # (1 - mu) ** gamma
+    active: bool  # the scores differ, so the group has advantages
+    unexplained: bool  # active, although mu is 0 or 1: what tells success and what gives the reward disagree
+    magnitude: float  # sum over rollouts of |A| before weighting, A = (R - mean R) / (std R + 1e-6)
 
 
 @dataclass(frozen=True)
@@ -199,17 +187,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     settings = _settings(given)
     threshold = _threshold(given, settings)
-    by_step: dict[int, list[AuditedGroup]] = {}
-    for step, path in find_dumps(given.run, "rollout").items():
-        try:
-            found = read_groups(path, threshold)
-        except CutLineError as error:
-            print(f"note: step {step} is left out: {error}", file=sys.stderr)
-            continue
-        if found:
-            by_step[step] = [audit_group(group, settings.gamma, settings.rewards) for group in found]
-    if not by_step:
-        raise ValueError(f"the dumps in {given.run} hold no rollouts; was the run killed before it wrote any?")
+    found = read_whole(find_dumps(given.run, "rollout"), lambda path: read_groups(path, threshold))
+    by_step = {
+        step: [audit_group(group, settings.gamma, settings.rewards) for group in groups]
+        for step, groups in found.items()
+    }
     weights = {step: float(np.mean([group.weight for group in groups])) for step, groups in by_step.items()}
     logged, source = logged_values(given.run, METRIC, given.log)
     wrong = disagreements(weights, logged)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from verl_fgrpo.host.configuration import find_problems
 from verl_fgrpo.host.explain import compose
@@ -22,9 +23,6 @@ def compose_config(arguments: Sequence[str]) -> DictConfig:
         ImportError: no verl.
         ValueError: Hydra refuses an argument (unknown key, bad value).
     """
-    import verl  # noqa: F401 - loads our plugin, with which Hydra finds the presets
-    from omegaconf.errors import OmegaConfBaseException
-
     config: DictConfig = compose(arguments)
     try:
         OmegaConf.resolve(config)

@@ -19,30 +19,21 @@ EVALUATION_SAMPLES = 1_024  # arXiv 2602.06717, L.4
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run costs.
+    """What a run costs."""
 
-    Attributes:
-        steps: optimisation steps of `rollouts` rollouts each.
-        states: full states on disk at the same time at most, the one being written included.
-        state_gb: size of one: fp32 parameters and both Adam moments (12 bytes a parameter), and 4 for weights in
-            Hugging Face's format, which verl writes in fp32 too.
-        weights: checkpoints kept as weights alone, of `weights_gb` each.
-        generation_hours, training_hours, validation_hours: GPU hours.
-        evaluation_hours: GPU hours of the final evaluation of one checkpoint.
-        assumptions: one line for people.
-    """
-
-    steps: int
+    steps: int  # optimisation steps of `rollouts` rollouts each
     rollouts: int
-    states: int
+    states: int  # full states on disk at the same time at most, the one being written included
+    # size of one: fp32 parameters and both Adam moments (12 bytes a parameter), and 4 for weights in Hugging
+    # Face's format, which verl writes in fp32 too
     state_gb: float
-    weights: int
+    weights: int  # checkpoints kept as weights alone, of `weights_gb` each
     weights_gb: float
-    generation_hours: float
+    generation_hours: float  # GPU hours, as the next three
     training_hours: float
     validation_hours: float
-    evaluation_hours: float
-    assumptions: str
+    evaluation_hours: float  # of the final evaluation of one checkpoint
+    assumptions: str  # one line for people
 
     @property
     def gpu_hours(self) -> float:

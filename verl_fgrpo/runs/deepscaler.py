@@ -17,6 +17,7 @@ from verl_fgrpo.core.files import write_json, write_parquet
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.core.rows import Row, iter_rows
 from verl_fgrpo.evaluation.benchmarks import gold_of, prompt_of
+from verl_fgrpo.evaluation.graders import parse_math, verify_math
 from verl_fgrpo.evaluation.problems import Problem, mended, problem_id_of, written_answers
 from verl_fgrpo.evaluation.prompts import build_prompt
 
@@ -28,29 +29,17 @@ PAPER_ROWS = 39_202
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows left after each step, in the order of the steps.
+    """Rows left after each step, in the order of the steps."""
 
-    Attributes:
-        read: rows of the source.
-        with_answer: with a problem and a gold answer.
-        consistent: rows whose problem has one answer throughout the source.
-        unique: one row per problem.
-        fitting: prompt within the token limit. These are written.
-        unparsable_gold: of them, those whose gold answer math-verify cannot parse; kept, but they are never rewarded.
-        fitting_bare: problems that fit if the limit is on the problem alone, without system prompt and chat template.
-        rows_fitting: rows that fit if repetitions of a problem with the same answer are kept.
-        rows_fitting_bare: both.
-    """
-
-    read: int
-    with_answer: int
-    consistent: int
-    unique: int
-    fitting: int
-    unparsable_gold: int
-    fitting_bare: int
-    rows_fitting: int
-    rows_fitting_bare: int
+    read: int  # rows of the source
+    with_answer: int  # with a problem and a gold answer
+    consistent: int  # rows whose problem has one answer throughout the source
+    unique: int  # one row per problem
+    fitting: int  # prompt within the token limit; these are written
+    unparsable_gold: int  # of them, those whose gold answer math-verify cannot parse; kept, but they are never rewarded
+    fitting_bare: int  # problems that fit if the limit is on the problem alone, without system prompt and chat template
+    rows_fitting: int  # rows that fit if repetitions of a problem with the same answer are kept
+    rows_fitting_bare: int  # both
 
     def describe(self) -> str:
         """The counts as text, compared with the paper's."""
@@ -243,15 +232,11 @@ def _validation_rows(
 
 
 def _equal(one: str, other: str) -> bool:
-    from math_verify import parse, verify
-
-    return bool(verify(parse(f"\\boxed{{{one}}}"), parse(f"\\boxed{{{other}}}")))
+    return verify_math(parse_math(f"\\boxed{{{one}}}"), parse_math(f"\\boxed{{{other}}}"))
 
 
 def _parsable(answer: str) -> bool:
-    from math_verify import parse
-
-    return bool(parse(f"\\boxed{{{answer}}}"))
+    return bool(parse_math(f"\\boxed{{{answer}}}"))
 
 
 def _from_hub() -> Iterable[Mapping[str, Any]]:

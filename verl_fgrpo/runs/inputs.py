@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ __all__ = ["data_problems", "local_model", "model_problems", "parameters", "rows
 
 def _files(value: Any) -> list[Path]:
     return [Path(str(file)).expanduser() for file in ([value] if isinstance(value, str) else value)]
+
+
+def _named_files(config: DictConfig) -> Iterator[tuple[str, list[Path]]]:
+    """The files of training and validation by the recipes' name; none where they are not on this machine."""
+    for name, value in (("TRAIN_FILE", config.data.train_files), ("VAL_FILE", config.data.val_files)):
+        yield name, [] if "://" in str(value) else _files(value)
 
 
 def rows(value: Any) -> int | None:
@@ -33,10 +40,8 @@ def data_problems(config: DictConfig) -> list[str]:
     import pyarrow.parquet as pq
 
     problems = []
-    for name, value in (("TRAIN_FILE", config.data.train_files), ("VAL_FILE", config.data.val_files)):
-        for file in _files(value):
-            if "://" in str(value):
-                continue
+    for name, files in _named_files(config):
+        for file in files:
             if not file.is_file():
                 problems.append(f"{name} {file} is missing: make it with verl-fgrpo data train (see --help)")
                 continue
@@ -73,9 +78,9 @@ def _overlong(config: DictConfig) -> list[str]:
     limit = int(config.data.max_prompt_length)
     template = dict(config.data.apply_chat_template_kwargs)
     problems = []
-    for name, value in (("TRAIN_FILE", config.data.train_files), ("VAL_FILE", config.data.val_files)):
+    for name, files in _named_files(config):
         long = []
-        for file in [] if "://" in str(value) else _files(value):
+        for file in files:
             for messages in pq.read_table(file, columns=["prompt"])["prompt"].to_pylist():
                 text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **template)
                 if len(text.encode()) > limit:  # a byte-level tokenizer has at most one token a byte

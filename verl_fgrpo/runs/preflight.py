@@ -30,7 +30,7 @@ from verl_fgrpo.runs.checkpoints import step_folders, world_size
 from verl_fgrpo.runs.configuration import compose_config, implausible
 from verl_fgrpo.runs.cost import EVALUATION_SAMPLES, PAPER_PROBLEMS, VALIDATION_PROBLEMS, Estimate, describe, estimate
 from verl_fgrpo.runs.inputs import data_problems, local_model, model_problems, parameters, rows
-from verl_fgrpo.runs.run_folder import claim, last_checkpoint
+from verl_fgrpo.runs.run_folder import claim, last_checkpoint, trainers_of
 
 __all__ = ["EXPERIMENT", "claim_run", "findings", "main"]
 
@@ -159,11 +159,7 @@ def _checkpoint_disk(folder: Path, plan: Estimate) -> tuple[str, Path, float, st
 
 
 def _running(folder: Path) -> list[str]:
-    import psutil
-
-    marker = f"trainer.default_local_dir={folder}"
-    pids = [process.pid for process in psutil.process_iter(["cmdline"]) if marker in (process.info["cmdline"] or [])]
-    pids = [pid for pid in pids if pid not in {os.getpid(), os.getppid()}]
+    pids = [process.pid for process in trainers_of(folder) if process.pid not in (os.getpid(), os.getppid())]
     if not pids:
         return []
     return [f"process {pids[0]} already trains in {folder}; wait for it, end it, or use another OUT"]

@@ -8,6 +8,7 @@ RUN/logs/*.jsonl, *.log                  verl's metrics and console output, one 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -56,29 +57,28 @@ def last_checkpoint(run: Path) -> int:
     return step
 
 
-def stop_leftovers(run: Path, timeout: float = 60.0) -> int:
+def trainers_of(run: Path) -> list[Any]:
+    """Processes (of psutil) whose command line has verl write to this folder, spelt so."""
+    import psutil
+
+    marker = f"trainer.default_local_dir={run}"
+    return [process for process in psutil.process_iter(["cmdline"]) if marker in (process.info["cmdline"] or [])]
+
+
+def stop_leftovers(run: Path) -> int:
     """End trainers of an earlier start that still write to this folder (their shell was killed); returns how many."""
     import psutil
 
-    marker = f"trainer.default_local_dir={run.resolve()}"
-    leftovers = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if marker in (process.info["cmdline"] or []) and process.is_running()
-    ]
+    leftovers = [process for process in trainers_of(run.resolve()) if process.is_running()]
     family = {child for process in leftovers for child in process.children(recursive=True)} | set(leftovers)
     for process in family:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-        except psutil.NoSuchProcess:
-            continue
-    _, alive = psutil.wait_procs(list(family), timeout=min(timeout, 10.0))
+    _, alive = psutil.wait_procs(list(family), timeout=10.0)
     for process in alive:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(alive, timeout=timeout)
+    psutil.wait_procs(alive, timeout=60.0)
     return len(leftovers)
 
 

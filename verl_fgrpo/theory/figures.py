@@ -3,7 +3,6 @@
 Every function returns a matplotlib Figure; `core.figures.save_figure` writes it.
 """
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from verl_fgrpo.core.numbers import check_gamma
 from verl_fgrpo.core.tail_miss import peak_group_size, tail_miss_probability
 from verl_fgrpo.theory.rollouts import SuccessCounts, danger_report, danger_zone
 from verl_fgrpo.theory.simulation import published_logits
+from verl_fgrpo.theory.sweep import COLUMNS, stored_runs
 
 Figure = Any  # matplotlib ships no types that mypy may follow here
 RARE_SHARES = (0.01, 0.05, 0.1, 0.2)
@@ -68,8 +68,7 @@ def tail_miss_figure(success_rates: Sequence[float] = (0.5,), max_group_size: in
                 f"{peak}", (peak, top), (0, 6), textcoords="offset points", ha="center", color=colour, fontsize=8
             )
         _group_size_axis(axes, max_group_size)
-        axes.set_ylim(0, 1.08)
-        axes.set_title(f"success rate {mu:g}" if several else "")
+        axes.set(ylim=(0, 1.08), title=f"success rate {mu:g}" if several else "")
     panels[0].set_ylabel("probability that the group updates the policy\nand holds no rare correct rollout")
     panels[-1].legend(title="rare share of\ncorrect answers", loc="center left", bbox_to_anchor=(1.0, 0.5))
     title = "Usual group sizes miss rare correct answers (stars: worst group size)"
@@ -88,10 +87,8 @@ def advantage_scale_figure(focal_gammas: Sequence[float] = (0.0, 0.5, 1.0)) -> F
         name = "focal_gamma = 0 (plain GRPO)" if gamma == 0 else f"focal_gamma = {gamma:g}"
         axes.plot(mu, scale, color=colour, label=name)
         axes.plot(mu[np.argmax(scale)], scale.max(), "o", color=colour)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.05)
-    axes.set_xlabel("success rate of the group")
-    axes.set_ylabel("mean |advantage| of its rollouts")
+    axes.set(xlim=(0, 1), ylim=(0, 1.05))
+    axes.set(xlabel="success rate of the group", ylabel="mean |advantage| of its rollouts")
     axes.legend(loc="lower center")
     figure.suptitle("Focal weighting moves the update towards hard prompts (dots: largest)")
     return figure
@@ -114,8 +111,7 @@ def simulation_tail_miss_figure() -> Figure:
         axes.plot(sizes, tail_miss_probability(tau, mu, sizes), color=colour, label=f"{name} (p = {tau:.2g})")
         _star_worst(axes, float(tau), mu, colour)
     _group_size_axis(axes, 131_072)
-    axes.set_ylim(0, 1.06)
-    axes.set_ylabel("probability that a group is active\nand holds none of the set")
+    axes.set(ylim=(0, 1.06), ylabel="probability that a group is active\nand holds none of the set")
     figure.legend(loc="outside lower center", ncols=2, title=f"missed set (success rate of the policy: {mu:.2f})")
     figure.suptitle("A group misses any one of 10,000 correct actions until it is huge (stars: worst)")
     return figure
@@ -132,12 +128,11 @@ def read_outcomes(path: Path) -> dict[tuple[int, float], NDArray[np.float64]]:
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: make it with verl-fgrpo simulate")
-    runs: defaultdict[tuple[int, float], dict[str, tuple[float, float]]] = defaultdict(dict)
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):  # steps ascend within a run
-            values = (float(row["q_pos"]), float(row["m_ret"]))
-            runs[int(row["group_size"]), float(row["focal_gamma"])][row["seed"]] = values
-    return {key: np.array(list(seeds.values())).T for key, seeds in runs.items()}
+    q_pos, m_ret = COLUMNS.index("q_pos"), COLUMNS.index("m_ret")
+    ends: defaultdict[tuple[int, float], list[tuple[float, float]]] = defaultdict(list)
+    for (group_size, gamma, _), rows in stored_runs(path).items():
+        ends[group_size, gamma].append((float(rows[-1][q_pos]), float(rows[-1][m_ret])))
+    return {key: np.array(seeds).T for key, seeds in ends.items()}
 
 
 @figure_style()
@@ -182,9 +177,7 @@ def simulation_figure(outcomes: Outcomes, settings: Mapping[str, Any]) -> Figure
             axes.fill_between(own, [e.min() for e in ends], [e.max() for e in ends], color=colour, alpha=0.2, lw=0)
         axes.axhline(start if number == 0 else 1.0, color=GREY, linestyle=":", label="before training")
         _group_size_axis(axes, sizes[-1], first=sizes[0])
-        axes.set_title(titles[number])
-        axes.set_ylabel(labels[number])
-        axes.set_ylim(0, 1.04)
+        axes.set(title=titles[number], ylabel=labels[number], ylim=(0, 1.04))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(gammas) + 1)
     seeds = max(values.shape[1] for values in outcomes.values())
     bands = f"means and range of {seeds} seeds" if seeds > 1 else "1 seed"
@@ -215,10 +208,8 @@ def success_rate_figure(
         left = np.arange(10) / 10 + index * width
         shares = 100 * report.histogram / report.num_prompts
         axes.bar(left, shares, width * 0.92, align="edge", color=COLOURS[index % len(COLOURS)], label=name)
-    axes.set_xlim(0, 1)
-    axes.set_xticks(np.arange(11) / 10)
-    axes.set_xlabel("success rate of the prompt")
-    axes.set_ylabel("share of prompts (%)")
+    axes.set(xlim=(0, 1), xticks=np.arange(11) / 10)
+    axes.set(xlabel="success rate of the prompt", ylabel="share of prompts (%)")
     axes.legend(frameon=True, framealpha=0.9)  # over the shaded zone
     figure.suptitle("How often prompts are solved, and where rare correct answers get missed")
     return figure
@@ -242,5 +233,4 @@ def _group_size_axis(axes: Any, last: int, first: int = 1) -> None:
     powers = np.arange(np.ceil(np.log2(first)), np.floor(np.log2(last)) + 1, 1 if last <= 1024 else 2)
     axes.set_xticks(2.0**powers, [f"{2 ** int(p):,}" for p in powers], rotation=0 if last <= 1024 else 45)
     axes.minorticks_off()
-    axes.set_xlim(first * 0.9, last * 1.1)
-    axes.set_xlabel("group size N (rollouts per prompt)")
+    axes.set(xlim=(first * 0.9, last * 1.1), xlabel="group size N (rollouts per prompt)")

@@ -8,7 +8,6 @@ Files: tail_miss (figure 1a), simulation (2), tail_miss_by_success_rate (3), adv
 simulation_tail_miss (5); simulation.csv holds the last step of every run, simulation.csv.json its settings.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from verl_fgrpo.core.figures import save_figure
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.theory import figures
 from verl_fgrpo.theory.gradient_mass import gradient_mass_figure
-from verl_fgrpo.theory.sweep import QUICK, final_rows, run_sweep, settings_path
+from verl_fgrpo.theory.sweep import QUICK, final_rows, run_sweep, settings_path, stored_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.quick:
         run_sweep(QUICK, sweep_path, args.workers)
     outcomes = figures.read_outcomes(sweep_path)
-    settings = json.loads(settings_path(sweep_path).read_text())["settings"]
+    settings = stored_settings(sweep_path)
     drawn = {
         "tail_miss": figures.tail_miss_figure(),
         "tail_miss_by_success_rate": figures.tail_miss_figure(figures.SUCCESS_RATES),

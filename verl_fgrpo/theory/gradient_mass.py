@@ -92,9 +92,7 @@ def gradient_mass_figure(group_size: int = 32) -> Figure:
         positive, negative = gradient_mass(registered_estimator(name), group_size, settings, fade)
         axes.plot(p, positive, color=COLOURS[0], label="m+: towards correct rollouts")
         axes.plot(p, negative, color=COLOURS[1], linestyle="--", label="m-: away from wrong rollouts")
-        axes.set_title(title)
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1.02)
+        axes.set(title=title, xlim=(0, 1), ylim=(0, 1.02))
     for axes in panels[-4:]:
         axes.set_xlabel("success rate of the prompt")
     for axes in panels[::4]:

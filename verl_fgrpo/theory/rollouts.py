@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from verl_fgrpo.core.dumps import dump_files, read_groups
+from verl_fgrpo.core.dumps import dump_files, read_groups, read_whole
 from verl_fgrpo.core.files import read_log
 from verl_fgrpo.core.rows import iter_rows
 from verl_fgrpo.core.tail_miss import tail_miss_probability
@@ -88,8 +88,10 @@ def read_success_counts(
     rollouts: Counter[Prompt] = Counter()
     correct: Counter[Prompt] = Counter()
     sizes: Counter[int] = Counter()
-    for step in steps or present:
-        for group in read_groups(present[step], success_threshold):
+    chosen = {step: present[step] for step in steps or present}
+    found = read_whole(chosen, lambda path: read_groups(path, success_threshold))
+    for groups in found.values():
+        for group in groups:
             prompt = (group.data_source, group.problem_id)
             rollouts[prompt] += group.size
             correct[prompt] += group.num_correct

@@ -51,7 +51,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     default_output = Path("outputs/theory") / ("categorical_quick.csv" if args.quick else "categorical.csv")
     workers = 1 if args.device.startswith("cuda") else args.workers
-    try:
-        print(run_sweep(config, args.output or default_output, workers))
-    except KeyboardInterrupt:
-        raise SystemExit("stopped: finished runs are kept, the same command goes on from there") from None
+    print(run_sweep(config, args.output or default_output, workers))

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
-from verl_fgrpo.core.files import read_json, refuse_other_settings, write_atomic, write_json
+from verl_fgrpo.core.files import lock, read_json, refuse_other_settings, typed, write_atomic, write_json
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.theory.simulation import NUM_ACTIONS, NUM_CORRECT, Trajectory, published_logits, simulate_batch
 
@@ -76,15 +76,21 @@ def run_sweep(config: SweepConfig, output: Path, workers: int = 1, progress: boo
         output.
 
     Raises:
-        ValueError: workers < 1, an existing output made with other settings, or an output without its settings.
+        ValueError: workers < 1, an existing output made with other settings, or an output without its settings, or
+            another process writes it.
     """
     if workers < 1:
         raise ValueError(f"workers must be >= 1, got {workers!r}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with lock(output.with_name(f".{output.name}.lock")):
+        return _run_sweep(config, output, workers, progress)
+
+
+def _run_sweep(config: SweepConfig, output: Path, workers: int, progress: bool) -> Path:
     rows = _load_for_resume(config, output)
     jobs = _open_jobs(config, finished=set(rows))
     total = len(config.group_sizes) * len(config.focal_gammas) * len(config.seeds)
     open_runs = sum(len(runs) for _, runs in jobs)
-    output.parent.mkdir(parents=True, exist_ok=True)
     made_by = provenance(("torch", "numpy"))
     write_json(settings_path(output), {"settings": config.settings()} | made_by)
     with tqdm(total=total, initial=total - open_runs, unit="run", desc="simulate", disable=not progress) as bar:
@@ -101,14 +107,46 @@ def settings_path(output: Path) -> Path:
     return output.with_name(output.name + ".json")
 
 
+def stored_runs(output: Path) -> dict[RunKey, list[list[str]]]:
+    """Rows of every run in a sweep's CSV, cells in the order of `COLUMNS`, steps ascending.
+
+    Raises:
+        ValueError: it is none.
+    """
+    rows: dict[RunKey, list[list[str]]] = {}
+    try:
+        with output.open(newline="", encoding="utf-8") as file:
+            header, *lines = [*csv.reader(file)] or [list(COLUMNS)]
+        if tuple(header) != COLUMNS:
+            raise ValueError(f"columns {', '.join(header)}")
+        for cells in lines:
+            group_size, gamma, seed, *values = cells
+            if len([float(value) for value in values]) != len(COLUMNS) - 3:
+                raise ValueError(f"{len(cells)} cells in a row")
+            rows.setdefault((int(group_size), float(gamma), int(seed)), []).append(cells)
+    except (ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{output} is no CSV of verl-fgrpo simulate ({error!r}); move it away, or restore it"
+        ) from error
+    return rows
+
+
+def stored_settings(output: Path) -> dict[str, Any]:
+    """What a sweep's runs share, from the JSON beside its CSV.
+
+    Raises:
+        ValueError: it does not tell.
+    """
+    path = settings_path(output)
+    found = typed(read_json(path).get("settings"), dict[str, Any], path)
+    if absent := sorted(set(SweepConfig().settings()) - set(found)):
+        raise ValueError(f"{path} does not tell {', '.join(absent)}; restore it, or simulate into another file")
+    return found
+
+
 def final_rows(output: Path) -> str:
     """The last recorded step of every run of a sweep, as CSV text."""
-    last: dict[tuple[str, ...], dict[str, str]] = {}
-    with output.open(newline="") as file:
-        for row in csv.DictReader(file):
-            last[row["group_size"], row["focal_gamma"], row["seed"]] = row
-    lines = [",".join(COLUMNS), *(",".join(row[column] for column in COLUMNS) for row in last.values())]
-    return "\n".join(lines) + "\n"
+    return "".join(_csv_lines({key: rows[-1:] for key, rows in stored_runs(output).items()}))
 
 
 def _open_jobs(config: SweepConfig, finished: set[RunKey]) -> list[tuple[int, list[tuple[float, int]]]]:
@@ -175,14 +213,8 @@ def _load_for_resume(config: SweepConfig, output: Path) -> dict[RunKey, list[lis
         raise ValueError(
             f"{output} exists without {settings_path(output).name}, so its settings are unknown: move it away"
         )
-    stored = read_json(settings_path(output))["settings"]
-    refuse_other_settings(output, stored, config.settings(), "choose another output file")
-    rows: dict[RunKey, list[list[str]]] = {}
-    with output.open(newline="") as file:
-        for row in csv.DictReader(file):
-            key = (int(row["group_size"]), float(row["focal_gamma"]), int(row["seed"]))
-            rows.setdefault(key, []).append([row[column] for column in COLUMNS])
-    return rows
+    refuse_other_settings(output, stored_settings(output), config.settings(), "choose another output file")
+    return stored_runs(output)
 
 
 def _csv_lines(rows: dict[RunKey, list[list[str]]]) -> Iterator[str]:

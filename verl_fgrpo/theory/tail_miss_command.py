@@ -11,7 +11,7 @@ For a training run, from verl's rollout dumps (trainer.rollout_data_dir) or grad
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +27,10 @@ from verl_fgrpo.core.tail_miss import (
 )
 from verl_fgrpo.theory.rollouts import (
     DangerReport,
-    SuccessCounts,
     danger_report,
     danger_zone,
     read_success_counts,
+    risk_of_prompts,
 )
 
 
@@ -69,10 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def describe_prompt(success_rate: float, rare_share: float, group_size: int, target_risk: float) -> str:
     """Risk of one prompt in words."""
-    if not 0 <= rare_share <= 1:
-        raise ValueError(f"rare_share must lie in [0, 1], got {rare_share!r}: it is the share of the correct mass")
     tau, mu = rare_share * success_rate, success_rate
-    risk = float(tail_miss_probability(tau, mu, group_size))
+    risk = float(risk_of_prompts(mu, rare_share, group_size))
     active = float(activity_probability(mu, group_size))
     lines = [
         f"success rate {mu:g}, of it {rare_share:.0%} rare (probability {tau:g} a rollout), group size {group_size}",
@@ -84,7 +82,8 @@ def describe_prompt(success_rate: float, rare_share: float, group_size: int, tar
     if not 0 < tau < mu < 1:
         return "\n".join([*lines, "  no worst group size: the risk does not rise and fall at this setting"])
     worst = peak_group_size(tau, mu)
-    lines.append(f"  worst group size                               {worst:7d}   (risk {_risk(tau, mu, worst)})")
+    highest = float(tail_miss_probability(tau, mu, worst))
+    lines.append(f"  worst group size                               {worst:7d}   (risk {highest:.2%})")
     safe = safe_group_sizes(tau, mu, target_risk)
     if safe.at_most is None:
         lines.append(f"  risk stays at or below {target_risk:.0%} at every group size")
@@ -97,31 +96,12 @@ def describe_prompt(success_rate: float, rare_share: float, group_size: int, tar
     return "\n".join(lines)
 
 
-def _risk(tau: float, mu: float, group_size: int) -> str:
-    return f"{float(tail_miss_probability(tau, mu, group_size)):.2%}"
-
-
 def describe_data(args: argparse.Namespace) -> None:
     """Read the sources, print the table, draw the figure if asked."""
-    sources: dict[str, SuccessCounts] = {}
-    for path in (args.run, args.before, args.after):
-        if path is not None and path.exists() and args.group_size is None and not dump_files(path):
-            raise ValueError(f"--group-size is needed: graded samples ({path}) do not tell the group size of training")
-    if args.run is not None and args.compare_steps is None:
-        sources["all rollouts"] = read_success_counts(args.run, success_threshold=args.success_threshold)
-    elif args.run is not None:
-        steps, k = list(dump_files(args.run)), args.compare_steps
-        if not 1 <= k <= len(steps) // 2:
-            raise ValueError(
-                f"--compare-steps must lie in 1..{len(steps) // 2}: {args.run} holds {len(steps)} steps, got {k}"
-            )
-        count = "step" if k == 1 else f"{k} steps"
-        for name, chosen in ((f"first {count}", steps[:k]), (f"last {count}", steps[-k:])):
-            sources[name] = read_success_counts(args.run, steps=chosen, success_threshold=args.success_threshold)
-    else:
-        for name, path in (("before", args.before), ("after", args.after)):
-            sources[name] = read_success_counts(path, success_threshold=args.success_threshold)
-
+    sources = {
+        name: read_success_counts(path, steps=steps, success_threshold=args.success_threshold)
+        for name, (path, steps) in _sources(args).items()
+    }
     options = {"rare_share": args.rare_share, "group_size": args.group_size, "danger": args.danger}
     reports = {name: danger_report(counts, **options) for name, counts in sources.items()}
     if len(sources) == 2:
@@ -152,21 +132,37 @@ def describe_data(args: argparse.Namespace) -> None:
         print(*save_figure(figure, args.figure))
 
 
+def _sources(args: argparse.Namespace) -> dict[str, tuple[Path, list[int] | None]]:
+    """By name: rollout dumps or graded samples, and which steps of them (None: all)."""
+    for path in (args.run, args.before, args.after):
+        if path is not None and path.exists() and args.group_size is None and not dump_files(path):
+            raise ValueError(f"--group-size is needed: graded samples ({path}) do not tell the group size of training")
+    if args.run is None:
+        return {"before": (args.before, None), "after": (args.after, None)}
+    if args.compare_steps is None:
+        return {"all rollouts": (args.run, None)}
+    steps, k = list(dump_files(args.run)), args.compare_steps
+    if not 1 <= k <= len(steps) // 2:
+        raise ValueError(
+            f"--compare-steps must lie in 1..{len(steps) // 2}: {args.run} holds {len(steps)} steps, got {k}"
+        )
+    count = "step" if k == 1 else f"{k} steps"
+    return {f"first {count}": (args.run, steps[:k]), f"last {count}": (args.run, steps[-k:])}
+
+
 def table(reports: dict[str, DangerReport]) -> str:
     """The reports side by side, as Markdown."""
 
-    def line(label: str, tell: Callable[[DangerReport], str]) -> list[str]:
-        return [label, *map(tell, reports.values())]
-
-    rows = [
-        line("prompts", lambda report: f"{report.num_prompts}"),
-        line("group size", lambda report: f"{report.group_size}"),
-        line("mean success rate", lambda report: f"{report.mean_success_rate:.3f}"),
-        line("never solved", lambda report: f"{report.share_never_solved:.1%}"),
-        line("always solved", lambda report: f"{report.share_always_solved:.1%}"),
-        line("in the danger zone", lambda report: f"{report.share_in_danger:.1%}"),
-        line("mean tail-miss risk", lambda report: f"{report.mean_risk:.1%}"),
-    ]
+    told = (
+        ("prompts", "num_prompts", "d"),
+        ("group size", "group_size", "d"),
+        ("mean success rate", "mean_success_rate", ".3f"),
+        ("never solved", "share_never_solved", ".1%"),
+        ("always solved", "share_always_solved", ".1%"),
+        ("in the danger zone", "share_in_danger", ".1%"),
+        ("mean tail-miss risk", "mean_risk", ".1%"),
+    )
+    rows = [[label, *(format(getattr(one, name), form) for one in reports.values())] for label, name, form in told]
     for tenth in range(10):
         shares = [f"{report.histogram[tenth] / report.num_prompts:.1%}" for report in reports.values()]
         rows.append([f"success rate {tenth / 10:.1f}-{(tenth + 1) / 10:.1f}", *shares])

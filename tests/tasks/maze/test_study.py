@@ -43,6 +43,27 @@ def test_paired_difference_is_the_mean_over_mazes_and_seeds(results):
     assert difference(load_runs(results), "gamma0.5", "grpo", 1, 5) is None
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("", "[]", "null", "{}", "nonsense", '{"arm": "grpo"}'),
+        *({key: None} for key in ("arm", "seed", "settings", "num_samples", "problems", "correct", "training", "made")),
+        *({"correct": bad} for bad in ({}, {"0": [1], "5": [1, 2]}, {"0": [129]}, {"0": [-1]}, {"x": [1]}, [[1]])),
+        *({"settings": bad} for bad in ({}, {"focal_gamma": 1}, {"focal_gamma": "1"})),
+    ],
+    ids=str,
+)
+def test_what_is_no_record_is_told_in_one_line_with_its_file(tmp_path, capsys, change):
+    record(tmp_path, "grpo", 1, {0: [1, 2]})
+    path = next((tmp_path / "runs").iterdir())
+    path.write_text(change if isinstance(change, str) else json.dumps(json.loads(path.read_text()) | change))
+    for command in (["maze", "study"], ["countdown"], ["proofs", "report", "write"]):
+        words = [*command, "report"] if command[0] != "proofs" else command
+        assert main([*words, "--results", str(tmp_path)]) == 1
+        told = capsys.readouterr().err
+        assert str(path) in told and told.count("\n") == 1
+
+
 def test_arms_tested_on_other_mazes_are_no_pair(results):
     record(results, "gamma0.5", 1, {0: [1], 5: [1]}, mazes="others")
     with pytest.raises(ValueError, match="different problems"):

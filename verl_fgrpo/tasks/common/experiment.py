@@ -6,7 +6,6 @@ OUT/samples/<run>-step<N>/   a run of verl-fgrpo eval (problems, samples) and th
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.core.files import read_json, typed
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.graders import Graded
 from verl_fgrpo.evaluation.problems import Problem, save_problems
@@ -120,7 +120,7 @@ def sample_all(
     from tqdm import tqdm
 
     problems = held_out(task, data, sampling.problems)
-    max_tokens = int(json.loads((data / "manifest.json").read_text())["response_limit"])
+    max_tokens = typed(read_json(data / "manifest.json").get("response_limit"), int, data / "manifest.json")
     # spawn: a forked child would inherit torch's threads in an undefined state
     with ProcessPoolExecutor(sampling.jobs, mp_context=get_context("spawn")) as pool:
         jobs = {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.files import claim, read_json, write_json, write_parquet
+from verl_fgrpo.core.files import claim, lock, read_json, write_json, write_parquet
 from verl_fgrpo.core.provenance import provenance
 
 
@@ -26,15 +26,16 @@ def prepare_folder(
         say: told what happens.
 
     Raises:
-        ValueError: `out` was begun with other settings.
+        ValueError: `out` was begun with other settings, or another process makes it.
     """
     manifest_file = out / "manifest.json"
     claimed = claim(out, settings, remedy="choose another --out, the old settings, or delete the folder")
-    if manifest_file.exists():
-        say(f"already there: {out}")
-    else:
-        write_json(manifest_file, {"settings": claimed, **make(), **provenance()})
-        say(f"done: {out}")
+    with lock(out / ".lock"):
+        if manifest_file.exists():
+            say(f"already there: {out}")
+        else:
+            write_json(manifest_file, {"settings": claimed, **make(), **provenance()})
+            say(f"done: {out}")
     return read_json(manifest_file)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from verl_fgrpo.core.files import write_atomic
+from verl_fgrpo.core.files import read_json, typed, write_atomic
 from verl_fgrpo.core.provenance import provenance
 
-__all__ = ["left", "load_records", "record_path", "save_record"]
+__all__ = ["left", "load_records", "record_path", "save_record", "trained_with"]
+
+T = TypeVar("T")
 
 
 def record_path(results: Path, seed: int, arm: str) -> Path:
@@ -37,13 +39,30 @@ def save_record(results: Path, seed: int, arm: str, record: Mapping[str, Any]) -
     return path
 
 
-def load_records(results: Path) -> list[dict[str, Any]]:
-    """Every recorded run, by the name of its file.
+def load_records(results: Path, kind: type[T]) -> list[T]:
+    """Every recorded run as a `kind`, by the name of its file.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or one is not a `kind`.
     """
-    rows = [json.loads(path.read_text()) for path in sorted((results / "runs").glob("seed*-*.json"))]
+    rows = []
+    for path in sorted((results / "runs").glob("seed*-*.json")):
+        content = read_json(path)
+        if "mazes" in content:  # the name in records of the maze study's first version
+            content["problems"] = content.pop("mazes")
+        rows.append(typed(content, kind, path))
     if not rows:
         raise ValueError(f"{results / 'runs'} holds no recorded run; train and record one with the task's recipe first")
     return rows
+
+
+def trained_with(run: Path, *needed: str) -> dict[str, str]:
+    """The settings that a run folder was claimed with.
+
+    Raises:
+        ValueError: no settings, or none of a name that is needed.
+    """
+    settings = typed(read_json(run / "settings.json"), dict[str, str], run / "settings.json")
+    if absent := sorted(set(needed) - set(settings)):
+        raise ValueError(f"{run / 'settings.json'} has no {absent[0]}; name the folder of a run of the recipe")
+    return settings

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_fgrpo.core.dumps import dump_files, read_groups
+from verl_fgrpo.core.dumps import dump_files, read_groups, read_whole
 from verl_fgrpo.core.figures import COLOURS, GREY
 from verl_fgrpo.core.passk import pass_at_k
 from verl_fgrpo.core.tables import markdown_table
@@ -56,6 +56,14 @@ class StudyRun:
     correct: Mapping[int, Sequence[int]]
     training: Mapping[str, Sequence[Any]]
     made: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if absent := {"focal_gamma", "group_size"} - set(self.settings):
+            raise ValueError(f"settings without {', '.join(sorted(absent))}")
+        if len({len(counts) for counts in self.correct.values()}) != 1 or not all(
+            0 <= count <= self.num_samples for counts in self.correct.values() for count in counts
+        ):
+            raise ValueError(f"correct must have for each step as many counts, of 0 to {self.num_samples} samples")
 
     @property
     def last_step(self) -> int:
@@ -114,8 +122,7 @@ def training_curves(rollouts: Path, gamma: float, normalize: bool = False) -> di
     curves: dict[str, list[Any]] = {
         name: [] for name in ("step", "mean_success_rate", "active_share", "weight_mean", "update_scale", "histogram")
     }
-    for step, path in files.items():
-        groups = read_groups(path)
+    for step, groups in read_whole(files, read_groups).items():
         mu = np.array([group.success_rate for group in groups])
         weight = (1.0 - mu) ** gamma
         active = (mu > 0) & (mu < 1)
@@ -138,10 +145,7 @@ def load_runs(results: Path) -> list[StudyRun]:
     Raises:
         ValueError: none, or arms of one seed that were tested on different problems.
     """
-    runs = []
-    for row in load_records(results):
-        row["problems"] = row.pop("mazes", row.get("problems"))  # the name in rows of the maze study's first version
-        runs.append(StudyRun(**row | {"correct": {int(step): counts for step, counts in row["correct"].items()}}))
+    runs = load_records(results, StudyRun)
     for seed in {run.seed for run in runs}:
         if len({(run.problems, run.num_samples) for run in runs if run.seed == seed}) > 1:
             raise ValueError(f"runs of seed {seed} were tested on different problems; their pairs mean nothing")

@@ -6,16 +6,15 @@ verl-fgrpo countdown record --results docs/results/smollm2 --seed 1 RUN...
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from verl_fgrpo.core.command import SEED, command_parser
-from verl_fgrpo.core.dumps import find_dumps
-from verl_fgrpo.core.rows import CutLineError
+from verl_fgrpo.core.dumps import find_dumps, read_whole
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.host.validation import read_counts
+from verl_fgrpo.tasks.common.records import trained_with
 from verl_fgrpo.tasks.common.study import save_run, training_curves
 
 __all__ = ["main", "validation_counts"]
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     for run in given.runs:
         counts = validation_counts(run)
-        settings = json.loads((run / "settings.json").read_text())
+        settings = trained_with(run, "focal_gamma")
         settings = {name: value for name, value in settings.items() if name not in ("overrides", "extra")}
         ids = sorted(next(iter(counts.values())).problem_ids)
         fingerprint = hashlib.sha256(" ".join(ids).encode()).hexdigest()[:16]
@@ -50,12 +49,7 @@ def validation_counts(run: Path) -> dict[int, ProblemCounts]:
     Raises:
         ValueError: fewer than two whole validations, or none of the start model.
     """
-    found = {}
-    for step, path in find_dumps(run, "validation").items():
-        try:
-            found[step] = read_counts(path)
-        except CutLineError as error:
-            print(f"left out: {error}", file=sys.stderr)
+    found = read_whole(find_dumps(run, "validation"), read_counts)
     largest = max((int(counts.num_samples.sum()) for counts in found.values()), default=0)
     whole = {}
     for step, counts in found.items():

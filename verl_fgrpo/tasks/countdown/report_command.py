@@ -53,7 +53,8 @@ def write_report(runs: Sequence[StudyRun], results: Path) -> str:
     settings = next(run for run in runs if run.arm == REFERENCE).settings
     shared = ", ".join(f"{name} {value}" for name, value in settings.items() if value and name not in OWN_SETTINGS)
     differing = "; ".join(
-        f"{NAMES.get(arm, arm)}: gamma {run.settings['focal_gamma']}, learning rate {run.settings['learning_rate']}"
+        f"{NAMES.get(arm, arm)}: gamma {run.settings['focal_gamma']}, learning rate "
+        f"{run.settings.get('learning_rate', 'unknown')}"
         for arm in arms
         for run in [next(run for run in runs if run.arm == arm)]
     )

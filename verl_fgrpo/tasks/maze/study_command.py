@@ -7,12 +7,11 @@ verl-fgrpo maze study report --results docs/results/maze_study
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from verl_fgrpo.core.command import COUNT, SEED, command_parser
-from verl_fgrpo.tasks.common.records import left
+from verl_fgrpo.tasks.common.records import left, trained_with
 from verl_fgrpo.tasks.common.study import load_runs, save_run, training_curves
 
 
@@ -54,8 +53,8 @@ def _record(results: Path, seed: int, data: Path, runs: Sequence[Path], given: o
     mazes = read_parquet(data / "val.parquet")[:num_mazes]
     start = next(values for point, values in counts.items() if point.step == 0)
     for run in runs:
-        settings = json.loads((run / "settings.json").read_text())
-        normalize = "focal_normalize=True" in settings["overrides"] + settings["extra"]
+        settings = trained_with(run, "focal_gamma")
+        normalize = "focal_normalize=True" in settings.get("overrides", "") + settings.get("extra", "")
         settings = {name: value for name, value in settings.items() if name not in ("overrides", "extra")}
         correct = {0: start} | {point.step: values for point, values in counts.items() if point.run == run.name}
         curves = training_curves(run / "rollouts", float(settings["focal_gamma"]), normalize)

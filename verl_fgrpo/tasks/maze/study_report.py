@@ -27,7 +27,13 @@ NAMES = {
     "gamma1_normalized": "F-GRPO, gamma 1, normalised",
 }
 #: what is compared at every checkpoint; the updates of the last two pairs are about as large
-PAIRS = (("gamma1", "grpo"), ("grpo_low_lr", "grpo"), ("gamma1", "grpo_low_lr"), ("gamma1_normalized", "grpo"))
+PAIRS = (
+    ("gamma0.5", "grpo"),
+    ("gamma1", "grpo"),
+    ("grpo_low_lr", "grpo"),
+    ("gamma1", "grpo_low_lr"),
+    ("gamma1_normalized", "grpo"),
+)
 
 
 def write_study_report(runs: Sequence[StudyRun], results: Path) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_fgrpo.core.dumps import dump_files, read_rows
+from verl_fgrpo.core.dumps import dump_files, final_rows, read_whole
 from verl_fgrpo.evaluation.samples import VerdictStore
 from verl_fgrpo.tasks.common.experiment import VERDICT_FOLDER
 from verl_fgrpo.tasks.proofs.rewards import proof_of
@@ -78,11 +78,12 @@ def uplift_by_rank(rises: Sequence[tuple[int, bool]], bins: Sequence[tuple[int, 
 
 def unique_proofs_per_step(dump_folder: Path) -> dict[int, int]:
     """Distinct (theorem, proof) pairs among the correct rollouts of each training step."""
-    counts = {}
-    for step, path in dump_files(dump_folder).items():
-        rows = [row for row in read_rows(path) if not row.is_padding]
-        counts[step] = len({(str(row.gts), canonical(proof_of(row.output))) for row in rows if row.is_correct()})
-    return counts
+
+    def unique(path: Path) -> int:
+        correct = (row for row in final_rows(path) if row.is_correct())
+        return len({(str(row.gts), canonical(proof_of(row.output))) for row in correct})
+
+    return read_whole(dump_files(dump_folder), unique)
 
 
 def moving_average(values: Sequence[float], weight: float = 0.05) -> list[float]:

@@ -5,7 +5,6 @@ RESULTS/runs/seed<S>-<method>.json; the start model of a seed is the method `STA
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.tasks.common.experiment import START, Checkpoint
 from verl_fgrpo.tasks.common.model import load_model
-from verl_fgrpo.tasks.common.records import load_records, record_path, save_record
+from verl_fgrpo.tasks.common.records import load_records, record_path, save_record, trained_with
 from verl_fgrpo.tasks.common.sampling import score_answers
 from verl_fgrpo.tasks.proofs.diversity import (
     RANKED_SAMPLES,
@@ -66,6 +65,10 @@ class ProofRun:
     ranked: Sequence[tuple[int, int, str]] = ()
     made: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if {len(self.correct), len(self.distinct), len(self.enumerated)} != {len(self.statements)}:
+            raise ValueError("correct, distinct and enumerated must have a number for each statement")
+
     @property
     def counts(self) -> ProblemCounts:
         """n and c of every theorem."""
@@ -112,7 +115,7 @@ def record_seed(
             record["ranked"] = ranked
         else:
             run = checkpoint.model.parents[2]
-            settings = json.loads((run / "settings.json").read_text())
+            settings = trained_with(run)
             words = settings.get("overrides", "").split()  # without the folder, which is of this machine
             settings["overrides"] = " ".join(w for w in words if not w.startswith("trainer.rollout_data_dir="))
             scores = score_answers(load_model(checkpoint.model), TOKENIZER, pairs)
@@ -160,10 +163,8 @@ def load_runs(results: Path, methods: Sequence[str] | None = None) -> dict[int, 
         ValueError: no seed has the methods, or runs that were trained or tested differently stand side by side.
     """
     runs: dict[int, dict[str, ProofRun]] = {}
-    for row in load_records(results):
-        row["unique"] = {int(step): count for step, count in row["unique"].items()}
-        row["ranked"] = [tuple(one) for one in row.get("ranked", ())]
-        runs.setdefault(row["seed"], {})[row["arm"]] = ProofRun(**row)
+    for run in load_records(results, ProofRun):
+        runs.setdefault(run.seed, {})[run.arm] = run
     if methods is None:
         names = sorted(set.intersection(*(set(of_seed) for of_seed in runs.values())) - {START})
         names.sort(key=lambda name: (name.removeprefix("f_") != "grpo", name.removeprefix("f_"), name.startswith("f_")))
