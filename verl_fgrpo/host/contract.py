@@ -67,8 +67,8 @@ TRAINER_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
     "verl.trainer.ppo.v1.trainer_base:tq": (),
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer": ("config",),
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._compute_advantage": ("batch", "metrics"),
-    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._val_metrics_update": (
-        *("data_sources", "sample_uids", "reward_extra_infos_dict", "expected_acc_counts"),
+    "verl.trainer.ppo.v1.trainer_base:PPOTrainer._val_metrics_update": (  # expected_acc_counts only where verl has it
+        *("data_sources", "sample_uids", "reward_extra_infos_dict"),
     ),
     "verl.trainer.ppo.ray_trainer:RayPPOTrainer._val_metrics_update": ("data_sources", "sample_uids"),
     "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync": ("config",),

@@ -190,7 +190,7 @@ def maze_figure(runs: Sequence[StudyRun], step: int) -> Any:
         own = [run for run in runs if run.arm == arm and step in run.correct]
         before_and_after(axis, own, step, _name(arm), "maze")
     axes[0].set_ylabel(f"success rate after {step} steps (%)")
-    axes[0].legend(fontsize=8, loc="upper left")
+    axes[0].legend(fontsize=8, loc="right")
     figure.suptitle("Each point is one held-out maze, 128 samples before and after")
     return figure
 
