@@ -279,7 +279,7 @@ def test_the_built_wheel_works_in_a_ray_worker_without_the_checkout(tmp_path):
     assert (error, names, preset) == ("[]", expected, "True")
 
 
-@pytest.mark.parametrize("line", ["raise ImportError('no libcudart')", "raise AttributeError('torch has no x')", "1 / 0"])
+@pytest.mark.parametrize("line", ["raise ImportError('no libcudart')", "raise AttributeError('no x')", "1 / 0"])
 def test_the_doctor_tells_of_a_verl_that_cannot_be_imported(tmp_path, line):
     (tmp_path / "verl").mkdir()
     (tmp_path / "verl" / "__init__.py").write_text(line + "\n")
