@@ -277,3 +277,12 @@ def test_the_built_wheel_works_in_a_ray_worker_without_the_checkout(tmp_path):
     here = [name for registry in (ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY) for name in registry]
     expected = str(len([name for name in here if name.startswith("f_")]))
     assert (error, names, preset) == ("[]", expected, "True")
+
+
+@pytest.mark.parametrize("line", ["raise ImportError('no libcudart')", "raise AttributeError('no x')", "1 / 0"])
+def test_the_doctor_tells_of_a_verl_that_cannot_be_imported(tmp_path, line):
+    (tmp_path / "verl").mkdir()
+    (tmp_path / "verl" / "__init__.py").write_text(line + "\n")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=env, timeout=1200)
+    assert doctor.returncode == 1 and "cannot be imported" in doctor.stdout and "Traceback" not in doctor.stderr

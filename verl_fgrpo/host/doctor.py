@@ -48,7 +48,11 @@ def check() -> list[str]:
         print(f"note: verl {verl_version} is not among the releases we tested ({', '.join(TESTED_VERL)})")
     problems = _loading()
 
-    import verl  # noqa: F401  (loads the plugin)
+    try:
+        import verl  # noqa: F401  (loads the plugin)
+    except Exception as error:  # of whatever in it does not fit this machine; told, not hidden
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        return [*problems, f"verl {verl_version} cannot be imported ({told}); install the release you train with again"]
 
     if not registration.loaded:
         problems.append(
