@@ -22,7 +22,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_files(folder):
     assert {p.name for p in folder.iterdir()} == {
-        "train.parquet", "val.parquet", "start_model", "example.png", "settings.json", "manifest.json"
+        ".lock", "train.parquet", "val.parquet", "start_model", "example.png", "settings.json", "manifest.json"
     }  # fmt: skip
 
 
