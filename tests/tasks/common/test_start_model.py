@@ -90,6 +90,17 @@ def test_first_loss_is_the_mean_over_answer_tokens(tmp_path):
     assert manifest["loss"]["50"] == pytest.approx(total / count, abs=1e-4)
 
 
+def test_autocast_keeps_float32_weights_and_the_losses_to_bfloat16s_precision(tmp_path):
+    for name, autocast in (("plain", False), ("cast", True)):
+        train_start_model(EXAMPLES, TOKENIZER, tmp_path / name, SETTINGS, progress=False, autocast=autocast)
+    plain, cast = weights(tmp_path / "plain"), weights(tmp_path / "cast")
+    for name in plain:
+        assert cast[name].dtype == torch.float32
+        # AdamW moves a weight by about its learning rate a step, whatever the gradient's size
+        assert (plain[name] - cast[name]).abs().max() <= 2 * SETTINGS.steps * SETTINGS.learning_rate, name
+    assert any(not torch.equal(plain[name], cast[name]) for name in plain)
+
+
 def test_batches_cover_every_epoch_once():
     taken = np.concatenate([batch_indices(step, 10, 4, seed=1) for step in range(5)])  # 20 = two epochs of 10
     assert sorted(taken[:10]) == sorted(taken[10:]) == list(range(10))

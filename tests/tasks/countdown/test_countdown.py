@@ -124,8 +124,10 @@ def test_problems_are_solvable_seeded_and_all_different():
     assert problems == generate(30, 1) and len({problem.key for problem in problems}) == 30
     assert not {problem.key for problem in problems} & {problem.key for problem in generate(30, 2)}
     for problem in problems:
-        assert score(problem.answer, problem)["acc"] == 1.0 and len(problem.numbers) in (3, 4)
-        assert 10 <= problem.target <= 100 and all(str(number) in problem.prompt for number in problem.numbers)
+        assert score(problem.answer, problem)["acc"] == 1.0 and len(problem.numbers) == 3
+        shown = ", ".join(map(str, problem.numbers))
+        assert problem.messages[-1]["content"] == f"Numbers: {shown}. Target: {problem.target}."
+        assert 10 <= problem.target <= 100
 
 
 def test_files_keep_problems_and_the_same_problem_in_two_of_them_is_refused(tmp_path):

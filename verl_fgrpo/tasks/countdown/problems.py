@@ -17,7 +17,7 @@ DATA_SOURCE = "reasoning_gym/countdown"
 # ours: reasoning-gym's defaults (4 to 6 numbers up to 100, targets up to 999) are out of reach of 135M parameters
 DIFFICULTY = {
     "min_numbers": 3,
-    "max_numbers": 4,
+    "max_numbers": 3,
     "min_value": 1,
     "max_value": 20,
     "min_target": 10,
@@ -34,10 +34,11 @@ class Countdown:
     answer: str
 
     @property
-    def prompt(self) -> str:
-        """The user's message. Ours: most of reasoning-gym's question is about the answer's format."""
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation to answer. Ours: the supervised start teaches the format, so that the prompt can be short."""
         shown = ", ".join(map(str, self.numbers))
-        return f"Numbers: {shown}. Target: {self.target}. Write an expression that uses each number once."
+        asked = f"Numbers: {shown}. Target: {self.target}."
+        return [{"role": "system", "content": "Countdown"}, {"role": "user", "content": asked}]
 
     @property
     def truth(self) -> str:
@@ -81,7 +82,7 @@ def to_rows(problems: Iterable[Countdown], split: str) -> list[dict[str, Any]]:
     return [
         {
             "data_source": DATA_SOURCE,
-            "prompt": [{"role": "user", "content": problem.prompt}],
+            "prompt": problem.messages,
             "ability": "countdown",
             "reward_model": {"style": "rule", "ground_truth": problem.truth},
             "extra_info": {"index": i, "split": split, "answer": problem.answer},

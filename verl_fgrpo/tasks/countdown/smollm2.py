@@ -67,10 +67,9 @@ class ChatTokenizer:
         """Id of the token that ends a turn."""
         return int(self.hf.eos_token_id)
 
-    def chat(self, message: str) -> str:
-        """Text of a conversation in which the assistant has to answer the message."""
-        turn = [{"role": "user", "content": message}]
-        return str(self.hf.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+    def chat(self, messages: list[dict[str, str]]) -> str:
+        """Text of a conversation whose last message the assistant has to answer."""
+        return str(self.hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def encode(self, text: str) -> list[int]:
         """Token ids; special tokens in the text are read as such."""
