@@ -12,11 +12,9 @@ check_maze_settings() {
     check_whole 0 SEED
     check_whole 1 STEPS PROMPTS_PER_STEP SFT_STEPS TRAIN_MAZES HELDOUT_MAZES NUM_SAMPLES SUBSAMPLE SAVE_FREQ SIDE_BY_SIDE
     check_whole 2 GROUP_SIZE # a group needs two rollouts to compare
-    check_whole 3 MAZE_SIZE
     check_choice DEVICE cpu cuda
-    end_checks
-    [ $((MAZE_SIZE % 2)) = 1 ] && [ "$MAZE_SIZE" -le 63 ] || fault "MAZE_SIZE is '$MAZE_SIZE', but it must be odd and at most 63, for cells and walls alternate; the paper has 17"
-    [ "$SUBSAMPLE" -le "$NUM_SAMPLES" ] || fault "SUBSAMPLE is '$SUBSAMPLE', but it must be at most NUM_SAMPLES=$NUM_SAMPLES"
+    [[ $MAZE_SIZE =~ ^([3579]|[1-5][13579]|6[13])$ ]] || fault "MAZE_SIZE is '$MAZE_SIZE', but it must be odd and at most 63 (and at least 3), for cells and walls alternate; the paper has 17"
+    [[ ! $SUBSAMPLE:$NUM_SAMPLES =~ ^[0-9]{1,12}:[0-9]{1,12}$ ]] || [ "$SUBSAMPLE" -le "$NUM_SAMPLES" ] || fault "SUBSAMPLE is '$SUBSAMPLE', but it must be at most NUM_SAMPLES=$NUM_SAMPLES"
 }
 
 # On a GPU the environment is the user's (scripts/setup_gpu.sh): nothing is installed into it.

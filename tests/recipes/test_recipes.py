@@ -309,6 +309,8 @@ def test_wrong_variables_are_refused_at_once(variables, message):
 def test_all_wrong_variables_are_told_at_once():
     refused = recipe("fgrpo_qwen7b", GROUP_SIZE="x", LEARNING_RATE="0", LOGGERS="[console]")
     assert sum(line.startswith("error: ") for line in refused.stderr.splitlines()) == 3
+    refused = recipe("fgrpo_qwen7b", ROLLOUT="x", LEARNING_RATE="0", ROLLOUT_TP="3", MINI_BATCH_SIZE="60")
+    assert sum(line.startswith("error: ") for line in refused.stderr.splitlines()) == 4
     allowed = recipe("fgrpo_qwen7b", PRINT_ARGUMENTS="yes", LOGGERS="x", IGNORE_VARIABLES="LOGGERS")
     assert allowed.returncode == 0, allowed.stderr
 

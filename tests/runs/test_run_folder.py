@@ -33,6 +33,9 @@ def test_last_checkpoint(tmp_path):
     checkpoint(tmp_path, 20)
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("20")
     assert last_checkpoint(tmp_path) == 20
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("40")
+    with pytest.raises(ValueError, match=r"names step 40, but global_step_40 is gone \(there: 20\); restore it"):
+        last_checkpoint(tmp_path)
 
 
 def test_a_pointer_cut_off_by_a_kill_is_mended(tmp_path):

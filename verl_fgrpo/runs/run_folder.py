@@ -41,6 +41,9 @@ def last_checkpoint(run: Path) -> int:
 
     verl writes its pointer last, but not atomically: a kill in between leaves it empty, and verl would fail on
     it. Then it is written anew for the newest complete folder, or removed if there is none.
+
+    Raises:
+        ValueError: the checkpoint that the pointer names is gone; verl would begin anew without a word.
     """
     pointer = run / POINTER
     try:
@@ -55,6 +58,12 @@ def last_checkpoint(run: Path) -> int:
             return 0
         step = max(complete)
         write_atomic(pointer, str(step))
+    if step and step not in (folders := step_folders(run)):
+        there = ", ".join(map(str, folders)) or "none"
+        raise ValueError(
+            f"{pointer} names step {step}, but global_step_{step} is gone (there: {there}); restore it, write the step "
+            "of a complete checkpoint into the pointer, or delete the pointer to begin anew"
+        )
     return step
 
 

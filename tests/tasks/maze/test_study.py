@@ -117,3 +117,7 @@ def test_the_report_compares_with_updates_of_the_same_size(results, capsys):
 def test_without_runs_the_remedy_is_named(tmp_path, capsys):
     assert main(["maze", "study", "report", "--results", str(tmp_path)]) == 1
     assert "train and record one with the task's recipe" in capsys.readouterr().err
+    (tmp_path / "runs").write_text("")
+    for file in (tmp_path, tmp_path / "runs"):
+        assert main(["maze", "study", "left", "--results", str(file), "grpo"]) == 1
+        assert "is no folder with runs/" in capsys.readouterr().err

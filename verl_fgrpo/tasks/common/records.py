@@ -22,7 +22,13 @@ def record_path(results: Path, seed: int, arm: str) -> Path:
 
 
 def left(results: Path, seed: int, arms: Sequence[str]) -> list[str]:
-    """The arms of a seed that are not recorded yet."""
+    """The arms of a seed that are not recorded yet.
+
+    Raises:
+        ValueError: `results` is a file.
+    """
+    if any(folder.exists() and not folder.is_dir() for folder in (results, results / "runs")):
+        raise ValueError(f"{results} is no folder with runs/, where records are kept; name another")
     return [arm for arm in arms if not record_path(results, seed, arm).exists()]
 
 
