@@ -118,7 +118,8 @@ def _signs(text: str) -> str:
     return unicodedata.normalize("NFKC", text)
 
 
-_NAMES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_NAMES += ["thirteen", "fourteen", "fifteen", "sixteen"]
 _NUMBERS = {name: str(number) for names in (_NAMES, "零一二三四五六七八九十") for number, name in enumerate(names)}
 
 

@@ -25,6 +25,7 @@ def results(tmp_path):
 
 def test_a_finished_run_is_never_replaced(results):
     before = (results / "runs" / "seed1-grpo.json").read_bytes()
+    record(results, "grpo", 1, {0: [64, 1, 0], 5: [128, 0, 0]})  # killed before the next one, the command is repeated
     with pytest.raises(ValueError, match="recorded already"):
         record(results, "grpo", 1, {0: [0, 0, 0]})
     assert (results / "runs" / "seed1-grpo.json").read_bytes() == before

@@ -35,14 +35,18 @@ def left(results: Path, seed: int, arms: Sequence[str]) -> list[str]:
 def save_record(results: Path, seed: int, arm: str, record: Mapping[str, Any]) -> Path:
     """Write a run's file with `seed`, `arm` and `made` (versions, commit, time).
 
+    Recorded already with the same content, it is left alone: a command that was killed can be repeated.
+
     Raises:
-        ValueError: the arm and seed are recorded already.
+        ValueError: the arm and seed are recorded already, with another content.
     """
     path = record_path(results, seed, arm)
-    if path.exists():
-        raise ValueError(f"{path} is recorded already and a finished run is never replaced; move the file away first")
     row = {"arm": arm, "seed": seed, **record, "made": provenance()}
-    write_atomic(path, json.dumps(row, separators=(",", ":")) + "\n")
+    text = json.dumps(row, separators=(",", ":")) + "\n"
+    if not path.exists():
+        write_atomic(path, text)
+    elif {**json.loads(text), "made": None} != {**read_json(path), "made": None}:
+        raise ValueError(f"{path} is recorded already and a finished run is never replaced; move the file away first")
     return path
 
 
