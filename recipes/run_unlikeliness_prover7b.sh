@@ -76,8 +76,9 @@ ARGUMENTS=(
     trainer.nnodes=1 trainer.n_gpus_per_node="$GPUS" trainer.resume_mode=auto trainer.default_local_dir="$OUT"
     trainer.rollout_data_dir="$OUT/rollouts" trainer.project_name=prover trainer.experiment_name="$(basename "$OUT")"
     "trainer.logger=[console,tensorboard,file]"
-    "$@"
 )
+quote_paths
+ARGUMENTS+=("$@")
 MODEL_BILLIONS=6.9 # from the model card; for the estimates only
 if [ "$PRINT_ARGUMENTS" = 1 ]; then
     printf '%s\n' "${ARGUMENTS[@]}"

@@ -3,7 +3,18 @@
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # Ray workers have working directories of their own, so files are named by absolute paths.
-absolute() { case $1 in /* | *://*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac; }
+absolute() { case $1 in /* | *://*) printf '%s' "$1" ;; '~/'*) printf '%s/%s' "$HOME" "${1#'~/'}" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac; }
+
+# quote_paths: the paths in ARGUMENTS (key=value), in quotes where Hydra's grammar would read something else
+quote_paths() {
+    local i key value
+    for i in "${!ARGUMENTS[@]}"; do
+        key=${ARGUMENTS[i]%%=*} value=${ARGUMENTS[i]#*=}
+        case $key in *_files | *.path | *_dir | *_PATH | *_DIR | *.generation_config | *.experiment_name) ;; *) continue ;; esac
+        case $value in *'${'* | *\\* | *$'\n'*) die "$key is '$value', but Hydra reads no path with \${, a backslash or a line break; use another folder" ;; esac
+        [[ $value =~ ^[A-Za-z0-9_./:@%+-]*$ ]] || ARGUMENTS[i]=$key="'${value//\'/\\\'}'"
+    done
+}
 
 # every fault is told, then end_checks ends the recipe; UNSOUND: there are whole numbers that cannot be computed with
 FAULTS=0 UNSOUND=0

@@ -251,8 +251,10 @@ WORKERS=(
 # later arguments win, so those of the command line come last
 ARGUMENTS=(
     "${ALGORITHM[@]}" "${DATA[@]}" "${MODEL[@]}" "${ACTOR[@]}" "${ROLLOUTS[@]}" "${REWARD[@]}" "${TRAINER[@]}" "${PLATFORM[@]}"
-    "${WORKERS[@]}" "$@"
+    "${WORKERS[@]}"
 )
+quote_paths
+ARGUMENTS+=("$@")
 
 if [ "$PRINT_ARGUMENTS" = 1 ]; then
     printf '%s\n' "${ARGUMENTS[@]}"

@@ -68,11 +68,12 @@ def last_checkpoint(run: Path) -> int:
 
 
 def trainers_of(run: Path) -> list[Any]:
-    """Processes (of psutil) whose command line has verl write to this folder, spelt so."""
+    """Processes (of psutil) whose command line has verl write to this folder, spelt so, or so in Hydra's quotes."""
     import psutil
 
-    marker = f"trainer.default_local_dir={run}"
-    return [process for process in psutil.process_iter(["cmdline"]) if marker in (process.info["cmdline"] or [])]
+    quoted = str(run).replace("'", "\\'")
+    spelt = {f"trainer.default_local_dir={run}", f"trainer.default_local_dir='{quoted}'"}
+    return [process for process in psutil.process_iter(["cmdline"]) if spelt & {*(process.info["cmdline"] or ())}]
 
 
 def stop_leftovers(run: Path) -> int:
