@@ -46,7 +46,7 @@ check_number 'x > 0 && x < 1' 1e-4 LEARNING_RATE
 check_whole 1 STEPS PROMPTS_PER_STEP SUPERVISED TRAIN HELDOUT SFT_STEPS NUM_SAMPLES SAVE_FREQ SIDE_BY_SIDE
 check_whole 2 GROUP_SIZE PASSK_K LARGE_K
 check_choice DEVICE cpu cuda
-end_checks
+[ "$UNSOUND" = 0 ] || end_checks
 [[ " $METHODS " == *" grpo "* ]] || fault "METHODS is '$METHODS', but grpo, the reference of the report, must be among them"
 [ "$LARGE_K" -le "$NUM_SAMPLES" ] || fault "LARGE_K is '$LARGE_K', but it must be at most NUM_SAMPLES=$NUM_SAMPLES"
 [ "$PASSK_K" -le "$GROUP_SIZE" ] || fault "PASSK_K is '$PASSK_K', but it must be at most GROUP_SIZE=$GROUP_SIZE"

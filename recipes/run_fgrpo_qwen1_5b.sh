@@ -52,8 +52,8 @@ check_whole 2 EVAL_SAMPLES SUBSAMPLE
 check_whole 1 TOTAL_STEPS
 [[ " $ARMS " == *" grpo "* ]] || fault "ARMS is '$ARMS', but grpo, which the others are compared with, must be among them"
 for arm in $ARMS; do case $arm in grpo | f_grpo | grpo_low_lr) ;; *) fault "ARMS has '$arm', but it knows grpo, f_grpo and grpo_low_lr" ;; esac; done
+[ "$UNSOUND" = 1 ] || [ "$SUBSAMPLE" -le "$EVAL_SAMPLES" ] || fault "SUBSAMPLE is '$SUBSAMPLE', but it must be at most EVAL_SAMPLES=$EVAL_SAMPLES"
 end_checks
-[ "$SUBSAMPLE" -le "$EVAL_SAMPLES" ] || die "SUBSAMPLE is '$SUBSAMPLE', but it must be at most EVAL_SAMPLES=$EVAL_SAMPLES"
 unset CONTROL
 OUT=$(absolute "$OUT")
 DATA_DIR=$(absolute "$DATA_DIR")

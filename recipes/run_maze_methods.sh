@@ -33,7 +33,7 @@ DATA_PREFIX=${DATA_PREFIX:-outputs/maze/data-size$MAZE_SIZE-seed}
 
 check_names "${BASH_SOURCE[0]}" scripts/setup_env.sh
 check_whole 2 PASSK_K
-[[ " $METHODS " == *" grpo "* ]] || die "METHODS is '$METHODS', but grpo, the reference of the table, must be among them"
+[[ " $METHODS " == *" grpo "* ]] || fault "METHODS is '$METHODS', but grpo, the reference of the table, must be among them"
 
 arm() { method_arm "$1"; }
 for method in $METHODS; do arm "$method"; done

@@ -37,7 +37,7 @@ check_number 'x > 0 && x < 1' 1e-6 LEARNING_RATE
 check_whole 0 SEED
 check_whole 1 PROBLEMS_PER_STEP MINI_BATCH EPOCHS MAX_PROMPT_LENGTH MAX_RESPONSE_LENGTH GPUS
 check_whole 2 GROUP_SIZE # a group needs two rollouts to compare
-end_checks
+[ "$UNSOUND" = 0 ] || end_checks
 export RAY_ADDRESS=${RAY_ADDRESS:-local} # a Ray of its own, also where another cluster runs on the machine
 PRESET=grpo PPO_EPOCHS=1 KL=0.02 BETA=()
 case $CONDITION in # paper: PPO epochs, KL coefficient, beta
@@ -46,9 +46,10 @@ case $CONDITION in # paper: PPO epochs, KL coefficient, beta
     epochs2) PPO_EPOCHS=2 KL=0.10 ;;
     unlikeliness1) PRESET=unlikeliness KL=0.10 BETA=(algorithm.unlikeliness_beta=0.25) ;;
     unlikeliness2) PRESET=unlikeliness PPO_EPOCHS=2 KL=0.10 BETA=(algorithm.unlikeliness_beta=0.25) ;;
-    *) die "CONDITION is '$CONDITION', but it must be default, high_kl, epochs2, unlikeliness1 or unlikeliness2" ;;
+    *) fault "CONDITION is '$CONDITION', but it must be default, high_kl, epochs2, unlikeliness1 or unlikeliness2" ;;
 esac
-[ $((PROBLEMS_PER_STEP % MINI_BATCH)) -eq 0 ] || die "MINI_BATCH is '$MINI_BATCH', but it must divide PROBLEMS_PER_STEP=$PROBLEMS_PER_STEP"
+[ $((PROBLEMS_PER_STEP % MINI_BATCH)) -eq 0 ] || fault "MINI_BATCH is '$MINI_BATCH', but it must divide PROBLEMS_PER_STEP=$PROBLEMS_PER_STEP"
+end_checks
 OUT=$(absolute "$OUT") TRAIN_FILE=$(absolute "$TRAIN_FILE") VAL_FILE=$(absolute "$VAL_FILE")
 
 ARGUMENTS=(
@@ -75,8 +76,9 @@ ARGUMENTS=(
     trainer.nnodes=1 trainer.n_gpus_per_node="$GPUS" trainer.resume_mode=auto trainer.default_local_dir="$OUT"
     trainer.rollout_data_dir="$OUT/rollouts" trainer.project_name=prover trainer.experiment_name="$(basename "$OUT")"
     "trainer.logger=[console,tensorboard,file]"
-    "$@"
 )
+quote_paths
+ARGUMENTS+=("$@")
 MODEL_BILLIONS=6.9 # from the model card; for the estimates only
 if [ "$PRINT_ARGUMENTS" = 1 ]; then
     printf '%s\n' "${ARGUMENTS[@]}"

@@ -3,10 +3,21 @@
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # Ray workers have working directories of their own, so files are named by absolute paths.
-absolute() { case $1 in /* | *://*) printf '%s' "$1" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac; }
+absolute() { case $1 in /* | *://*) printf '%s' "$1" ;; '~/'*) printf '%s/%s' "$HOME" "${1#'~/'}" ;; *) printf '%s/%s' "$PWD" "$1" ;; esac; }
 
-# every fault is told, then end_checks ends the recipe
-FAULTS=0
+# quote_paths: the paths in ARGUMENTS (key=value), in quotes where Hydra's grammar would read something else
+quote_paths() {
+    local i key value
+    for i in "${!ARGUMENTS[@]}"; do
+        key=${ARGUMENTS[i]%%=*} value=${ARGUMENTS[i]#*=}
+        case $key in *_files | *.path | *_dir | *_PATH | *_DIR | *.generation_config | *.experiment_name) ;; *) continue ;; esac
+        case $value in *'${'* | *\\* | *$'\n'*) die "$key is '$value', but Hydra reads no path with \${, a backslash or a line break; use another folder" ;; esac
+        [[ $value =~ ^[A-Za-z0-9_./:@%+-]*$ ]] || ARGUMENTS[i]=$key="'${value//\'/\\\'}'"
+    done
+}
+
+# every fault is told, then end_checks ends the recipe; UNSOUND: there are whole numbers that cannot be computed with
+FAULTS=0 UNSOUND=0
 fault() { printf 'error: %s\n' "$*" >&2; FAULTS=$((FAULTS + 1)); }
 end_checks() { [ "$FAULTS" = 0 ] || exit 1; }
 
@@ -16,7 +27,7 @@ check_whole() {
     shift
     for name in "$@"; do
         [[ ${!name} =~ ^(0|[1-9][0-9]{0,11})$ ]] && [ "${!name}" -ge "$minimum" ] ||
-            fault "$name is '${!name}', but it must be a whole number of at least $minimum"
+            { UNSOUND=1 && fault "$name is '${!name}', but it must be a whole number of at least $minimum"; }
     done
 }
 

@@ -12,18 +12,18 @@ check_maze_settings() {
     check_whole 0 SEED
     check_whole 1 STEPS PROMPTS_PER_STEP SFT_STEPS TRAIN_MAZES HELDOUT_MAZES NUM_SAMPLES SUBSAMPLE SAVE_FREQ SIDE_BY_SIDE
     check_whole 2 GROUP_SIZE # a group needs two rollouts to compare
-    check_whole 3 MAZE_SIZE
     check_choice DEVICE cpu cuda
-    end_checks
-    [ $((MAZE_SIZE % 2)) = 1 ] && [ "$MAZE_SIZE" -le 63 ] || fault "MAZE_SIZE is '$MAZE_SIZE', but it must be odd and at most 63, for cells and walls alternate; the paper has 17"
-    [ "$SUBSAMPLE" -le "$NUM_SAMPLES" ] || fault "SUBSAMPLE is '$SUBSAMPLE', but it must be at most NUM_SAMPLES=$NUM_SAMPLES"
+    [[ $MAZE_SIZE =~ ^([3579]|[1-5][13579]|6[13])$ ]] || fault "MAZE_SIZE is '$MAZE_SIZE', but it must be odd and at most 63 (and at least 3), for cells and walls alternate; the paper has 17"
+    [[ ! $SUBSAMPLE:$NUM_SAMPLES =~ ^[0-9]{1,12}:[0-9]{1,12}$ ]] || [ "$SUBSAMPLE" -le "$NUM_SAMPLES" ] || fault "SUBSAMPLE is '$SUBSAMPLE', but it must be at most NUM_SAMPLES=$NUM_SAMPLES"
 }
 
 # On a GPU the environment is the user's (scripts/setup_gpu.sh): nothing is installed into it.
 choose_python() { if [ "$DEVICE" = cuda ]; then export PYTHON=${PYTHON:-python3}; else setup_env; fi; }
 
-# Quiet libraries, one thread per process (the arms share the cores), and verl's platform.
+# Quiet libraries, one thread per process (the arms share the cores), verl's platform, and absolute paths.
 set_maze_environment() {
+    local name
+    for name in OUT DATA DATA_PREFIX RESULTS MODEL; do [ -z "${!name:-}" ] || printf -v "$name" %s "$(absolute "${!name}")"; done
     export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false MPLBACKEND=Agg PYTHONUNBUFFERED=1
     export RAY_DEDUP_LOGS=0 RAY_USAGE_STATS_ENABLED=0 HF_HUB_DISABLE_PROGRESS_BARS=1
     export RAY_ADDRESS=${RAY_ADDRESS:-local} # a Ray of its own, also where another cluster runs on the machine
@@ -71,8 +71,10 @@ set_arguments() {
         trainer.resume_mode=auto "trainer.default_local_dir=$run"
         trainer.project_name="$TASK" trainer.experiment_name="$(basename "$run")"
         "trainer.logger=[console,file]"
-        ${OVERRIDES[@]+"${OVERRIDES[@]}"} ${EXTRA[@]+"${EXTRA[@]}"}
+        ${OVERRIDES[@]+"${OVERRIDES[@]}"}
     )
+    quote_paths
+    ARGUMENTS+=(${EXTRA[@]+"${EXTRA[@]}"})
 }
 
 # What verl's configuration refuses, or what cannot be meant, before mazes are made: check_configuration RUN
@@ -100,7 +102,8 @@ save_configuration() {
     arm "$(basename "$1")"
     set_arguments "$1"
     mkdir -p "$(dirname "$2")"
-    "$PYTHON" -m verl.trainer.main_ppo "${ARGUMENTS[@]}" --cfg job --resolve 2>/dev/null | sed "s|$PWD/||g" >"$2.part"
+    configuration=$("$PYTHON" -m verl.trainer.main_ppo "${ARGUMENTS[@]}" --cfg job --resolve 2>/dev/null)
+    printf '%s\n' "${configuration//"$PWD/"/}" >"$2.part"
     mv "$2.part" "$2"
 }
 

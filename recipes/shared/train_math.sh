@@ -67,7 +67,7 @@ check_whole 2 GROUP_SIZE   # a group needs two rollouts to compare
 [ "$TEST_FREQ" = epoch ] || [ "$TEST_FREQ" = -1 ] || check_whole 1 TEST_FREQ
 for name in SAVE_FREQ WEIGHTS_FREQ TOKENS_PER_GPU; do [ "${!name}" = auto ] || check_whole 1 "$name"; done
 case $KEEP_CHECKPOINTS in newest | null) ;; *) check_whole 1 KEEP_CHECKPOINTS ;; esac
-end_checks
+[ "$UNSOUND" = 0 ] || end_checks
 
 WORLD_SIZE=$((NNODES * GPUS_PER_NODE))
 [ "$SAVE_FREQ" = auto ] || [ "$WEIGHTS_FREQ" != auto ] || WEIGHTS_FREQ=$SAVE_FREQ
@@ -251,8 +251,10 @@ WORKERS=(
 # later arguments win, so those of the command line come last
 ARGUMENTS=(
     "${ALGORITHM[@]}" "${DATA[@]}" "${MODEL[@]}" "${ACTOR[@]}" "${ROLLOUTS[@]}" "${REWARD[@]}" "${TRAINER[@]}" "${PLATFORM[@]}"
-    "${WORKERS[@]}" "$@"
+    "${WORKERS[@]}"
 )
+quote_paths
+ARGUMENTS+=("$@")
 
 if [ "$PRINT_ARGUMENTS" = 1 ]; then
     printf '%s\n' "${ARGUMENTS[@]}"

@@ -1,6 +1,7 @@
 """How commands end: exit codes, one line for a user's mistake, and no secret in anything that is printed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,18 +85,24 @@ def test_a_fault_of_ours_keeps_its_traceback():
         (["--data", "FILE", "--csv", "FILE"], "would replace what is read"),
         (["--data", "FILE", "--csv", "LINK"], "would replace what is read"),
         (["--data", "OTHER", "FILE", "--csv", "FILE"], "would replace what is read"),
+        (["--csv", "FILE"], "/file is there but does not end in .csv, so no earlier output"),
+        (["--run", "RUN", "--csv", "RUN/samples/x.csv"], "would replace what is read"),
+        (["--run", "lr=1e-6=RUN", "--csv", "RUN/x/../verdicts/part-0"], "would replace what is read"),
+        (["--run", "RUN", "--csv", "RUN/problems.jsonl"], "would replace what is read"),
     ],
 )
 def test_options_that_cannot_be_meant_are_told_in_one_line(words, told, tmp_path, capsys):
     (tmp_path / "file").write_text("data")
     (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "run" / "samples").mkdir(parents=True)
+    (tmp_path / "run" / "samples" / "manifest.json").write_text("{}")
     parser = command_parser("x", None)
     for name, kind in {"rate": float, "number": COUNT, "seed": SEED, "device": torch_device, "csv": Path}.items():
         parser.add_argument(f"--{name}", type=kind)
     parser.add_argument("--data", type=Path, nargs="+")
-    files = {"FILE": "file", "LINK": "link", "OTHER": "other"}
+    parser.add_argument("--run")
     with pytest.raises(SystemExit, match="2"):
-        parser.parse_args([str(tmp_path / files[word]) if word in files else word for word in words])
+        parser.parse_args([re.sub("[A-Z]{3,}", lambda name: f"{tmp_path}/{name[0].lower()}", word) for word in words])
     printed = capsys.readouterr().err
     assert told in printed and printed.startswith("verl-fgrpo x: error: ") and printed.count("\n") == 1
     assert (tmp_path / "file").read_text() == "data"

@@ -40,9 +40,11 @@ def test_parquet_with_lists_mappings_and_null(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"a": 1}\n{"a": ', "a.jsonl, line 2 is no JSON"),
+        ("a.jsonl", b'{"a": 1}\n{"a": ', "a.jsonl, line 2 is no JSON .*the file ends within it"),
         ("a.jsonl", b'{"a": 1}\n[1]\n', r"a.jsonl, line 2 must be a JSON object, not \[1\]"),
-        ("a.jsonl", b'{"a": "\xff"}', "a.jsonl, line 1 is no JSON"),
+        ("a.jsonl", b'{"a": "\xff"}', "a.jsonl, line 1 is no JSON .*repair the line"),
+        ("a.jsonl", '{"a": 1}'.encode("utf-16"), "a.jsonl, line 1 is no JSON .*repair the line"),
+        ("a.jsonl", b'{"a": "\xe4\xb8', "a.jsonl, line 1 is no JSON .*the file ends within it"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1 is no JSON .*recursion"),
         ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}", "a.jsonl, line 1 is no JSON"),
         ("a.json", b"[1, 2]", "a.json, row 0 must be a JSON object, not 1"),

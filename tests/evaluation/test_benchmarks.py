@@ -1,6 +1,7 @@
 """The nine benchmarks: conversion and size checks on made-up rows, and on the real files where they are at hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,10 @@ def test_problem_files_round_trip_and_check(tmp_path: Path) -> None:
     save_problems(problems, tmp_path / "p.jsonl")
     assert load_problems([tmp_path / "p.jsonl"]) == problems
     assert load_problems([tmp_path / "p.jsonl"], ["b"]) == problems[1:]
+    save_problems(problems[1:], tmp_path / "b.jsonl")
+    renamed = [replace(problems[1], benchmark="gpqa")]  # id, kind and extra stay
+    assert load_benchmark("gpqa", tmp_path / "b.jsonl", check_size=False) == renamed
+    assert read_problems(tmp_path / "b.jsonl", "gpqa") == renamed
     with pytest.raises(ValueError, match=r"no problems of \['c'\]; the files hold \['a', 'b'\]"):
         load_problems([tmp_path / "p.jsonl"], ["c"])
     with pytest.raises(ValueError, match="occurs twice"):

@@ -236,6 +236,17 @@ NAMED = {
         "The answer is E = mc^2": None,
         "The answer is A's colour.": None,
         "If the answer is A, then x = 3.": None,
+        "Option **C** best explains the data.": "C",
+        "Among the choices, only (C) satisfies both constraints.": "C",
+        "Only option D fits.": "D",
+        "Of the four, B is the most accurate.": "B",
+        "A is the most likely to fail.": None,
+        "None of the options matches exactly, but the closest is B.": "B",
+        "We get 42 J, which is closest to choice D.": "D",
+        "The correct choice among the given ones would be (A).": "A",
+        "The best description is given by B.": "B",
+        "{'choice': 'D'}": "D",
+        "✅ B": "B",
         "B is tempting": None,
         "Option A is wrong.": None,
         "A and C are correct.": None,
@@ -277,6 +288,8 @@ NAMED = {
         "K": None,
         "AB": None,
         "A?": None,
+        "C – the enzyme is inhibited": "C",
+        "C – 3": None,
     },
     "Chinese": {
         "答案是 C": "C",
@@ -323,6 +336,10 @@ NAMED = {
         "A、B都正确": None,
         "答案是C语言": None,
         "答案是7": None,
+        "最符合题意的是选项D。": "D",
+        "正确的说法是：B": "B",
+        "排除A、B、D，剩下C。": "C",
+        "剩下A、B两项": None,
         "我不知道": None,
     },
     "read otherwise before": {
@@ -439,6 +456,50 @@ NAMED = {
         "选择B的人会错": None,
         "答案是C的平方": None,
     },
+}
+#: a letter that begins a name is none, in any frame
+HEADS = [
+    "C#",
+    "C\\#",
+    "C++",
+    "C/C++",
+    "A*",
+    "F#",
+    "B-52",
+    "F–16",
+    "D-glucose",
+    "X-ray",
+    "E-mail",
+    "C-section",
+    "A.I.",
+    "D.C.",
+]
+HEADS += [
+    "J.R.R. Tolkien",
+    "C. S. Lewis",
+    "B.F. Skinner",
+    "C major",
+    "F♯ minor",
+    "B♭",
+    "G-protein",
+    "T cells",
+    "B cells",
+]
+HEADS += ["A/C", "A+", "I/O", "A4 paper", "E = mc²", "A440", "H. pylori", "B vitamins", "D string"]
+NAMED["names"] = {
+    frame % head: None
+    for head in HEADS
+    for frame in ("The answer is %s.", "Answer: %s", "\\boxed{%s}", "So it is %s.", "I choose %s.", "答案是%s。", "%s")
+}
+NAMED["names with a letter"] = {
+    "Answer: C. C#": "C",
+    "Answer: B. A.I.": "B",
+    "\\boxed{D. D.C.}": "D",
+    "B. U.S. Congress": "B",
+    "(B) A*": "B",
+    "*The answer is C*": "C",
+    "Answer: C**": "C",
+    "# Answer\n# C": "C",
 }
 CASES = [(text, letter) for group in NAMED.values() for text, letter in group.items()]
 

@@ -72,6 +72,12 @@ TABLE = [
     ("C", r"\boxed{\textbf{(B)}\ 14}", "wrong", "wrong"),
     (r"\text{(C)}", r"\boxed{\textbf{(C)}\ 14}", "wrong", "correct"),
     ("12", r"\boxed{1 2}", "wrong", "wrong"),
+    (r"\frac{13}{4}", r"\boxed{3 \text{ and } \frac{1}{4}}", "wrong", "correct"),
+    (r"\emptyset", r"\boxed{\text{no solution}}", "wrong", "correct"),
+    ("5", r"\boxed{\text{five}}", "wrong", "correct"),
+    ("5", r"\boxed{\text{six}}", "wrong", "wrong"),
+    ("7", r"\boxed{七}", "wrong", "correct"),
+    ("12", "The answer could be either 12 or 13.", "correct", "wrong"),
     ("-1", r"\boxed{e^{i\pi}}", "wrong", "correct"),
     (r"3 \times 10^8", r"\boxed{3 x 10^8}", "wrong", "correct"),
     ("8", r"<think>Perhaps \boxed{9}.</think> The answer is \boxed{8}.", "correct", "correct"),
@@ -230,11 +236,11 @@ def test_no_final_answer_leaves_the_default() -> None:
 
 
 def test_the_option_names_the_version() -> None:
-    assert EXTENDED == "extended-2"
+    assert EXTENDED == "extended-3"
     problem = Problem("b", "p", "q", "math", ("0.35",))
     for reading, verdict in (("default", "wrong"), (EXTENDED, "correct")):
         assert grader_of("math", json.dumps({"reading": reading}))(problem, r"\boxed{35\%}")[0] == verdict
-    with pytest.raises(ValueError, match="reading 'loose' must be one of default, extended-2"):
+    with pytest.raises(ValueError, match="reading 'loose' must be one of default, extended-3"):
         grader_of("math", '{"reading": "loose"}')
 
 

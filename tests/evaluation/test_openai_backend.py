@@ -27,7 +27,7 @@ from verl_fgrpo.evaluation.summary import load_run, verdict_rows
 N = 24
 
 
-def chat(content: str | None, reason: str | None = "stop", **message: Any) -> dict[str, Any]:
+def chat(content: Any, reason: str | None = "stop", **message: Any) -> dict[str, Any]:
     return {"choices": [{"message": {"content": content, **message}, "finish_reason": reason}], "usage": None}
 
 
@@ -36,6 +36,9 @@ def sample(server: Server, run: Path, problems: Any = PROBLEMS, **options: Any) 
     return list(
         sample_run(run, problems, backend, N, Decoding(max_tokens=50), "none", progress=False, **options).read()
     )
+
+
+PARTS = [{"type": "text", "text": "2 + 2"}]
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,11 @@ def sample(server: Server, run: Path, problems: Any = PROBLEMS, **options: Any) 
         (chat("4", reasoning_content=None, reasoning=""), ("4", -1, "stop")),
         (chat(None, "length", reasoning="2 + 2 is"), ("<think>2 + 2 is", -1, "length")),
         (chat(None, "stop", reasoning="2 + 2 is"), ("<think>2 + 2 is", -1, "stop")),
+        (chat([{"type": "text", "text": "fo"}, {"type": "text", "text": "ur"}]), ("four", -1, "stop")),
+        (chat([{"type": "thinking", "thinking": PARTS}, *PARTS]), ("<think>2 + 2</think>2 + 2", -1, "stop")),
+        (chat([{"type": "thinking", "thinking": PARTS}], "length"), ("<think>2 + 2", -1, "length")),
+        (chat([], "stop"), ("", -1, "unknown")),
+        (chat(None, "stop", refusal="I cannot."), ("I cannot.", -1, "stop")),
         ({**chat("x"), "usage": {"completion_tokens": 7}}, ("x", 7, "stop")),
         ({**chat("x"), "usage": {"completion_tokens": None}}, ("x", -1, "stop")),
         ({**chat("x"), "usage": {"completion_tokens": "7"}}, ("x", -1, "stop")),
@@ -68,7 +76,7 @@ def test_answers_golden(answer: Any, expected: tuple[str, int, str]) -> None:
 @pytest.mark.parametrize(
     "answer",
     [None, 1, "x", [], {}, {"choices": None}, {"choices": []}, {"choices": [None]}, {"choices": [{"message": None}]}]
-    + [chat([{"text": "x"}]), chat("x", reasoning=1)],  # type: ignore[arg-type]
+    + [chat([{"text": "x"}]), chat(["x"]), chat([{"type": "image_url"}]), chat("x", reasoning=1)],
 )
 def test_answers_that_are_none(answer: Any) -> None:
     with pytest.raises(ValueError, match="server's answer"):

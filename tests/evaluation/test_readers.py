@@ -170,6 +170,9 @@ def test_lm_eval_logs_of_other_versions(tmp_path: Path) -> None:
     likelihoods = {**LM_EVAL, "resps": [[[-1.5, False]], [[-0.5, True]]]}
     with pytest.raises(ValueError, match="line 1: resps is .*tasks that compare likelihoods have none"):
         read_samples([write_lines(tmp_path / "a.jsonl", [likelihoods])], "toy")
+    turns = {"gen_args_0": {"arg_0": ['[{"role": "user", "content": "1+1?"}]'], "arg_1": {}}}  # behind a chat API
+    [problem], _ = read_samples([write_lines(tmp_path / "a.jsonl", [{**LM_EVAL, "arguments": turns}])], "toy")
+    assert problem.prompt == '[{"role": "user", "content": "1+1?"}]'
     with pytest.raises(ValueError, match="line 1: arguments is None"):
         read_samples([write_lines(tmp_path / "a.jsonl", [{**LM_EVAL, "arguments": None}])], "toy")
 

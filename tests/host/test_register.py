@@ -280,9 +280,14 @@ def test_the_built_wheel_works_in_a_ray_worker_without_the_checkout(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["raise ImportError('no libcudart')", "raise AttributeError('no x')", "1 / 0"])
-def test_the_doctor_tells_of_a_verl_that_cannot_be_imported(tmp_path, line):
+def test_a_verl_that_cannot_be_imported_is_told(tmp_path, line):
     (tmp_path / "verl").mkdir()
     (tmp_path / "verl" / "__init__.py").write_text(line + "\n")
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
-    doctor = subprocess.run([sys.executable, "-m", "verl_fgrpo"], capture_output=True, text=True, env=env, timeout=1200)
-    assert doctor.returncode == 1 and "cannot be imported" in doctor.stdout and "Traceback" not in doctor.stderr
+    for command in ([], ["doctor"], ["explain", "+focal=grpo"], ["preflight", "compose"]):
+        module = "verl_fgrpo.cli" if command else "verl_fgrpo"
+        done = subprocess.run(
+            [sys.executable, "-m", module, *command], capture_output=True, text=True, env=env, timeout=1200
+        )
+        told = done.stdout + done.stderr
+        assert done.returncode == 1 and "verl cannot be imported" in told and "Traceback" not in told

@@ -103,11 +103,13 @@ def test_killed_and_started_again_the_recipe_ends_with_a_report(mazes, tmp_path)
         ({"SMOKE": "maybe"}, "SMOKE is 'maybe', but it must be 1 (yes, true) or 0 (no, false)"),
         ({"MAZE_SIZE": "1001"}, "MAZE_SIZE is '1001', but it must be odd and at most 63"),
         ({"FOCAL_GAMA": "1"}, "FOCAL_GAMA is no variable of this recipe; did you mean FOCAL_GAMMA?"),
+        ({"STEPS": "x", "MAZE_SIZE": "8", "SUBSAMPLE": "9", "NUM_SAMPLES": "8"}, "SUBSAMPLE is '9'"),
     ],
 )
 def test_wrong_variables_are_refused_before_time_is_spent(tmp_path, variables, message):
     process = start(tmp_path, **variables)
     output, _ = process.communicate()
+    assert output.count("error: ") >= len(variables) - ("NUM_SAMPLES" in variables)
     assert process.returncode != 0
     assert "error: " in output and message in output
 

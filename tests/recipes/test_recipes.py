@@ -230,6 +230,22 @@ def test_presets_compose_with_other_engines_and_trainer_modes(arguments):
     assert config.algorithm.focal_gamma == 0.5 and config.actor_rollout_ref.actor.clip_ratio_high == 5.0
 
 
+@pytest.mark.parametrize(
+    "odd", ["sp ace", "quo'te", 'dq"', "$(touch x)", "lr=1e-6", "a,b", "{x}", "[x]", "ü中", "a#b;&c", "-dash"]
+)
+def test_paths_that_hydra_would_read_otherwise(odd):
+    config = resolved("fgrpo_qwen7b", OUT=f"/o/{odd}", TRAIN_FILE=f"/t/{odd}", VAL_FILE=odd, MODEL_PATH=f"/m/{odd}")
+    assert (config.trainer.default_local_dir, config.data.train_files) == (f"/o/{odd}", f"/t/{odd}")
+    assert (config.data.val_files, config.actor_rollout_ref.model.path) == (str(Path.cwd() / odd), f"/m/{odd}")
+    assert config.trainer.validation_data_dir == f"/o/{odd}/validation"
+
+
+@pytest.mark.parametrize("odd", ["back\\slash", "${oc.env:HOME}", "new\nline"])
+def test_paths_that_hydra_cannot_read(odd):
+    refused = recipe("fgrpo_qwen7b", OUT=f"/o/{odd}", PRINT_ARGUMENTS="1")
+    assert refused.returncode != 0 and "but Hydra reads no path with" in refused.stderr
+
+
 def test_arguments_of_the_command_line_win():
     assert resolved("fgrpo_qwen7b", "trainer.total_epochs=3").trainer.total_epochs == 3
 
@@ -309,6 +325,8 @@ def test_wrong_variables_are_refused_at_once(variables, message):
 def test_all_wrong_variables_are_told_at_once():
     refused = recipe("fgrpo_qwen7b", GROUP_SIZE="x", LEARNING_RATE="0", LOGGERS="[console]")
     assert sum(line.startswith("error: ") for line in refused.stderr.splitlines()) == 3
+    refused = recipe("fgrpo_qwen7b", ROLLOUT="x", LEARNING_RATE="0", ROLLOUT_TP="3", MINI_BATCH_SIZE="60")
+    assert sum(line.startswith("error: ") for line in refused.stderr.splitlines()) == 4
     allowed = recipe("fgrpo_qwen7b", PRINT_ARGUMENTS="yes", LOGGERS="x", IGNORE_VARIABLES="LOGGERS")
     assert allowed.returncode == 0, allowed.stderr
 

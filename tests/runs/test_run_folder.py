@@ -33,6 +33,9 @@ def test_last_checkpoint(tmp_path):
     checkpoint(tmp_path, 20)
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("20")
     assert last_checkpoint(tmp_path) == 20
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("40")
+    with pytest.raises(ValueError, match=r"names step 40, but global_step_40 is gone \(there: 20\); restore it"):
+        last_checkpoint(tmp_path)
 
 
 def test_a_pointer_cut_off_by_a_kill_is_mended(tmp_path):
@@ -59,12 +62,14 @@ def test_metrics_of_several_starts_are_joined_and_a_torn_line_is_left_out(tmp_pa
     assert [(row["step"], row["data"]["a"]) for row in read_metrics(tmp_path)] == [(1, 1), (2, 20), (3, 30)]
 
 
-def test_leftover_trainers_of_this_folder_are_ended_and_no_others(tmp_path):
+@pytest.mark.parametrize(("name", "spelt"), [("run", "run"), ("it's a=b", "'it\\'s a=b'")])
+def test_leftover_trainers_of_this_folder_are_ended_and_no_others(tmp_path, name, spelt):
     sleep = "import time; time.sleep(60)"
-    mine, other = tmp_path / "run", tmp_path / "run-2"
+    mine, other = tmp_path / name, f"{tmp_path}/{name}-2"
+    spelt = f"'{tmp_path}/{spelt[1:]}" if spelt.startswith("'") else f"{tmp_path}/{spelt}"
     processes = [
         subprocess.Popen([sys.executable, "-c", sleep, f"trainer.default_local_dir={folder}"])
-        for folder in (mine, other)
+        for folder in (spelt, other)
     ]
     try:
         time.sleep(0.3)

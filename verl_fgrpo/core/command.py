@@ -20,6 +20,7 @@ __all__ = [
     "SEED",
     "command_parser",
     "finite",
+    "named_path",
     "redact",
     "run_command",
     "run_subcommand",
@@ -28,8 +29,14 @@ __all__ = [
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
-#: options that name what is written
-OUTPUTS = ("out", "output", "html", "csv", "figure")
+#: options that name what is written, with the endings of existing files that each may replace
+OUTPUTS = {
+    "out": (".jsonl", ".json"),
+    "output": (".csv",),
+    "html": (".html", ".htm"),
+    "csv": (".csv",),
+    "figure": (".png", ".svg", ".pdf"),
+}
 
 #: environment variables whose values are never printed
 SECRET_VARIABLES = ("OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
@@ -46,7 +53,11 @@ _SECRETS = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """Its numbers are finite, its paths not empty, its errors one line; no output may be one of the inputs."""
+    """Its numbers are finite, its paths not empty, its errors one line, and its outputs replace nothing but outputs.
+
+    An output may replace a file that ends as what it writes; never an input, nor land inside the samples or verdicts of
+    a run that is read.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -59,11 +70,15 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         found, rest = super().parse_known_args(*args, **kwargs)
         named = {name: value if isinstance(value, list) else [value] for name, value in vars(found).items()}
-        paths = [(name, path) for name, values in named.items() for path in values if isinstance(path, Path)]
-        for output, name in ((path, name) for name, path in paths if name in OUTPUTS and path.is_file()):
-            for other, path in paths:
-                if other not in OUTPUTS and path.is_file() and path.samefile(output):
-                    self.error(f"--{name} {output} would replace what is read; name another file")
+        outputs = [(name, path) for name in OUTPUTS for path in named.get(name, []) if isinstance(path, Path)]
+        others = [value for name, values in named.items() if name not in OUTPUTS for value in values]
+        inputs = [named_path(str(value))[1] for value in others if isinstance(value, (str, Path))] if outputs else []
+        for name, output in outputs:
+            if any(_is_read(path, output) for path in inputs):
+                self.error(f"--{name} {output} would replace what is read; name another")
+            if os.path.isfile(output) and not output.name.lower().endswith(OUTPUTS[name]):
+                ends = " or ".join(OUTPUTS[name])
+                self.error(f"--{name} {output} is there but does not end in {ends}, so no earlier output; name another")
         return found, rest
 
 
@@ -107,6 +122,22 @@ def torch_device(text: str) -> str:
             told = str(error).splitlines()[0]
             raise argparse.ArgumentTypeError(f"{text!r} is no device of this machine ({told}); use cpu") from None
     return text
+
+
+def named_path(entry: str) -> tuple[str, Path]:
+    """NAME=PATH, split at the first "=" after which there is something, else at the first; a path alone: ("", path)."""
+    splits = [("", entry), *((entry[: at.start()], entry[at.end() :]) for at in re.finditer("=", entry))]
+    name, path = next((one for one in splits if os.path.exists(one[1])), splits[min(1, len(splits) - 1)])
+    return name, Path(path)
+
+
+def _is_read(source: Path, output: Path) -> bool:
+    """Whether `output` is the file `source`, or in the stores or the problem file of the run `source`."""
+    target = os.path.realpath(output)
+    stores = [os.path.realpath(source / name) for name in ("samples", "verdicts", "problems.jsonl")]
+    own = stores if os.path.isfile(source / "samples" / "manifest.json") else []
+    own += [os.path.realpath(source)] if os.path.isfile(source) else []
+    return any(target == path or target.startswith(path + os.sep) for path in own)
 
 
 def _path(text: str) -> Path:

@@ -126,7 +126,8 @@ def read_jsonl(path: Path) -> Iterator[Row]:
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except (ValueError, RecursionError) as error:
                 told = f"{path}, line {number} is no JSON ({error})"
-                if not line.endswith(b"\n"):
+                cut = isinstance(error, json.JSONDecodeError) or "unexpected end of data" in str(error)
+                if cut and not line.endswith(b"\n"):
                     raise CutLineError(
                         f"{told}: the file ends within it, so a process still writes the file, or was killed there; "
                         "leave the line out"

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.rows import Row, iter_rows, shown, told_with
-from verl_fgrpo.evaluation.problems import KINDS, Problem, graded_problem, problem_id_of, written_answers
+from verl_fgrpo.evaluation.problems import (
+    KINDS,
+    Problem,
+    graded_problem,
+    problem_id_of,
+    stored_problem,
+    written_answers,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ def load_benchmark(name: str, path: Path | str | None = None, check_size: bool =
     problems: dict[str, Problem] = {}
     for row in rows:
         with told_with(row.where):
-            problem = benchmark.convert(name, row)
+            problem = stored_problem(row, name) or benchmark.convert(name, row)
         if problem is None:
             continue
         if problem.problem_id in problems:
@@ -66,6 +73,8 @@ def load_benchmark(name: str, path: Path | str | None = None, check_size: bool =
 def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Problem]:
     """Distinct problems of any file with the known columns, e.g. a training or validation file in verl's format.
 
+    Those of a problem file keep their own kind.
+
     Raises:
         ValueError: a kind whose gold answers such a file cannot hold, a row without a prompt or a gold answer, one id
             with two prompts or answers, or no row at all.
@@ -79,7 +88,7 @@ def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Probl
     problems: dict[str, Problem] = {}
     for row in iter_rows(path):
         with told_with(row.where):
-            problem = _plain_problem(name, row, kind)
+            problem = stored_problem(row, name) or _plain_problem(name, row, kind)
         if problems.setdefault(problem.problem_id, problem) != problem:
             raise ValueError(
                 f"{row.where}: problem {shown(problem.problem_id)} occurs twice with different prompts or answers; "

@@ -54,8 +54,12 @@ _STYLED = re.compile(
 _SWITCH = re.compile(rf"\\(?:{_FONT})(?![A-Za-z])\s*")
 _SPACE = re.compile(r"\\(?:quad|qquad|left|right|[Bb]igg?[lr]?|,|;|:|!|\s)|~|&nbsp;")
 _EMPHASISED = re.compile(r"(\*\*|__|[*_`$\"])\s*([A-J])\s*\1")
-_MARKUP = re.compile(r"\*+|(?<!\w)_+|_+(?!\w)|[`$#{}]|\\[()\[\]]|</?(?:b|i|u|em|strong|p|br|span|code)\s*/?>")
-# After a letter and a dot these name a species (E. coli), not a choice; no word of them is an answer's own text.
+_MARKUP = re.compile(
+    r"\*+|(?<!\w)_+|_+(?!\w)|[`${}]|(?<![A-J])#|\\[()\[\]]|</?(?:b|i|u|em|strong|p|br|span|code)\s*/?>"
+)
+# Letters that begin a name, not a choice: initials (A.I., J. K. Rowling), A*; and, before a word of the list, E. coli.
+_INITIALS = re.compile(r"(?<![A-Za-z.])(?:(?:[A-Z]\.){2,}|(?:[A-Z]\.\s){2,}(?=[A-Z][a-z]))")
+_STARRED = re.compile(r"^([^*\n]*(?<![A-Za-z])[A-J])\*(?![*\w])", re.MULTILINE)
 _SPECIES = re.compile(
     r"(?<![A-Za-z])([A-J])\.\s*(coli|thaliana|elegans|melanogaster|subtilis|difficile|pylori|albicans|aegypti|gambiae|"
     r"mellifera|anthracis|cereus|baumannii|fumigatus|niger|flavus|tumefaciens|lumbricoides|afarensis|burgdorferi|"
@@ -98,6 +102,8 @@ def _flatten(text: str) -> str:
             closers.append("\u2769")
     parts += [text[position:], *reversed(closers)]
     flat = _SPACE.sub(" ", _SWITCH.sub("", "".join(parts)))
+    flat = re.sub(r"(?<=[A-J])[\u2010\u2013](?=\w)", "-", _STARRED.sub(r"\1^", flat).replace("\\#", "#"))
+    flat = _INITIALS.sub(lambda name: re.sub(r"[.\s]", "", name[0]).lower(), flat)
     flat = re.sub("\u2768[\u2768\\s]*([A-J])[\u2769\\s]*\u2769", r"(\1)", flat).translate({0x2768: None, 0x2769: None})
     flat = _MARKUP.sub("", _EMPHASISED.sub(r"(\2)", flat))
     flat = re.sub(r"(?<=[(\[])\s+(?=[A-Ja-j]\b)|(?<=\b[A-Ja-j])\s+(?=[)\]])", "", flat)
@@ -109,15 +115,17 @@ _LEAD = (
     r"therefore|thus|hence|then|obviously|still|now|also|indisputably|certainly|surely|given\s+by|"
     r"final|correct|right|best|true|option|choice|letter|answer|alternative|statement|number|"
     r"i\s+(?:think|believe|guess|say|suppose|would\s+say|am\s+sure)|i'd\s+say|that|it\s+(?:is|was|must\s+be)|it's|is)\b|"
-    r"选项|选择|字母|答案|应该|应|就|是|为|选|:|=|-)[\s,:]*)*"
+    r"选项|选择|字母|答案|应该|应|就|是|为|选|:|=|-|\u2192|[\u2705\u2611\u2714]\ufe0f?)[\s,:]*)*"
 )
 _LABEL = re.compile(
     r"(?:[(\[<\u201c\u2018'\"\u300c\u3010\u00ab\u300a]+(?P<bracketed>[A-Ja-j])[)\]>\u201d\u2019'\"\u300d\u3011\u00bb\u300b]+"
     r"|(?P<half>[A-Ja-j])(?=\))|(?P<bare>[A-J])(?![A-Za-z0-9_^'\u2019])|(?P<small>[a-j])(?=\s*(?:[.!\u27e7\n]|$)))"
 )
+_FITS = r"(?:satisf|fulfil|fit|match|meet|work|hold|remain|agree)\w*"
 _WORDS = (
     r"because|since|as|which|given|due|based|but|so|where|when|for|from|by|here|in|with|on|though|although|"
-    r"rather|instead|not|again|then|that|choice|option|is|was|and|or|at|to|among|after|according|however|therefore"
+    r"rather|instead|not|again|then|that|choice|option|is|was|and|or|at|to|among|after|according|however|therefore|"
+    + _FITS
 )
 _AFTER = re.compile(
     rf"\s*(?:$|[\n.,;:!)\]\u27e7(\"'\u201d\u3002\u3001\u2014\u2013/&|]|-\s|(?i:{_WORDS})\b"
@@ -131,7 +139,7 @@ _MORE = re.compile(
     r"(?:(?P<joined>(?i:and/or|or|and|nor|versus|vs\.?|maybe|perhaps|possibly)\b|[或和与及]|以及|还是|或者|/|&|\+)"
     r"[ \t,]*"
     r"(?:(?i:maybe|perhaps|possibly|also|even|option|choice|answer|equivalently|alternatively|else|both|either|the)\b"
-    r"[ \t,]*|选项?)*|)[\u27e6]?[(\[]?(?P<letter>[A-J])(?![A-Za-z0-9'\u2019])"
+    r"[ \t,]*|选项?)*|)[\u27e6]?[(\[]?(?P<letter>[A-J])(?![A-Za-z0-9'\u2019+#])"
 )
 _ROMAN = re.compile(r"[(\[]?I\b[)\]]*[\s,]*(?:and|or|&|,|、|和|或)[\s(]*(?:II|III|IV|V)\b")
 _SEVERAL = re.compile(r"(?i:either|both|neither|all|none|any)\b|[A-J]{2,10}(?![A-Za-z])|都|以上")
@@ -166,7 +174,9 @@ def _is_label(flat: str, more: re.Match[str]) -> bool:
         return False
     if not more["joined"] and "." in flat[more.start() : more.end()]:
         return False
-    return bool(more["joined"]) or bool(re.match(r"[ \t]*(?:$|[\n,.;)\]\u27e7/&\u3001。]|(?:and|or)\b|[A-J]\b)", rest))
+    return bool(more["joined"]) or bool(
+        re.match(r"[ \t]*(?:$|[\n,.;)\]\u27e7/&\u3001。两均都]|(?:and|or)\b|[A-J]\b)", rest)
+    )
 
 
 _BE = (
@@ -178,16 +188,18 @@ _CUES = [
     # The answer (to the question) is / Answer: / Answer
     rf"\bans(?:wers?)?\b(?:,[^,.\n]{{1,40}},)?(?:\s+(?!is\b|are\b|choices\b|options\b)[\w'()-]+){{0,8}}?\s*{_BE}\s*{_LEAD}",
     rf"\bans(?:wer)?\b\.?[:\s]*{_LEAD}",
-    rf"\b(?:correct|right|best|final|only|chosen|true)\s+(?:\w+\s+)?(?:one|option|choice|letter|statement)\s*{_BE}\s*{_LEAD}",
-    rf"\b(?:option|choice|letter|selection|conclusion|solution|response|pick|vote|guess)\s*(?:is|:|=)\s*{_LEAD}",
+    rf"\b(?:correct|right|best|final|only|chosen|true)\s+(?:\w+\s+)?(?:one|option|choice|letter|statement|description|explanation)"
+    rf"(?:\s+(?!is\b|are\b)[\w']+){{0,6}}?\s*{_BE}\s*{_LEAD}",
+    rf"\b(?:option|choice|letter|selection|conclusion|solution|response|pick|vote|guess)[\"']?\s*(?:is|:|=)\s*{_LEAD}",
     # matches option, therefore option, not A but
-    rf"\b(?:match(?:es|ing)?|correspond(?:s|ing)?\s+to|agree(?:s|ing)?\s+with|equals|gives|yields|consistent\s+with|"
+    rf"\b(?:match(?:es|ing)?|correspond(?:s|ing)?\s+to|agree(?:s|ing)?\s+with|equals|gives|yields|consistent\s+with|closest\s+to|"
     rf"supports?|points?\s+to|i\.e\.|which\s+means|which\s+is|this\s+is|that\s+is|must\s+be|namely|thus|therefore|hence|so)[\s,:]+(?:exactly\s+)?"
     rf"(?:with\s+)?(?:the\s+)?{_NOUN}\s+",
     r"\b(?:leaves?|leaving|left\s+with)\s+(?:us\s+with\s+|only\s+|just\s+|with\s+)*(?:option\s+|choice\s+)?",
     r"\bnot\s+(?:option\s+)?\(?(?-i:[A-J])\b\)?\s*[,;]?\s*(?:but\s+(?:rather\s+)?|rather\s+|it's\s+|it\s+is\s+)(?:option\s+)?",
+    rf"\bonly\s+(?:option\s+|choice\s+)?(?=\(?[A-J]\)?\s+{_FITS})",
     # Chinese
-    rf"(?:(?:正确)?答案\u3011?|正确(?:的)?(?:选项|的是)|结论)\s*(?:应该|应当|应|只能)?(?:是|为|选|即|就是|:)?\s*{_LEAD}",
+    rf"(?:(?:正确)?答案\u3011?|(?:正确|最符合(?:题意)?|最[恰适当合理准确]+)(?:的)?(?:选项|的是|说法)|剩下|结论)\s*(?:应该|应当|应|只能)?(?:是|为|选(?!项|择)|即|就是|:)?\s*{_LEAD}",
     rf"(?<![不别否误错任被可])(?<!不能)(?<!不应)(?<!不该)(?:选项\s*(?:是|为|:)|选(?!项)择?\s*(?:是|为|:|了)?)\s*{_LEAD}",
     r"(?:不是|并非|不选)\s*\(?[A-J]\)?\s*,?\s*(?:而是|而应是|应是|应该是|应选|是|选)\s*",
 ]
@@ -197,7 +209,7 @@ _WEAK_CUES = [
     # therefore, it is; the option that fits is
     r"(?:\b(?:therefore|thus|hence|so|correction|actually|rather|i\s+mean|no|sorry|by\s+elimination|i\s+(?:think|believe|"
     r"guess)|i'd\s+say|finally|final|so\s+that|the\s+(?:\w+\s+)?(?:option|choice|one|alternative)(?:\s+(?!is\b|not\b|"
-    r"in\w+rect|wrong|false|\w+n't|does\b|\w\b)[\w'-]+){1,8}?\s+is)|\u2234|因此|所以|故|综上|我认为|我觉得|(?<!不)应该?(?=[是为]))"
+    r"in\w+rect|wrong|false|\w+n't|does\b|\w\b)[\w'-]+){1,8}?\s+is|the\s+(?:closest|nearest)\s+is)|\u2234|因此|所以|故|综上|我认为|我觉得|(?<!不)应该?(?=[是为]))"
     r"[\s,:;\u2014\u2013-]*(?:(?:that\s+)?(?:it\s+(?:is|must\s+be|should\s+be)|it's|the|option|choice|是|为)\s*)*",
     r"\b(?:it(?:'s|\s+is)|must\s+be|should\s+be)\s+(?:option\s+|choice\s+)?",
     # I choose
@@ -220,7 +232,9 @@ _BACKWARD = re.compile(
     r"(?:(?P<named>(?i:option|choice|answer)\s+|选项\s*)|(?<![A-Za-z0-9_'])(?=[(A-J]))\(?(?P<letter>[A-J])\)?\s*"
     r"(?:(?i:is|must\s+be|has\s+to\s+be)\s+(?i:(?:therefore|thus|indeed|clearly|then|hence|also|really|obviously)\s+)?"
     r"(?:(?i:the)\s+(?i:(?:only\s+)?(?:correct|right|best|true|final|most\s+\w+)\s+)?(?i:answer|option|choice|one)\b(?!\s+(?:only|if|when|unless)\b)"
+    r"|(?i:the\s+most\s+(?:accurate|appropriate|suitable|likely|plausible|reasonable)\b(?!\s+to\b))"
     rf"|(?P<plain>(?i:correct|right|true)(?={_SENTENCE_END.pattern}|,?\s*(?:but|while|and)\s+[A-J]\s+is\s+(?:not|wrong)|,\s*as\b)))"
+    r"|\s+(?i:best\s+(?:describ|explain|fit|match|represent|captur|answer|summari[sz]|illustrat)\w*s)\b"
     r"|(?:选项|项)?(?:是(?:正确)?答案|(?P<chinese>也?(?:是正确的|正确|是对的|符合题意)))(?!吗|么|\?))"
 )
 #: what may stand before such a letter; any other word makes it a name: angle C, vitamin C
@@ -243,7 +257,8 @@ _CONDITION = re.compile(r"\b(?:if|had|were|otherwise)\b[^.!?;\n]*$", re.IGNORECA
 
 #: after the label of a choice: the words of the choice, but no sentence about it
 _NAMED_TEXT = re.compile(
-    r"[ \t]*(?:[.:\u2014])[ \t]*\S|,[ \t]*(?:because|since|as)\b|(?:(?<=[)\]])|[)\]])[ \t]*[.:,]?[ \t]*"
+    r"[ \t]*(?:[.:\u2014])[ \t]*\S|[ \t]+[\u2013-][ \t]+[^\W\d]{2,}|"
+    r",[ \t]*(?:because|since|as)\b|(?:(?<=[)\]])|[)\]])[ \t]*[.:,]?[ \t]*"
     r"(?!(?:is|was|are|can\w*|could|has|have|does|seems|looks|and|or|would|should|cannot|may|might)\b)[^\s+=*^_<>|]"
 )
 

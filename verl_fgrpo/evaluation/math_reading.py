@@ -12,7 +12,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-EXTENDED = "extended-2"
+EXTENDED = "extended-3"
 
 
 class FinalAnswer(NamedTuple):
@@ -27,7 +27,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
 _PHRASE = re.compile(
-    r"(?:\banswers?\b(?:\s+(?!is\b|are\b)\w+){0,6}?\s*(?:is|are|:|=)|答案\s*(?:应该|应)?(?:是|为|:|：)|结果\s*(?:是|为)|等于|\b答\s*:|答：)"
+    r"(?:\banswers?\b(?:\s+(?!is\b|are\b)\w+){0,6}?\s*(?:is|are|(?:could|may|might|must|should|would)\s+be|:|=)|答案\s*(?:应该|应)?(?:是|为|:|：)|结果\s*(?:是|为)|等于|\b答\s*:|答：)"
     r"[\s:：]*(?P<answer>[^\n。]+)",
     re.IGNORECASE,
 )
@@ -118,6 +118,11 @@ def _signs(text: str) -> str:
     return unicodedata.normalize("NFKC", text)
 
 
+_NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_NAMES += ["thirteen", "fourteen", "fifteen", "sixteen"]
+_NUMBERS = {name: str(number) for names in (_NAMES, "零一二三四五六七八九十") for number, name in enumerate(names)}
+
+
 def _frame(text: str) -> str:
     text = re.sub(r"^(?:\$+|\\[(\[])\s*|\s*(?:\$+|\\[)\]])$", "", text.strip())
     text = re.sub(r"\\(?:left|right|displaystyle|bigg?|Bigg?)(?![A-Za-z])", "", text)
@@ -128,7 +133,13 @@ def _frame(text: str) -> str:
 
 def _sets(text: str) -> str:
     text = re.sub(r"\\varnothing(?![A-Za-z])", r"\\emptyset", text)
-    return r"\emptyset" if re.fullmatch(r"\\\{\s*\\?[,;:]?\s*\\\}", text) else text
+    none = r"\\\{\s*\\?[,;:]?\s*\\\}|(?:\\text\s*\{)? *(?:there (?:is|are) )?no (?:real )?solutions?(?: exists?)? *\}?"
+    return r"\emptyset" if re.fullmatch(none, text, re.IGNORECASE) else text
+
+
+def _words(text: str) -> str:
+    found = re.fullmatch(r"(?:\\(?:text|mathrm)\s*\{)?\s*(\w+)\s*\}?", text)
+    return _NUMBERS.get(found[1].lower(), text) if found else text
 
 
 def _thousands(text: str) -> str:
@@ -149,7 +160,7 @@ def _scientific(text: str) -> str:
 
 
 _FRACTION = r"(?:(\d+)\s*/\s*(\d+)|\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\})"
-_MIXED = re.compile(rf"(?<![\w.^_}}])(\d+)(?:\s|\\[,;: ]|~|\s*\band\b\s*)+{_FRACTION}(?![\d/])")
+_MIXED = re.compile(rf"(?<![\w.^_}}])(\d+)(?:\s|\\[,;: ]|~|\s*\band\b\s*|\\text\s*\{{ *and *\}})+{_FRACTION}(?![\d/])")
 
 
 def _repeating(text: str) -> str:
@@ -237,6 +248,7 @@ RULES: dict[str, Callable[[str], str]] = {
     "label": _label,
     "signs": _signs,
     "sets": _sets,
+    "words": _words,
     "percent": _percent,
     "units": _units,
     "thousands": _thousands,
@@ -270,8 +282,6 @@ def alternatives(text: str) -> list[str]:
 
 _BASE_WORD = re.compile(r"\\text\{ *(?:base)? *(\w*) *\}")
 _BASED = re.compile(r"\(?([0-9A-Za-z]+)\)?_(?:[\s{]*\{[\s{}(]*(\w+)[\s})]*|(\w))")
-_NUMBER_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_BASE_NAMES = {"sixteen": "16", **{name: str(base) for base, name in enumerate(_NUMBER_WORDS, start=2)}}
 
 
 def is_bound(text: str) -> bool:
@@ -294,7 +304,7 @@ def same_based(gold: str, answer: str) -> bool | None:
 def _based(text: str) -> tuple[str, str] | None:
     found = _BASED.fullmatch(text)
     base = (found[2] or found[3]).lower() if found else ""
-    base = _BASE_NAMES.get(base, base)
+    base = _NUMBERS.get(base, base)
     return (found[1].lstrip("0").lower(), base) if found and base.isdigit() else None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from verl_fgrpo.core.command import redact
+from verl_fgrpo.core.rows import shown
 from verl_fgrpo.evaluation.generation import Decoding, Generated, Request
 from verl_fgrpo.evaluation.samples import REFUSED
 
@@ -202,9 +203,10 @@ def read_answer(answer: Any) -> tuple[str, int, str]:
     """(response, number of tokens, finish reason) of a chat completion.
 
     Thinking that the server split off (`reasoning_content`, in newer servers `reasoning`) is put back in front, in
-    <think> tags, which stay open where nothing follows. A reason that is not one of `FINISH_REASONS` is "unknown", and
-    so is "stop" where there is no text: a response that is empty and ended by itself is `content: ""`, not `null`.
-    The number of tokens is -1 where `usage` does not say it.
+    <think> tags, which stay open where nothing follows; so are parts of type "thinking" of a content that is a list of
+    parts. A refusal of the model stands in for its missing content. A reason that is not one of `FINISH_REASONS` is
+    "unknown", and so is "stop" where there is no text: a response that is empty and ended by itself is `content: ""`,
+    not `null`. The number of tokens is -1 where `usage` does not say it.
 
     Raises:
         ValueError: it has no choice with a message.
@@ -213,10 +215,13 @@ def read_answer(answer: Any) -> tuple[str, int, str]:
         choice = answer["choices"][0]
         message = choice["message"]
         content, thinking = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
+        if isinstance(content, list):
+            thinking, content = thinking or _parts(content, "thinking"), _parts(content, "text")
+        content = message.get("refusal") if content is None else content
     except (LookupError, TypeError, AttributeError):
-        raise ValueError("the server's answer has no choices[0].message") from None
+        raise ValueError(f"the server's answer has no choices[0].message ({shown(answer)})") from None
     if not isinstance(content, str | None) or not isinstance(thinking, str | None):
-        raise ValueError("content and reasoning of the server's answer must be text or null")
+        raise ValueError("content and reasoning of the server's answer must be text, parts of text, or null")
     reason = choice.get("finish_reason")
     by_itself = reason == "stop" and (content is not None or thinking)
     if not by_itself and reason not in ("length", "abort", "content_filter"):
@@ -228,6 +233,15 @@ def read_answer(answer: Any) -> tuple[str, int, str]:
     tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
     known = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0
     return text, tokens if known else -1, reason  # type: ignore[return-value]
+
+
+def _parts(content: Any, kind: str) -> Any:
+    """The text in the parts of one kind, [{"type": "text", "text": ...}, ...]; null without one."""
+    if not isinstance(content, list):
+        return content
+    if other := {part["type"] for part in content} - {"text", "thinking"}:
+        raise ValueError(f"content of the server's answer has parts of type {shown(sorted(other))}, but must be text")
+    return "".join(_parts(part[kind], "text") for part in content if part["type"] == kind) or None
 
 
 def _checked_url(url: str) -> str:

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,11 @@ def load_problems(paths: Iterable[Path | str], benchmarks: Sequence[str] | None 
 
 
 _COLUMNS = ("benchmark", "problem_id", "prompt", "kind", "answers", "extra")
+
+
+def stored_problem(row: Row, benchmark: str) -> Problem | None:
+    """The problem of a row that `save_problems` wrote, under another benchmark's name; None for any other row."""
+    return replace(_problem(row), benchmark=benchmark) if set(row) == set(_COLUMNS) else None
 
 
 def _problem(row: Row) -> Problem:

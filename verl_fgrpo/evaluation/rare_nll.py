@@ -117,7 +117,9 @@ def build_rare_set(
             f"{run} was sampled with weights {sampled_with}, the scorer has {scored_with}: the set is defined under "
             "the model that was sampled"
         )
-    preset = str(store.settings["prompt_preset"])
+    preset = store.settings.get("prompt_preset")
+    if not isinstance(preset, str):
+        raise ValueError(f"{run} holds samples made elsewhere, whose prompts are not known; sample the base model anew")
     problems = {problem.key: problem for problem in load_problems([run / "problems.jsonl"])}
     correct = {key_of(sample): sample for sample in _correct_samples(run, store, list(problems.values()))}
     if not correct:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from verl_fgrpo.core.command import COUNT, SEED, command_parser, torch_device
+from verl_fgrpo.core.command import COUNT, SEED, command_parser, named_path, torch_device
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -76,10 +76,10 @@ def _score(options: argparse.Namespace) -> None:
     trajectories = load_rare_set(options.rare_set)
     rows, models = [], {}
     for entry in options.models:
-        name, _, model = entry.rpartition("=")
-        name = name or Path(model).name
+        name, model = named_path(entry)
+        name = name or model.name
         cache = options.out.parent / f"{options.out.name}-{name}"
-        scorer = Scorer(resolve_model(model, cache), options.device, options.dtype, options.batch_size)
+        scorer = Scorer(resolve_model(str(model), cache), options.device, options.dtype, options.batch_size)
         rows.append(score_rare_set(trajectories, scorer, name))
         models[name] = scorer.identity()
     cells: list[list[object]] = []

@@ -155,6 +155,8 @@ def _lm_eval_prompt(row: Row) -> str:
         prompt = arguments["gen_args_0"]["arg_0"] if isinstance(arguments, Mapping) else arguments[0][0]
     except (TypeError, LookupError):
         prompt = None
+    if isinstance(prompt, list) and len(prompt) == 1:  # turns as one JSON text, of models behind a chat API
+        prompt = prompt[0]
     if not isinstance(prompt, str):
         raise row.error(
             "arguments", "those of a generation task: a prompt under gen_args_0, arg_0, or as [[prompt, ...]]"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from verl_fgrpo.core.command import COUNT
+from verl_fgrpo.core.command import COUNT, named_path
 from verl_fgrpo.core.files import write_atomic, write_parquet
 from verl_fgrpo.core.tables import markdown_escape, markdown_table, write_table
 from verl_fgrpo.evaluation import html, report
@@ -136,17 +135,15 @@ def shortfall(runs: Mapping[str, RunData]) -> str:
 
 
 def named_runs(entries: Sequence[str]) -> dict[str, Path]:
-    """NAME=FOLDER entries: split at the first "=" after which there is a folder; a folder alone is named after itself.
+    """NAME=FOLDER entries, see `named_path`; a folder alone is named after itself.
 
     Raises:
         ValueError: a name twice, no run folder, a run that is not graded.
     """
     runs: dict[str, Path] = {}
     for entry in entries:
-        splits = [(entry[: at.start()], Path(entry[at.end() :])) for at in re.finditer("=", entry)]
-        name, path = next((one for one in splits if one[1].is_dir()), splits[0] if splits else ("", Path(entry)))
-        if Path(entry).is_dir() or not splits:
-            name, path = Path(entry).name, Path(entry)
+        name, path = named_path(entry)
+        name = name or ("" if entry.startswith("=") else path.name)
         if not name or name in runs:
             raise ValueError(
                 f"the name {name!r} is given twice" if name else f"{entry!r} has no name: give NAME=FOLDER"

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from functools import reduce
+from types import ModuleType
 from typing import Any
 
 from verl_fgrpo.methods.estimators import HOST_ESTIMATORS
@@ -115,6 +116,21 @@ CPU_HOST_SYMBOLS: dict[str, tuple[str, ...]] = {
 }
 
 
+def import_host(module: str = "verl") -> ModuleType:
+    """A module of verl, which loads the plugin.
+
+    Raises:
+        ImportError: it cannot be imported, whatever it raised: something in it does not fit this machine.
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ImportError(
+            f"{module} cannot be imported ({told}); install the release of verl that you train with again"
+        ) from error
+
+
 def broken_symbols(symbols: dict[str, tuple[str, ...]] = HOST_SYMBOLS) -> list[str]:
     """Say what of `symbols` the installed verl lacks.
 
@@ -129,7 +145,7 @@ def broken_symbols(symbols: dict[str, tuple[str, ...]] = HOST_SYMBOLS) -> list[s
         module, attribute = symbol.split(":")
         try:
             host: Any = reduce(getattr, attribute.split("."), importlib.import_module(module))
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever it is that does not fit
             broken.append(f"{symbol} is missing: {error}")
             continue
         if not parameters:

@@ -15,6 +15,7 @@ from verl_fgrpo.host.contract import (
     TESTED_VERL,
     TRAINER_HOST_SYMBOLS,
     broken_symbols,
+    import_host,
 )
 from verl_fgrpo.host.registry import our_names
 from verl_fgrpo.host.state import registration
@@ -49,10 +50,9 @@ def check() -> list[str]:
     problems = _loading()
 
     try:
-        import verl  # noqa: F401  (loads the plugin)
-    except Exception as error:  # of whatever in it does not fit this machine; told, not hidden
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        return [*problems, f"verl {verl_version} cannot be imported ({told}); install the release you train with again"]
+        import_host()
+    except ImportError as error:
+        return [*problems, str(error)]
 
     if not registration.loaded:
         problems.append(

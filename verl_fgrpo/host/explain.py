@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from verl_fgrpo.core.command import command_parser, redact
+from verl_fgrpo.host.contract import import_host
 from verl_fgrpo.host.registry import our_names
 
 __all__ = ["compose", "explain", "main"]
@@ -32,7 +33,7 @@ def compose(overrides: Sequence[str], name: str = "ppo_trainer") -> Any:
     Raises:
         ValueError: verl has no such configuration, key or preset.
     """
-    import verl  # noqa: F401  (loads the plugin, and with it the presets)
+    import_host()  # loads the plugin, and with it the presets
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.errors import HydraException
@@ -138,7 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if any(word.startswith("-") for word in overrides):
         parser.error(f"{next(word for word in overrides if word.startswith('-'))!r} is no override of verl")
     start = time.perf_counter()
-    import verl
+    verl = import_host()
+    import_host("verl.trainer.ppo.core_algos")
     from omegaconf.errors import OmegaConfBaseException
 
     from verl_fgrpo import __version__

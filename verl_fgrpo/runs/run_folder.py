@@ -41,6 +41,9 @@ def last_checkpoint(run: Path) -> int:
 
     verl writes its pointer last, but not atomically: a kill in between leaves it empty, and verl would fail on
     it. Then it is written anew for the newest complete folder, or removed if there is none.
+
+    Raises:
+        ValueError: the checkpoint that the pointer names is gone; verl would begin anew without a word.
     """
     pointer = run / POINTER
     try:
@@ -55,15 +58,22 @@ def last_checkpoint(run: Path) -> int:
             return 0
         step = max(complete)
         write_atomic(pointer, str(step))
+    if step and step not in (folders := step_folders(run)):
+        there = ", ".join(map(str, folders)) or "none"
+        raise ValueError(
+            f"{pointer} names step {step}, but global_step_{step} is gone (there: {there}); restore it, write the step "
+            "of a complete checkpoint into the pointer, or delete the pointer to begin anew"
+        )
     return step
 
 
 def trainers_of(run: Path) -> list[Any]:
-    """Processes (of psutil) whose command line has verl write to this folder, spelt so."""
+    """Processes (of psutil) whose command line has verl write to this folder, spelt so, or so in Hydra's quotes."""
     import psutil
 
-    marker = f"trainer.default_local_dir={run}"
-    return [process for process in psutil.process_iter(["cmdline"]) if marker in (process.info["cmdline"] or [])]
+    quoted = str(run).replace("'", "\\'")
+    spelt = {f"trainer.default_local_dir={run}", f"trainer.default_local_dir='{quoted}'"}
+    return [process for process in psutil.process_iter(["cmdline"]) if spelt & {*(process.info["cmdline"] or ())}]
 
 
 def stop_leftovers(run: Path) -> int:

@@ -25,6 +25,7 @@ def results(tmp_path):
 
 def test_a_finished_run_is_never_replaced(results):
     before = (results / "runs" / "seed1-grpo.json").read_bytes()
+    record(results, "grpo", 1, {0: [64, 1, 0], 5: [128, 0, 0]})  # killed before the next one, the command is repeated
     with pytest.raises(ValueError, match="recorded already"):
         record(results, "grpo", 1, {0: [0, 0, 0]})
     assert (results / "runs" / "seed1-grpo.json").read_bytes() == before
@@ -117,3 +118,7 @@ def test_the_report_compares_with_updates_of_the_same_size(results, capsys):
 def test_without_runs_the_remedy_is_named(tmp_path, capsys):
     assert main(["maze", "study", "report", "--results", str(tmp_path)]) == 1
     assert "train and record one with the task's recipe" in capsys.readouterr().err
+    (tmp_path / "runs").write_text("")
+    for file in (tmp_path, tmp_path / "runs"):
+        assert main(["maze", "study", "left", "--results", str(file), "grpo"]) == 1
+        assert "is no folder with runs/" in capsys.readouterr().err

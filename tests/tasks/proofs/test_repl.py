@@ -186,14 +186,14 @@ def test_reward_and_settings(tmp_path, monkeypatch):
 def test_the_authors_columns_become_verls_and_the_evaluations(tmp_path):
     row = {"theorem_full_name": "t1", "theorem_statement": STATEMENT + "\n", "informal_statement": "/-- x -/\n"}
     pd.DataFrame([row]).to_parquet(tmp_path / "source.parquet")
-    assert convert(tmp_path / "source.parquet", tmp_path / "out", "train") == 1
-    (written,) = pd.read_parquet(tmp_path / "out.parquet").to_dict("records")
+    assert convert(tmp_path / "source.parquet", tmp_path / "out.v2", "train") == 1
+    (written,) = pd.read_parquet(tmp_path / "out.v2.parquet").to_dict("records")
     prompt = written["prompt"][0]["content"]
     assert prompt.startswith("Complete the following Lean 4 code:\n\n```lean4\nimport Mathlib\n")
     assert prompt.endswith("/-- x -/\n" + STATEMENT + "\n") and "{" not in PROMPT.replace("{header}", "").replace(
         "{informal}", "").replace("{statement}", "")  # fmt: skip
     assert written["reward_model"]["ground_truth"] == STATEMENT + "\n"
-    (problem,) = load_problems([tmp_path / "out.jsonl"])
+    (problem,) = load_problems([tmp_path / "out.v2.jsonl"])
     assert (problem.kind, problem.prompt, problem.answers) == ("mathlib", prompt, (STATEMENT,))
     pd.DataFrame([{"theorem_full_name": "t1"}]).to_parquet(tmp_path / "bad.parquet")
     with pytest.raises(ValueError, match="no column informal_statement"):

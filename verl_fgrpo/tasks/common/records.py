@@ -22,21 +22,31 @@ def record_path(results: Path, seed: int, arm: str) -> Path:
 
 
 def left(results: Path, seed: int, arms: Sequence[str]) -> list[str]:
-    """The arms of a seed that are not recorded yet."""
+    """The arms of a seed that are not recorded yet.
+
+    Raises:
+        ValueError: `results` is a file.
+    """
+    if any(folder.exists() and not folder.is_dir() for folder in (results, results / "runs")):
+        raise ValueError(f"{results} is no folder with runs/, where records are kept; name another")
     return [arm for arm in arms if not record_path(results, seed, arm).exists()]
 
 
 def save_record(results: Path, seed: int, arm: str, record: Mapping[str, Any]) -> Path:
     """Write a run's file with `seed`, `arm` and `made` (versions, commit, time).
 
+    Recorded already with the same content, it is left alone: a command that was killed can be repeated.
+
     Raises:
-        ValueError: the arm and seed are recorded already.
+        ValueError: the arm and seed are recorded already, with another content.
     """
     path = record_path(results, seed, arm)
-    if path.exists():
-        raise ValueError(f"{path} is recorded already and a finished run is never replaced; move the file away first")
     row = {"arm": arm, "seed": seed, **record, "made": provenance()}
-    write_atomic(path, json.dumps(row, separators=(",", ":")) + "\n")
+    text = json.dumps(row, separators=(",", ":")) + "\n"
+    if not path.exists():
+        write_atomic(path, text)
+    elif {**json.loads(text), "made": None} != {**read_json(path), "made": None}:
+        raise ValueError(f"{path} is recorded already and a finished run is never replaced; move the file away first")
     return path
 
 

@@ -117,8 +117,8 @@ def convert(source: Path, out: Path, split: str) -> int:
         problems.append(Problem("mathlib", row["theorem_full_name"], prompt, "mathlib", answers))
     if not rows:
         raise ValueError(f"{source} holds no theorem; give a file as the authors publish")
-    write_rows(rows, out.with_suffix(".parquet"))
-    save_problems(problems, out.with_suffix(".jsonl"))
+    write_rows(rows, out.with_name(f"{out.name}.parquet"))
+    save_problems(problems, out.with_name(f"{out.name}.jsonl"))
     return len(rows)
 
 
