@@ -28,6 +28,8 @@ def test_secrets_of_the_environment_are_masked(monkeypatch):
         ("api_key=k3yk3yk3y&n=1", "api_key=***&n=1"),
         ('{"api-key": "k3yk3yk3y"}', '{"api-key": "***"}'),
         ("sk-proj-0123456789abcdef and hf_0123456789abcdef", "*** and ***"),
+        ("Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic ***"),
+        ("Bearer%20abc.def client_secret=x ghp_0123456789abcdef", "Bearer%20*** client_secret=*** ***"),
         ("no secret: 3 tokens a word, http://host/v1?n=2", "no secret: 3 tokens a word, http://host/v1?n=2"),
     ],
 )
@@ -85,7 +87,7 @@ def test_a_fault_of_ours_keeps_its_traceback():
         (["--data", "FILE", "--csv", "FILE"], "would replace what is read"),
         (["--data", "FILE", "--csv", "LINK"], "would replace what is read"),
         (["--data", "OTHER", "FILE", "--csv", "FILE"], "would replace what is read"),
-        (["--csv", "FILE"], "/file is there but does not end in .csv, so no earlier output"),
+        (["--csv", "FILE"], "/file is a file but no earlier output (those end in .csv)"),
         (["--run", "RUN", "--csv", "RUN/samples/x.csv"], "would replace what is read"),
         (["--run", "lr=1e-6=RUN", "--csv", "RUN/x/../verdicts/part-0"], "would replace what is read"),
         (["--run", "RUN", "--csv", "RUN/problems.jsonl"], "would replace what is read"),

@@ -42,13 +42,16 @@ OUTPUTS = {
 SECRET_VARIABLES = ("OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 
 _SECRETS = (
-    (re.compile(r"(?i)(bearer\s+)[^\s'\"\\]+"), r"\1***"),
+    (re.compile(r"(?i)(bearer(?:\s|%20)+|authorization['\"]?\s*[:=]\s*['\"]?basic\s+)[^\s'\"\\]+"), r"\1***"),
     (re.compile(r"(?i)(://)[^/\s@'\"]+@"), r"\1***@"),
     (
-        re.compile(r"(?i)\b((?:api[-_]?key|access[-_]?token|token|password)['\"]?\s*[=:]\s*['\"]?)[^\s&'\",}]+"),
+        re.compile(
+            r"(?i)\b((?:api[-_]?key|access[-_]?token|token|passw(?:or)?d|secret[-_]?key|client[-_]?secret)"
+            r"['\"]?\s*[=:]\s*['\"]?)[^\s&'\",}]+"
+        ),
         r"\1***",
     ),
-    (re.compile(r"\b(?:sk|hf)[-_][A-Za-z0-9_-]{8,}"), "***"),
+    (re.compile(r"\b(?:(?:sk|hf|gh[opsu])[-_][A-Za-z0-9_-]{8,}|AIza[\w-]{30,})"), "***"),
 )
 
 
@@ -78,7 +81,7 @@ class _Parser(argparse.ArgumentParser):
                 self.error(f"--{name} {output} would replace what is read; name another")
             if os.path.isfile(output) and not output.name.lower().endswith(OUTPUTS[name]):
                 ends = " or ".join(OUTPUTS[name])
-                self.error(f"--{name} {output} is there but does not end in {ends}, so no earlier output; name another")
+                self.error(f"--{name} {output} is a file but no earlier output (those end in {ends}); name another")
         return found, rest
 
 

@@ -60,7 +60,7 @@ def new_file(path: Path | str) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is a folder or a device, but a file is to be written there; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    partial = path.with_name(f".{os.getpid()}.partial.{path.name[-50:]}")  # names have 255 bytes
     try:
         yield partial
         _sync(partial, os.O_RDWR)
