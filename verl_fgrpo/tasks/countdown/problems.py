@@ -35,7 +35,7 @@ class Countdown:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The conversation to answer. Ours: the supervised start teaches the format, so that the prompt can be short."""
+        """The conversation to answer. Ours: the supervised start teaches the format, so the prompt is short."""
         shown = ", ".join(map(str, self.numbers))
         asked = f"Numbers: {shown}. Target: {self.target}."
         return [{"role": "system", "content": "Countdown"}, {"role": "user", "content": asked}]
