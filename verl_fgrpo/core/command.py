@@ -77,7 +77,7 @@ class _Parser(argparse.ArgumentParser):
         others = [value for name, values in named.items() if name not in OUTPUTS for value in values]
         inputs = [named_path(str(value))[1] for value in others if isinstance(value, (str, Path))] if outputs else []
         for name, output in outputs:
-            if any(_is_read(path, output) for path in inputs):
+            if any(_is_read(path, output) for path in inputs if os.path.exists(path)):
                 self.error(f"--{name} {output} would replace what is read; name another")
             if os.path.isfile(output) and not output.name.lower().endswith(OUTPUTS[name]):
                 ends = " or ".join(OUTPUTS[name])

@@ -168,7 +168,12 @@ def test_rows_and_report_come_from_the_validation_dumps(tmp_path, capsys):
     assert {step: sorted(c) for step, c in by_arm["grpo"].correct.items()} == {0: [1, 2], 5: [0, 4], 10: [0, 4]}
     assert {step: sorted(c) for step, c in by_arm["f_grpo"].correct.items()} == {0: [1, 2], 5: [2, 3]}
     assert "overrides" not in by_arm["grpo"].settings and by_arm["grpo"].num_samples == 4
-    assert main(["countdown", "record", "--results", str(tmp_path / "results"), "--seed", "3", runs[0]]) == 1
+    record = ["countdown", "record", "--results", str(tmp_path / "results"), "--seed", "3", runs[0]]
+    assert main(record) == 0  # the same content again
+    dump = tmp_path / "grpo" / "validation" / "10.jsonl"
+    dump.write_text(dump.read_text().replace("1.0", "0.0"))
+    assert main(record) == 1
+    assert "recorded already" in capsys.readouterr().err
 
     assert main(["countdown", "report", "--results", str(tmp_path / "results")]) == 0
     report = (tmp_path / "results" / "report.md").read_text()

@@ -110,7 +110,7 @@ def _figure(
         own_runs = [run for run in runs if run.arm == arm]
         before_and_after(axis, own_runs, step, NAMES.get(arm, arm), "problem")
         axis.set_ylabel(f"success rate after {step} steps (%)")
-        axis.legend(fontsize=8, loc="upper left")
+        axis.legend(fontsize=8)
     figure.suptitle("SmolLM2-135M-Instruct on countdown. Left: 95% intervals over problems. Right: a point a problem")
     return figure
 
