@@ -22,7 +22,7 @@ from verl_fgrpo.tasks.common.study import StudyRun, arm_rows, before_and_after, 
 __all__ = ["main", "write_report"]
 
 REFERENCE = "grpo"
-NAMES = {"grpo": "GRPO", "f_grpo": "F-GRPO", "grpo_low_lr": "GRPO, low learning rate"}
+NAMES = {"grpo": "GRPO", "f_grpo": "F-GRPO", "grpo_low_lr": "GRPO, low rate"}
 OWN_SETTINGS = ("preset", "focal_gamma", "learning_rate")
 
 
