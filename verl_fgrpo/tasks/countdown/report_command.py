@@ -92,7 +92,7 @@ def _changes(runs: Sequence[StudyRun], arms: Sequence[str], step: int) -> str:
 def _figure(
     runs: Sequence[StudyRun], rows: Sequence[dict[str, Any]], arms: Sequence[str], step: int, ks: Sequence[int]
 ) -> Any:
-    figure, axes = new_figure(4.0 * (1 + len(arms)), 3.8, 1, 1 + len(arms))
+    figure, axes = new_figure(4.4 * (1 + len(arms)), 3.8, 1, 1 + len(arms))
     start = [np.concatenate([run.scores(k, 0) for run in runs if run.arm == REFERENCE]) for k in ks]
     strata = [str(run.seed) for run in runs if run.arm == REFERENCE for _ in run.correct[0]]
     found = [bootstrap_over_problems(scores, groups=strata) for scores in start]
