@@ -163,7 +163,7 @@ def train_start_model(
     Killed and called again, it goes on from the last checkpoint (beside `out`, removed at the end) to the identical
     weights, bit for bit on one CPU thread. A folder `out` that is already there is left alone.
     It begins with a random model of `settings.model`, or with that of the Hugging Face folder `pretrained`.
-    `autocast`: matrix products in bfloat16, weights in float32; twice as fast on processors that have such products.
+    `autocast`: matrix products in bfloat16, weights in float32; faster on processors that have such products.
 
     Raises:
         ValueError: no examples, or a checkpoint made with other settings or examples.

@@ -17,7 +17,14 @@ from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.passk import powers_of_two
 from verl_fgrpo.core.tables import write_table
 from verl_fgrpo.evaluation.significance import bootstrap_over_problems
-from verl_fgrpo.tasks.common.study import StudyRun, arm_rows, before_and_after, load_runs, results_table
+from verl_fgrpo.tasks.common.study import (
+    StudyRun,
+    arm_rows,
+    before_and_after,
+    difference,
+    load_runs,
+    results_table,
+)
 
 __all__ = ["main", "write_report"]
 
@@ -68,12 +75,22 @@ def write_report(runs: Sequence[StudyRun], results: Path) -> str:
         "differences paired over problems. They say what other problems would give, not what another training would: "
         f"{len({run.seed for run in runs})} seed(s). Every run measures the start model (step 0) by itself.",
         table,
+        _against_control(runs, step, ks),
         _changes(runs, arms, step),
         "![pass@k, and each problem before and after training](results.png)",
     ]
-    report = "\n\n".join(part.strip() for part in text) + "\n"
+    report = "\n\n".join(part.strip() for part in text if part) + "\n"
     write_atomic(results / "report.md", report)
     return report
+
+
+def _against_control(runs: Sequence[StudyRun], step: int, ks: Sequence[int]) -> str:
+    """A sentence on F-GRPO minus the control of the same update scale, if both are there."""
+    found = {k: difference(runs, "f_grpo", "grpo_low_lr", k, step) for k in ks}
+    shown = [
+        f"k = {k} {100 * one[0]:+.1f} [{100 * one[1]:+.1f}, {100 * one[2]:+.1f}]" for k, one in found.items() if one
+    ]
+    return f"{NAMES['f_grpo']} minus {NAMES['grpo_low_lr']}, pass@k: {', '.join(shown)}." if shown else ""
 
 
 def _changes(runs: Sequence[StudyRun], arms: Sequence[str], step: int) -> str:
