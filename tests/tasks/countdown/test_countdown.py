@@ -193,7 +193,8 @@ def test_rows_and_report_come_from_the_validation_dumps(tmp_path, capsys):
     report = (tmp_path / "results" / "report.md").read_text()
     # step 5 is the last that both have: pass@1 is 4/8 and 5/8
     assert "After 5 steps" in report and "50.0" in report and "62.5" in report and "+12.5" in report
-    assert "GRPO loses 1 of 2 problems and gains 0. F-GRPO loses 0 of 2" in report and "low rate" not in report
+    assert "GRPO loses 1 of 2 problems (2 solved before) and gains 0. F-GRPO loses 0 of 2" in report
+    assert "low rate" not in report
     write_run(tmp_path / "grpo_low_lr", "0", {0: (2, 1), 5: (2, 1)})
     record[-1] = str(tmp_path / "grpo_low_lr")
     assert main(record) == main(["countdown", "report", "--results", str(tmp_path / "results")]) == 0

@@ -101,7 +101,8 @@ def _changes(runs: Sequence[StudyRun], arms: Sequence[str], step: int) -> str:
         before = np.concatenate([run.scores(1, 0) for run in own])
         after = np.concatenate([run.scores(1, step) for run in own])
         lost, gained = int(((before > 0) & (after == 0)).sum()), int(((before == 0) & (after > 0)).sum())
-        lines.append(f"{NAMES.get(arm, arm)} loses {lost} of {int((before > 0).sum())} problems and gains {gained}.")
+        held = f"{len(before)} problems ({int((before > 0).sum())} solved before)"
+        lines.append(f"{NAMES.get(arm, arm)} loses {lost} of {held} and gains {gained}.")
     return " ".join(lines) + " Lost: solved by the start model's samples and by none after training."
 
 

@@ -149,7 +149,8 @@ def training_figure(runs: Sequence[StudyRun]) -> Any:
         axis.set_xlabel("training steps")
         axis.set_ylabel("percent")
     axes[0].legend(fontsize=8)
-    figure.suptitle("Thick: mean over seeds. Thin: one seed each")
+    several = len({run.seed for run in runs}) > 1
+    figure.suptitle("Thick: mean over seeds. Thin: one seed each" if several else "One seed")
     return figure
 
 
@@ -183,7 +184,7 @@ def difference_figure(rows: Sequence[dict[str, Any]], step: int) -> Any:
 
 @figure_style()
 def maze_figure(runs: Sequence[StudyRun], step: int) -> Any:
-    """Success rate of each held-out maze before and after training, an axis per arm; below the diagonal it was lost."""
+    """Success rate of each held-out maze before and after training, an axis per arm; on the ground it was lost."""
     shown = [arm for arm in ("grpo", "gamma1") if any(run.arm == arm and step in run.correct for run in runs)]
     figure, axes = new_figure(4.2 * max(len(shown), 1), 4.0, 1, max(len(shown), 1), sharey=True)
     for axis, arm in zip(axes, shown, strict=False):
@@ -266,11 +267,11 @@ def size_figure(runs: Sequence[StudyRun]) -> Any:
     starts = {run.seed: run.scores(1, 0) for _, run in _size_rows(runs)}
     mu = np.concatenate(list(starts.values()))
     axes[2].plot(sizes, [100 * tail_miss_probability(RARE_SHARE * mu, mu, n).mean() for n in sizes], color=GREY)
-    axes[2].set_title("predicted tail miss (% of groups)")
+    axes[2].set_title(f"predicted tail miss, {RARE_SHARE:.0%} rare (% of groups)")
     axes[2].set_xscale("log", base=2)
     axes[2].set_xticks(sizes, [str(size) for size in sizes])
     for axis in axes:
         axis.set_xlabel("group size N")
     axes[0].legend(fontsize=8)
-    figure.suptitle("Group size at equal rollouts a step")
+    figure.suptitle(f"Group size at equal rollouts a step, seed {', '.join(map(str, starts))}")
     return figure
