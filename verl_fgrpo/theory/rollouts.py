@@ -192,8 +192,8 @@ def danger_zone(rare_share: float, group_size: int, danger: float = 0.5) -> tupl
 
 def _graded_outcomes(source: Path, success_threshold: float) -> Iterator[tuple[Prompt, bool]]:
     if source.name == "verdicts" and (source.parent / "samples" / "manifest.json").exists():
-        run = load_run(source.parent)  # which refuses verdicts on responses that are gone or have changed
-        yield from ((key, bool(one)) for key in run.keys() for one in run.problems[key].correct)
+        of = load_run(source.parent).problems  # refuses verdicts on responses that are gone or have changed
+        yield from ((key, bool(one)) for key in of if not of[key].refused for one in of[key].correct)
         return
     for row in _graded_rows(source):
         if "problem_id" not in row:
