@@ -133,7 +133,7 @@ def problem_rows(runs: Mapping[str, RunData]) -> list[Row]:
 
 
 def block_rows(pass_rows: Sequence[Row]) -> list[Row]:
-    """The paper's averages: plain means over the benchmarks of a block ("math", "ood"; arXiv 2602.06717, Table 1).
+    """The paper's averages: plain means over the benchmarks of a block ("math", "ood"; arXiv 2602.06717, L.4).
 
     A block's row says which of its benchmarks it averages; a block of one benchmark is left out.
     """

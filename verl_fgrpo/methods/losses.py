@@ -95,7 +95,7 @@ class Loss:
 class FocalLoss(Loss):
     """verl's loss on (1 - mu) ** gamma * A, with mu read off A.
 
-    Source: arXiv 2602.06717, eq. 11-13 and Table 3 of App. B for the base objectives. gamma = 0 is the host's loss bit
+    Source: arXiv 2602.06717, eq. 11-13 and App. B for the base objectives. gamma = 0 is the host's loss bit
     for bit, on any advantages.
     """
 

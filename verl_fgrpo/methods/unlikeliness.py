@@ -19,7 +19,8 @@ def unlikeliness_rewards(
 
     rank_i counts the rollouts of the group, wrong ones too, that are less likely: 0 is the least likely, N - 1 the most
     likely. GRPO reinforces what is likely already (rank bias); this turns the order around.
-    Source: arXiv 2506.02355, section 4.1, which counts ranks from the other end. There the experiments use beta = 0.25.
+    Source: arXiv 2506.02355, section 4.1, which counts ranks from the other end; the authors' code (`rank_penalty`,
+    0.25) counts them as here.
 
     Three choices: Rollouts of equal likelihood (the same response twice) share the mean of their ranks, so their
     rewards are equal and row order does not matter. Groups whose rewards are all equal before the penalty keep them,
