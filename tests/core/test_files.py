@@ -268,6 +268,29 @@ def test_a_file_that_holds_no_object_is_named(tmp_path: Path, content: str, mess
     assert json.dumps(path.read_text()) == json.dumps(content)
 
 
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scenario(folder: Path) -> None:
+        write_atomic(folder / "whole", "x")
+        with new_folder(folder / "f") as partial:
+            files.os.write(-1 if folder.name == "closed" else 1, b"")
+            (partial / "a").write_text("x")
+        with LogWriter(folder / "log") as log:
+            log.append({"a": 1})
+
+    told = 0
+    for at in range(1, 40):
+        faulty = FaultyOs(at, "before", FAULTS[1])
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "os", faulty)
+            try:
+                scenario(tmp_path / str(at))
+            except OSError as error:
+                if faulty.calls[at - 1] in ("write", "fsync", "ftruncate", "lseek"):  # others name it themselves
+                    assert str(tmp_path / str(at)) in str(error), faulty.calls[at - 1]
+                    told += 1
+    assert told >= 9
+
+
 @pytest.mark.parametrize("there", ["folder", "pipe"])
 def test_what_is_no_file_is_not_replaced(tmp_path: Path, there: str) -> None:
     (tmp_path / "folder").mkdir()

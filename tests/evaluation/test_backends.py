@@ -128,13 +128,17 @@ def make_checkpoint(root: Path, model: Path, ranks: int) -> Path:
 
 
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.full), 2])
-def test_real_shards_are_merged_once_and_others_anew(tmp_path: Path, ranks: int) -> None:
+def test_real_shards_are_merged_once_and_others_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ranks: int
+) -> None:
     pytest.importorskip("verl")
     from safetensors.torch import load_file
 
     model = make_model(tmp_path / "whole", 0)
     weights = load_file(model / "model.safetensors")
     step = make_checkpoint(tmp_path, model, ranks)
+    (step / "actor" / "torch.py").write_text("raise RuntimeError('code of the checkpoint ran')\n")
+    monkeypatch.chdir(step / "actor")
     merged = resolve_model(str(step), tmp_path / "run")
     found = load_file(merged / "model.safetensors")
     assert set(found) == set(weights)

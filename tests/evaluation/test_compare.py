@@ -242,3 +242,10 @@ def test_options_are_checked_before_anything_is_read(
     assert message in told and told.count("\n") == 1
     with pytest.raises(ValueError, match=r"tau=1.5 must lie in \(0, 1\]"):
         main([*arguments, "--taus", "1.5"])
+
+
+def test_a_damaged_plan_is_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {"a": "10"}, plan={"num_samples": 2})
+    (run / "plan.json").write_text("{}")
+    with pytest.raises(ValueError, match="plan.json does not hold what it must .*num_samples"):
+        load_run(run)

@@ -568,10 +568,11 @@ def test_a_missing_grader_is_refused_before_anything_is_graded(tmp_path: Path, m
 SYNLOGIC_OPTIONS: dict[str, Any] = {"allow_code_execution": True}
 
 
-def test_verifiers_that_evaluate_responses_are_refused_unless_allowed(tmp_path: Path) -> None:
-    game = synlogic("last", answer="yes")
+@pytest.mark.parametrize("kind", graders.PROGRAMS)
+def test_responses_that_are_programs_are_refused_unless_allowed(tmp_path: Path, kind: str) -> None:
+    game = replace(synlogic("last", answer="yes"), kind=kind)
     store = store_of(tmp_path / "samples", ["so: yes"], game)
-    with pytest.raises(RuntimeError, match="kind synlogic cannot be graded: .*as Python code.*--allow-code-execution"):
+    with pytest.raises(RuntimeError, match=f"kind {kind} cannot be graded: .*runs .*--allow-code-execution"):
         grade_store(store, tmp_path / "verdicts", [game], progress=False)
     assert list(VerdictStore(tmp_path / "verdicts").read()) == []
 
@@ -702,7 +703,7 @@ from verl_fgrpo.evaluation.graders import grade_synlogic
 from verl_fgrpo.evaluation.problems import Problem, save_problems
 for task, extra, response in json.load(sys.stdin):
     problem = Problem("synlogic", task, "q", "synlogic", extra=extra)
-    print("GRADED", json.dumps(grade_synlogic(problem, response, True)))
+    print("GRADED", json.dumps(grade_synlogic(problem, response)))
 """
 
 

@@ -117,6 +117,28 @@ def test_a_refused_prompt_is_recorded_named_and_skipped(server: Server, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore:the .* new samples")
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [(404, {"error": "blocked"}), (500, {"error": "too long"}), (200, {"error": "too long"}), (200, {"choices": []})],
+)
+def test_what_fails_for_one_prompt_alone_is_a_refusal_too(
+    server: Server,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    content: Any,
+) -> None:
+    monkeypatch.setattr("threading.Event.wait", lambda event, timeout=None: event.is_set())  # no pauses
+    server.answer = lambda body: (200, chat("x")) if body["messages"][-1]["content"] != "so" else (status, content)
+    said: list[str] = []
+    rows = sample(server, tmp_path / "run", say=said.append)
+    assert sorted((row.problem_id, row.finish_reason) for row in rows) == [("a", "refused")] * N + [("b", "stop")] * N
+    told = {row.detail for row in rows if row.problem_id == "a"}
+    assert len(told) == 1 and (f"HTTP {status}" in told.pop() if status != 200 else "no answer in 6" in told.pop())
+    assert len(said) == 1 and "toy/a (" in said[0]
+
+
+@pytest.mark.filterwarnings("ignore:the .* new samples")
 def test_a_server_that_refuses_everything_refuses_the_settings(server: Server, tmp_path: Path) -> None:  # noqa: F811
     server.answer = lambda body: (400, {"error": "no such parameter"})
     with pytest.raises(RuntimeError, match="refused every prompt.*toy/a .*no such parameter"):

@@ -2,11 +2,15 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from verl_fgrpo.cli import main
+from verl_fgrpo.evaluation.grading import Judged
+from verl_fgrpo.evaluation.problems import Problem, save_problems
+from verl_fgrpo.evaluation.samples import Sample, SampleStore, Verdict, VerdictStore
 from verl_fgrpo.theory.rollouts import (
     SuccessCounts,
     danger_report,
@@ -208,3 +212,21 @@ def test_tool_refuses(arguments, word, code, capsys):
     except SystemExit as stop:  # argparse: wrong usage
         returned = stop.code
     assert returned == code and word in capsys.readouterr().err
+
+
+def test_verdicts_on_responses_that_have_changed_are_refused(tmp_path):
+    problem = Problem("b", "p", "q", "math", ("1",))
+    save_problems([problem], tmp_path / "problems.jsonl")
+    samples = [Sample("b", "p", index, 0, f"\\boxed{{{index}}}", 1, "stop") for index in range(2)]
+    with SampleStore(tmp_path / "samples", {"model": "m"}).writer() as writer:
+        writer.append(samples[0])
+        writer.append(samples[1])
+    store = VerdictStore(tmp_path / "verdicts", {"grader": "hand"})
+    judged = Judged([problem], store.settings)
+    with store.writer() as writer:
+        for sample, verdict in zip(samples, ("wrong", "correct"), strict=True):
+            writer.append(Verdict("b", "p", sample.sample_idx, verdict, None, "", judged.digest(sample)))
+    assert read_success_counts(tmp_path / "verdicts").num_correct.tolist() == [1]
+    save_problems([replace(problem, answers=("0",))], tmp_path / "problems.jsonl")
+    with pytest.raises(ValueError, match="2 verdicts on b/p are on responses or gold answers that have changed"):
+        read_success_counts(tmp_path / "verdicts")

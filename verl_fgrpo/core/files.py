@@ -48,6 +48,17 @@ class CorruptLogError(RuntimeError):
 
 
 @contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """An OSError inside that names no file, as that of a full disk, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def new_file(path: Path | str) -> Iterator[Path]:
     """A path to write to; on success it is synced and renamed to `path`, on an exception `path` stays as it was.
 
@@ -62,7 +73,8 @@ def new_file(path: Path | str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}.partial.{path.name[-50:]}")  # names have 255 bytes
     try:
-        yield partial
+        with _named(path):
+            yield partial
         _sync(partial, os.O_RDWR)
         os.replace(partial, path)
     finally:
@@ -87,7 +99,8 @@ def new_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
-            yield partial
+            with _named(path):
+                yield partial
         except Exception as error:
             if not type(error).__module__.startswith("safetensors"):
                 raise
@@ -240,6 +253,7 @@ class LogWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._handle: BinaryIO = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
         _sync(path.parent)
+        self._path = path
         self._flush_rows = flush_rows
         self._flush_seconds = flush_seconds
         self._last_flush = time.monotonic()
@@ -258,12 +272,13 @@ class LogWriter:
         if lines:
             member = gzip.compress(("\n".join(lines) + "\n").encode("ascii"), compresslevel=6, mtime=0)
             descriptor = self._handle.fileno()
-            os.ftruncate(descriptor, size)
-            os.lseek(descriptor, size, os.SEEK_SET)
-            rest = memoryview(member)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
+            with _named(self._path):
+                os.ftruncate(descriptor, size)
+                os.lseek(descriptor, size, os.SEEK_SET)
+                rest = memoryview(member)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+                os.fsync(descriptor)
             self._state = size + len(member), []
         self._last_flush = time.monotonic()
 
@@ -361,6 +376,7 @@ def _sync(path: Path, flags: int = os.O_RDONLY) -> None:
     """Put a file, or the names in a folder, safely on disk."""
     descriptor = os.open(path, flags)
     try:
-        os.fsync(descriptor)
+        with _named(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

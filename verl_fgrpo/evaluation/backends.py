@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.files import new_folder
+from verl_fgrpo.core.pretrained import load_pretrained, render_chat
+from verl_fgrpo.core.processes import ends_with_parent
 from verl_fgrpo.evaluation.generation import Decoding, Generated, Request, weights_fingerprint
 from verl_fgrpo.evaluation.prompts import Prompt
 
@@ -62,11 +64,16 @@ def resolve_model(model: str, cache: Path, revision: str | None = None, trust_ch
 
 
 def _merge(actor: Path, target: Path, trust_checkpoint: bool) -> None:
-    """Run verl's merger. It loads pickles; PyTorch's own switch makes it load nothing but tensors and DTensors."""
+    """Run verl's merger. It loads pickles; PyTorch's own switch makes it load nothing but tensors and DTensors.
+
+    It runs in the new folder: started by -m, Python would import what lies in the current one, a checkpoint's torch.py.
+    """
     with new_folder(target) as partial:
         done = subprocess.run(
             [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
-            + ["--local_dir", str(actor), "--target_dir", str(partial)],
+            + ["--local_dir", os.path.abspath(actor), "--target_dir", os.path.abspath(partial)],
+            cwd=partial,
+            preexec_fn=ends_with_parent(),
             capture_output=True,
             text=True,
             env={**os.environ, "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "0" if trust_checkpoint else "1"},
@@ -83,8 +90,8 @@ def _merge(actor: Path, target: Path, trust_checkpoint: bool) -> None:
 def prompt_tokens(tokenizer: Any, prompt: Prompt) -> list[int]:
     """Tokens of a prompt by the model's chat template; without a template, the texts joined by blank lines."""
     if tokenizer.chat_template:
-        how = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, **prompt.template}
-        ids = tokenizer.apply_chat_template(list(prompt.messages), **how)["input_ids"]
+        how = {"tokenize": True, "return_dict": True, **prompt.template}
+        ids = render_chat(tokenizer, list(prompt.messages), **how)["input_ids"]
     else:
         ids = tokenizer("\n\n".join(turn["content"] for turn in prompt.messages))["input_ids"]
     return [int(token) for token in ids]
@@ -105,13 +112,12 @@ class TransformersBackend:
 
     def __init__(self, folder: Path, batch_size: int = 32, device: str = "cpu", dtype: str = "float32") -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.folder = folder
         self.batch_size = batch_size
         self.dtype = dtype
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device).eval()
+        self.tokenizer = load_pretrained("AutoTokenizer", folder)
+        self.model = load_pretrained("AutoModelForCausalLM", folder, dtype=getattr(torch, dtype)).to(device).eval()
         self._end_ids = self._find_end_ids()
 
     def identity(self) -> dict[str, Any]:
@@ -220,14 +226,12 @@ class VllmRayBackend:
         batch_size: int = 256,
         engine_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        from transformers import AutoTokenizer
-
         self.folder = folder
         self.tensor_parallel_size = tensor_parallel_size
         self.concurrency = concurrency
         self.batch_size = batch_size
         self.engine_kwargs = engine_kwargs or {}
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer = load_pretrained("AutoTokenizer", folder)
 
     def identity(self) -> dict[str, Any]:
         weights, more = weights_fingerprint(self.folder), {"engine_kwargs": self.engine_kwargs}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from verl_fgrpo.core.files import read_json, write_json
+from verl_fgrpo.core.files import read_json, typed, write_json
 from verl_fgrpo.core.passk import (
     as_counts,
     pass_at_k,
@@ -41,7 +41,7 @@ class StopRule:
     def load(cls, run: Path) -> StopRule | None:
         """The rule of a run; None where nothing says so (samples made elsewhere)."""
         path = run / "plan.json"
-        return cls(**read_json(path)) if path.exists() else None
+        return typed(read_json(path), cls, path) if path.exists() else None
 
     def save(self, run: Path) -> None:
         """Keep the rule; one without a stop keeps the larger number of samples."""

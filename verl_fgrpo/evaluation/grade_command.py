@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--allow-code-execution",
         action="store_true",
-        help="needed for SynLogic, whose verifiers evaluate responses as Python code on this machine, unprotected",
+        help="needed for SynLogic and Lean with Mathlib, which run responses as code on this machine, unprotected",
     )
     parser.add_argument("--regrade", action="store_true", help="delete the verdicts and grade anew (samples stay)")
     parser.set_defaults(run_command=_grade)

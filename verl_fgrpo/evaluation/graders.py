@@ -37,6 +37,10 @@ TASK_GRADERS: dict[str, str] = {
     "mathlib": "verl_fgrpo.tasks.proofs.mathlib:grade_mathlib",
 }
 
+#: kinds whose responses are programs: SynLogic's verifiers pass some to Python's `eval`, a tactic proof may run what it
+#: likes in Lean
+PROGRAMS = ("synlogic", "mathlib")
+
 #: how mathematical answers are read: name on the command line -> name with version, which is stored
 READINGS = {"default": "default", "extended": math_reading.EXTENDED}
 #: begins the detail of a verdict where the extended reading differs; the default's verdict follows
@@ -55,7 +59,7 @@ class GraderOptions:
     ifeval: str = "strict"  # "strict" or "loose", see `grade_ifeval`
     fast: bool = False  # math-verify made faster, see `fast_grading`; changes no verdict
     reading: str = "default"  # how mathematical answers are read: "default" is math-verify unchanged
-    allow_code_execution: bool = False  # SynLogic's verifiers evaluate the response as Python code
+    allow_code_execution: bool = False  # of `PROGRAMS`
 
     def __post_init__(self) -> None:
         if self.ifeval not in ("strict", "loose"):
@@ -74,8 +78,17 @@ class GraderOptions:
 
 
 def grader_of(kind: str, options: str = "{}") -> Grader:
-    """The grader of a kind; `options` is the JSON of `GraderOptions`. Every grader reads `answer_text(response)`."""
+    """The grader of a kind; `options` is the JSON of `GraderOptions`. Every grader reads `answer_text(response)`.
+
+    Raises:
+        PermissionError: responses are programs (`PROGRAMS`), and `allow_code_execution` is not set.
+    """
     chosen = GraderOptions.from_json(options)
+    if kind in PROGRAMS and not chosen.allow_code_execution:
+        raise PermissionError(
+            f"grading {kind} runs responses as Python or Lean code, with no sandbox around it; in a machine or "
+            "container that holds nothing of value, give --allow-code-execution"
+        )
     if kind in TASK_GRADERS:
         module, function = TASK_GRADERS[kind].split(":")
         task_grader: Grader = getattr(importlib.import_module(module), function)
@@ -86,7 +99,7 @@ def grader_of(kind: str, options: str = "{}") -> Grader:
     if kind == "ifeval":
         return lambda problem, response: grade_ifeval(problem, response, chosen.ifeval)
     if kind == "synlogic":
-        return lambda problem, response: grade_synlogic(problem, response, chosen.allow_code_execution)
+        return grade_synlogic
     return {"choice": grade_choice}[kind]
 
 
@@ -332,21 +345,15 @@ def grade_ifeval(problem: Problem, response: str, mode: str = "strict") -> Grade
     return ("correct" if all(followed) else "wrong"), bits, ""
 
 
-def grade_synlogic(problem: Problem, response: str, allow_code_execution: bool = False) -> Graded:
+def grade_synlogic(problem: Problem, response: str) -> Graded:
     """SynLogic (arXiv 2505.19641): the verifier of the problem's game, from a checkout named by SYNLOGIC_ROOT.
 
-    Some of the verifiers pass the response to Python's `eval`, so that a response can do whatever this process may:
-    PermissionError unless `allow_code_execution`.
+    Some of the verifiers pass the response to Python's `eval`, so that a response can do whatever this process may.
 
     The verifiers catch their own exceptions and say only right or wrong. Unparsed: their `extract_answer`, if it takes
     the response alone, finds nothing. That of game_of_24 (commit 6794f97) compares the value of the expression with
     itself, so it calls every expression of the given numbers right.
     """
-    if not allow_code_execution:
-        raise PermissionError(
-            "SynLogic's verifiers evaluate responses as Python code, with no sandbox around it; in a machine or "
-            "container that holds nothing of value, give --allow-code-execution"
-        )
     response = answer_text(response)
     verifiers, data = _synlogic()
     task = problem.extra["task"].rsplit("/", 1)[-1]

@@ -6,6 +6,7 @@ it treats a refused prompt, which a run has to survive, like any other error.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -33,8 +34,9 @@ class ServerError(RuntimeError):
 class OpenAIBackend:
     """A server that speaks the chat completions protocol.
 
-    A prompt that the server refuses (HTTP 400, 413 or 422) comes back with the finish reason "refused" and the server's
-    words; anything else that goes wrong for good ends the run, which can be resumed.
+    A prompt that the server refuses (HTTP 400, 413 or 422, or whatever else goes wrong for good while it answers
+    another prompt) comes back with the finish reason "refused" and the server's words. A server that answers no other
+    prompt ends the run, which can be resumed.
 
     Args:
         url: such as http://localhost:8000/v1.
@@ -132,23 +134,37 @@ class OpenAIBackend:
         if request.prompt.template:
             body["chat_template_kwargs"] = request.prompt.template
         name = f"{request.key[0]}/{request.key[1]} sample {request.key[2]}"
+        told, healthy = "", False
         for attempt in range(ATTEMPTS):
             response = self._post(body)
             if isinstance(response, Exception):
-                problem = str(response) or type(response).__name__
+                problem = self._masked(str(response)) or type(response).__name__
             elif response.status_code in REFUSALS:
-                return Generated(request.key, request.seed, "", 0, REFUSED, self._words(response))
+                told, healthy = self._words(response), True
+                break
             elif response.status_code not in TRANSIENT and 400 <= response.status_code < 500:
-                raise ServerError(f"{self.url}, {name}: {self._words(response)}")
+                told, healthy = self._words(response), self._answers_another(body)
+                break
             else:
                 try:
                     response.raise_for_status()
                     return Generated(request.key, request.seed, *read_answer(response.json()))
                 except Exception as error:  # a status, no JSON, or JSON that is no answer
                     problem = self._words(response) if response.status_code != 200 else self._masked(str(error))
+            told = f"no answer in {attempt + 1} attempts ({problem})"
+            healthy = attempt + 2 >= ATTEMPTS and (healthy or self._answers_another(body))
             if attempt + 1 < ATTEMPTS and self._stop.wait(2.0**attempt):
                 break
-        raise ServerError(f"{self.url}, {name}: no answer in {ATTEMPTS} attempts ({self._masked(problem)})")
+        if healthy:
+            return Generated(request.key, request.seed, "", 0, REFUSED, told)
+        raise ServerError(f"{self.url}, {name}: {told}")
+
+    def _answers_another(self, body: dict[str, Any]) -> bool:
+        """Whether the server answers the same request with another prompt: if so, it is not the server that is ill."""
+        response = self._post({**body, "messages": [{"role": "user", "content": "What is 1 + 1?"}]})
+        with contextlib.suppress(Exception):  # a status, no JSON, or JSON that is no answer
+            return response.status_code == 200 and bool(read_answer(response.json()))
+        return False
 
     def _post(self, body: dict[str, Any]) -> Any:
         """The server's response, or why there is none."""
@@ -156,7 +172,7 @@ class OpenAIBackend:
 
         try:
             return self._client.post(self.url + "/chat/completions", json=body)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return error
 
     def _models(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.files import write_json, write_parquet
+from verl_fgrpo.core.pretrained import load_pretrained, render_chat
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.core.rows import Row, iter_rows
 from verl_fgrpo.evaluation.benchmarks import gold_of, prompt_of
@@ -168,17 +169,15 @@ def prepare(
     Raises:
         ValueError: no row is left, or a validation file without math problems.
     """
-    from transformers import AutoTokenizer
-
     # an unknown preset is an error before anything is loaded
     arguments = build_prompt(preset, Problem("", "", "?", "math", ("0",))).template
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = load_pretrained("AutoTokenizer", model)
     if not tokenizer.chat_template:
         raise ValueError(f"the tokenizer of {model} has no chat template, which verl needs for prompts")
 
     def prompt_tokens(problem: str) -> int:
         messages = build_prompt(preset, Problem("", "", problem, "math", ("0",))).messages
-        text = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **arguments)
+        text = render_chat(tokenizer, list(messages), tokenize=False, **arguments)
         return len(tokenizer(text, add_special_tokens=False).input_ids)
 
     def bare_tokens(problem: str) -> int:

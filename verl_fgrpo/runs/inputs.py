@@ -10,6 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from verl_fgrpo.core.pretrained import load_pretrained, render_chat
+
 __all__ = ["data_problems", "local_model", "model_problems", "parameters", "rows"]
 
 
@@ -70,9 +72,8 @@ def _overlong(config: DictConfig) -> list[str]:
     model = local_model(str(config.actor_rollout_ref.model.path))
     if model is None:
         return []
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    trusted = bool(config.actor_rollout_ref.model.get("trust_remote_code"))
+    tokenizer = load_pretrained("AutoTokenizer", model, trusted)
     if not tokenizer.chat_template:
         return [f"the tokenizer of {model} has no chat template, which verl needs for prompts; use one that has"]
     limit = int(config.data.max_prompt_length)
@@ -82,7 +83,7 @@ def _overlong(config: DictConfig) -> list[str]:
         long = []
         for file in files:
             for messages in pq.read_table(file, columns=["prompt"])["prompt"].to_pylist():
-                text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **template)
+                text = render_chat(tokenizer, messages, tokenize=False, **template)
                 if len(text.encode()) > limit:  # a byte-level tokenizer has at most one token a byte
                     long.append(text)
         tokens = [len(ids) for ids in tokenizer(long, add_special_tokens=False).input_ids] if long else []

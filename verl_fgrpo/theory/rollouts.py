@@ -18,6 +18,7 @@ from verl_fgrpo.core.dumps import dump_files, read_groups, read_whole
 from verl_fgrpo.core.files import read_log
 from verl_fgrpo.core.rows import iter_rows
 from verl_fgrpo.core.tail_miss import tail_miss_probability
+from verl_fgrpo.evaluation.summary import load_run
 
 Row = Mapping[str, Any]
 Prompt = tuple[str | None, str]  # data source or benchmark, problem id
@@ -190,6 +191,10 @@ def danger_zone(rare_share: float, group_size: int, danger: float = 0.5) -> tupl
 
 
 def _graded_outcomes(source: Path, success_threshold: float) -> Iterator[tuple[Prompt, bool]]:
+    if source.name == "verdicts" and (source.parent / "samples" / "manifest.json").exists():
+        of = load_run(source.parent).problems  # refuses verdicts on responses that are gone or have changed
+        yield from ((key, bool(one)) for key in of if not of[key].refused for one in of[key].correct)
+        return
     for row in _graded_rows(source):
         if "problem_id" not in row:
             raise ValueError(f"{source}: column problem_id is missing; the columns are {sorted(row)}")

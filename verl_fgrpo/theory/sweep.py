@@ -5,10 +5,10 @@ is never half-written. A JSON beside it holds the settings; a sweep only continu
 """
 
 import csv
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from verl_fgrpo.core.files import lock, read_json, refuse_other_settings, typed, write_atomic, write_json
+from verl_fgrpo.core.processes import worker_pool
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.theory.simulation import NUM_ACTIONS, NUM_CORRECT, Trajectory, published_logits, simulate_batch
 
@@ -168,14 +169,9 @@ def _results(
         for group_size, runs in jobs:
             yield _simulate(config, group_size, runs)
         return
-    context = multiprocessing.get_context("spawn")  # a forked torch may hang in its thread pool
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures = [pool.submit(_simulate, config, *job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    with worker_pool(workers, partial(torch.set_num_threads, 1)) as pool:
+        for future in as_completed([pool.submit(_simulate, config, *job) for job in jobs]):
+            yield future.result()
 
 
 def _simulate(config: SweepConfig, group_size: int, runs: Sequence[tuple[float, int]]) -> list[Trajectory]:

@@ -1,6 +1,7 @@
 """Countdown: what is right, what hostile answers do, and how problems are split and recorded."""
 
 import json
+from dataclasses import asdict
 from fractions import Fraction
 
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_fgrpo.cli import main
+from verl_fgrpo.core.files import claim
 from verl_fgrpo.tasks.common.folder import write_rows
 from verl_fgrpo.tasks.common.study import load_runs
+from verl_fgrpo.tasks.countdown import problems
 from verl_fgrpo.tasks.countdown.arithmetic import evaluate
 from verl_fgrpo.tasks.countdown.prepare import CountdownSettings, prepare
 from verl_fgrpo.tasks.countdown.problems import Countdown, generate, read_problems, to_rows
@@ -138,6 +141,17 @@ def test_files_keep_problems_and_the_same_problem_in_two_of_them_is_refused(tmp_
         write_rows(to_rows([turned], name), tmp_path / f"{name}.parquet")
     with pytest.raises(ValueError, match="in two of the three files"):
         prepare(tmp_path, CountdownSettings(supervised=1, train=1, heldout=1), say=lambda text: None)
+
+
+def test_a_folder_of_another_task_is_refused(tmp_path, monkeypatch):
+    settings = CountdownSettings(supervised=1, train=1, heldout=1)
+    claim(tmp_path / "now", asdict(settings))
+    claim(tmp_path / "earlier", {name: value for name, value in asdict(settings).items() if name != "task"})
+    monkeypatch.setitem(problems.DIFFICULTY, "max_value", 30)
+    with pytest.raises(ValueError, match=r"task.difficulty.max_value: found 20, asked 30.*another --out"):
+        prepare(tmp_path / "now", CountdownSettings(supervised=1, train=1, heldout=1), say=lambda text: None)
+    with pytest.raises(ValueError, match=r"\(task: not there, asked .*another --out, .*delete the folder"):
+        prepare(tmp_path / "earlier", settings, say=lambda text: None)
 
 
 def write_run(run, gamma, correct):

@@ -91,6 +91,12 @@ def settings(folder: Path, command: str, **changes) -> ReplSettings:
         ("set_option maxHeartbeats 0 in right", "error"),
         ("@[simp] right", "error"),
         ("native_decide", "error"),
+        ("exact (by_elab do return q(1))", "error"),
+        ("right\nrun_meta write", "error"),
+        ("right\ndsimproc f (_) := write", "error"),
+        ("right\nnotation3 x", "error"),
+        ("simp (config := unsafeIO f)", "error"),
+        ("have relabel := right\n  right", "proved"),  # a name with such a word in it is let in
     ],
 )
 def test_verdicts_of_a_fake(tmp_path, proof, said):

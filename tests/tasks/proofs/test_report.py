@@ -3,11 +3,12 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from verl_fgrpo.evaluation.samples import Sample, SampleStore
-from verl_fgrpo.tasks.common.experiment import START, Checkpoint, grade_samples
+from verl_fgrpo.tasks.common.experiment import START, Checkpoint, count_correct, grade_samples
 from verl_fgrpo.tasks.common.model import ModelSize, build_model
 from verl_fgrpo.tasks.common.start_model import SftSettings
 from verl_fgrpo.tasks.proofs.prepare import ProofSettings, prepare
@@ -86,6 +87,22 @@ def test_grading_again_finds_nothing_to_do(result, monkeypatch):
     monkeypatch.setattr("verl_fgrpo.tasks.proofs.rewards.check_proofs", lambda items, seconds: 1 / 0)
     problems = [as_problem(theorem) for theorem in theorems]
     grade_samples(PROOFS, root / "samples" / checkpoints["grpo"].name, problems)
+
+
+def test_a_changed_response_is_graded_again(result, tmp_path):
+    root, theorems, checkpoints = result
+    folder = tmp_path / "run"
+    shutil.copytree(root / "samples" / checkpoints["grpo"].name, folder)
+    problems = [as_problem(theorem) for theorem in theorems]
+    store = SampleStore(folder / "samples")
+    rows = [*store.read()]
+    shutil.rmtree(folder / "samples" / "parts")
+    with store.writer() as writer:
+        for row in rows:
+            writer.append(replace(row, response="h1") if row.sample_idx == 0 else row)
+    grade_samples(PROOFS, folder, problems)
+    counts = count_correct(folder, problems)
+    assert list(counts.num_samples) == [N] * len(problems) and list(counts.num_correct) == [N - 1] * len(problems)
 
 
 def test_a_run_that_proves_nothing_still_has_a_report(result, tmp_path):

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.files import read_json, typed
+from verl_fgrpo.core.processes import worker_pool
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.graders import Graded
+from verl_fgrpo.evaluation.grading import Judged
 from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.evaluation.samples import Sample, SampleStore, Verdict, VerdictStore, key_of
 from verl_fgrpo.runs.checkpoints import step_folders, weights
@@ -121,20 +122,18 @@ def sample_all(
 
     problems = held_out(task, data, sampling.problems)
     max_tokens = typed(read_json(data / "manifest.json").get("response_limit"), int, data / "manifest.json")
-    # spawn: a forked child would inherit torch's threads in an undefined state
-    with ProcessPoolExecutor(sampling.jobs, mp_context=get_context("spawn")) as pool:
+    with worker_pool(sampling.jobs) as pool:
         jobs = {
             pool.submit(
                 sample_checkpoint, task, point, samples / point.name, problems, sampling, max_tokens
             ): point.name
             for point in checkpoints
         }
-        bar = tqdm(total=len(jobs), desc=f"sampling held-out problems of {task.name}", unit="model")
-        for job in as_completed(jobs):
-            job.result()
-            bar.set_postfix_str(jobs[job])
-            bar.update()
-        bar.close()
+        with tqdm(total=len(jobs), desc=f"sampling held-out problems of {task.name}", unit="model") as bar:
+            for job in as_completed(jobs):
+                job.result()
+                bar.set_postfix_str(jobs[job])
+                bar.update()
     return {point.name: count_correct(samples / point.name, problems) for point in checkpoints}
 
 
@@ -167,20 +166,20 @@ def grade_samples(task: Task, run_folder: Path, problems: Sequence[Problem]) -> 
     """Verdicts for all samples of a run that have none. An answer that the token limit cut off is wrong."""
     by_key = {problem.key: problem for problem in problems}
     store = VerdictStore(run_folder / VERDICT_FOLDER, {"grader": task.name})
-    present = store.present()
-    samples = [
-        sample
-        for sample in SampleStore(run_folder / "samples").read()
-        if key_of(sample)[:2] in by_key and sample.sample_idx not in present.get(key_of(sample)[:2], ())
-    ]
-    if not samples:
+    judged = Judged(problems, store.settings)
+    samples = [sample for sample in SampleStore(run_folder / "samples").read() if key_of(sample)[:2] in by_key]
+    for sample in samples:
+        judged.add(sample)
+    rows = [row for row in store.read() if key_of(row)[:2] in by_key]
+    if len(rows) == len(samples) and all(map(judged.holds, rows)):
         return
-    with store.writer() as writer:
+    with store.writer(drop=lambda row: key_of(row)[:2] in by_key and not judged.holds(row)) as writer:
+        samples = [sample for sample in samples if key_of(sample) not in writer]
         graded = task.grade([(by_key[key_of(sample)[:2]], sample.response) for sample in samples])
         for sample, (verdict, answer, detail) in zip(samples, graded, strict=True):
             if sample.finish_reason != "stop":
                 verdict, detail = "wrong", "cut off at the token limit"
-            writer.append(Verdict(*key_of(sample), verdict, answer, detail))
+            writer.append(Verdict(*key_of(sample), verdict, answer, detail, judged.digest(sample)))
 
 
 def count_correct(run_folder: Path, problems: Sequence[Problem]) -> ProblemCounts:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.core.pretrained import load_pretrained
 from verl_fgrpo.tasks.common.tokenizer import WordTokenizer
 
 
@@ -76,6 +77,5 @@ def build_model(size: ModelSize, tokenizer: WordTokenizer, seed: int) -> Any:
 def load_model(folder: Path, device: str = "cpu") -> Any:
     """The model of a Hugging Face folder, in evaluation mode, float32."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+    return load_pretrained("AutoModelForCausalLM", folder, dtype=torch.float32).to(device).eval()

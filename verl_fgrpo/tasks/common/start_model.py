@@ -137,9 +137,13 @@ class _Training:
     def load(self, path: Path, identity: dict[str, Any], device: str) -> None:
         import torch
 
-        saved = torch.load(path, map_location=device, weights_only=True)
-        if saved["identity"] != identity:
-            changed = sorted(key for key in identity if saved["identity"].get(key) != identity[key])
+        try:
+            saved = torch.load(path, map_location=device, weights_only=True)
+            found = dict(saved["identity"])
+        except Exception as error:  # libraries raise exceptions of their own on damaged files
+            raise ValueError(f"{path} is no checkpoint that can be loaded ({error}); delete it") from error
+        if found != identity:
+            changed = sorted(key for key in identity if found.get(key) != identity[key])
             raise ValueError(f"{path} was made with other {', '.join(changed)}: use the same settings or delete it")
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])

@@ -17,7 +17,7 @@ from typing import Any
 from verl_fgrpo.core.files import claim
 from verl_fgrpo.tasks.common.folder import prepare_folder, write_rows
 from verl_fgrpo.tasks.common.start_model import SftSettings, train_start_model
-from verl_fgrpo.tasks.countdown.problems import generate, read_problems, to_rows
+from verl_fgrpo.tasks.countdown.problems import generate, read_problems, task_settings, to_rows
 from verl_fgrpo.tasks.countdown.smollm2 import ChatTokenizer, convert, packaged_file
 
 __all__ = ["CountdownSettings", "prepare", "write_problems"]
@@ -34,6 +34,7 @@ class CountdownSettings:
     heldout: int = 128
     seed: int = 1
     sft: SftSettings = field(default_factory=lambda: SftSettings(steps=200, batch_size=32, learning_rate=3e-4))
+    task: dict[str, Any] = field(default_factory=task_settings, init=False)
 
 
 def write_problems(out: Path, settings: CountdownSettings) -> None:

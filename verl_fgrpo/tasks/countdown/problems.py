@@ -11,7 +11,7 @@ from typing import Any
 from verl_fgrpo.tasks.common.folder import read_rows
 from verl_fgrpo.tasks.countdown.rewards import compute_score
 
-__all__ = ["Countdown", "generate", "read_problems", "to_rows"]
+__all__ = ["Countdown", "generate", "read_problems", "task_settings", "to_rows"]
 
 DATA_SOURCE = "reasoning_gym/countdown"
 # ours: reasoning-gym's defaults (4 to 6 numbers up to 100, targets up to 999) are out of reach of 135M parameters
@@ -49,6 +49,11 @@ class Countdown:
     def key(self) -> tuple[tuple[int, ...], int]:
         """The same for problems that differ only in the order of their numbers."""
         return tuple(sorted(self.numbers)), self.target
+
+
+def task_settings() -> dict[str, Any]:
+    """What is asked, by an example, and how hard: a folder made with another task is another one."""
+    return {"difficulty": DIFFICULTY, "prompt": Countdown((1, 2, 3), 10, "").messages}
 
 
 def generate(count: int, seed: int) -> list[Countdown]:

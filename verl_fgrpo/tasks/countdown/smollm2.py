@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.files import new_folder
+from verl_fgrpo.core.pretrained import load_pretrained, render_chat
 
 __all__ = ["ChatTokenizer", "convert", "packaged_file"]
 
@@ -34,14 +35,13 @@ def convert(file: Path, folder: Path) -> None:
         ValueError: the file's end token is not that of a turn of the chat.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if folder.exists():
         return
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    tokenizer = load_pretrained("AutoTokenizer", file.parent, gguf_file=file.name)
     # the GGUF names no padding token, and transformers takes its beginning of a turn for the end of one
     tokenizer.eos_token = tokenizer.pad_token = END
-    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    model = load_pretrained("AutoModelForCausalLM", file.parent, gguf_file=file.name, dtype=torch.float32)
     if model.config.eos_token_id != tokenizer.eos_token_id:
         raise ValueError(f"{file}: end token {model.config.eos_token_id}, but {END} is {tokenizer.eos_token_id}")
     with new_folder(folder) as partial:
@@ -58,9 +58,7 @@ class ChatTokenizer:
     @classmethod
     def load(cls, folder: Path) -> ChatTokenizer:
         """The tokenizer of a Hugging Face folder."""
-        from transformers import AutoTokenizer
-
-        return cls(AutoTokenizer.from_pretrained(folder))
+        return cls(load_pretrained("AutoTokenizer", folder))
 
     @property
     def end_id(self) -> int:
@@ -69,7 +67,7 @@ class ChatTokenizer:
 
     def chat(self, messages: list[dict[str, str]]) -> str:
         """Text of a conversation whose last message the assistant has to answer."""
-        return str(self.hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return str(render_chat(self.hf, messages, tokenize=False))
 
     def encode(self, text: str) -> list[int]:
         """Token ids; special tokens in the text are read as such."""

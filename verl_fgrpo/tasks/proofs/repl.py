@@ -32,12 +32,12 @@ RENEW_AFTER = 200  # proofs; a process keeps every environment it made
 ANSWER_BYTES = 1 << 20
 #: axioms of classical mathematics in Lean; a proof may rest on these alone
 AXIOMS = frozenset({"propext", "Classical.choice", "Quot.sound"})
-#: words that a tactic proof does not need, and by which a text could change what is proved
+#: words that a tactic proof does not need, and by which a text could change what is proved, or run code (`by_elab`)
 FORBIDDEN = re.compile(
-    r"\b(?:sorry|admit|sorryAx|axiom|macro|macro_rules|syntax|elab|elab_rules|notation|infix[lr]?|prefix|postfix|"
-    r"instance|attribute|unsafe|implemented_by|extern|native_decide|ofReduceBool|import|theorem|lemma|def|abbrev|"
-    r"opaque|inductive|structure|class|namespace|section|end|variable|universe|initialize|run_cmd|run_tac|eval|"
-    r"skipKernelTC|set_option)\b|#|@\["
+    r"\b(?:sorry|admit|sorryAx|axiom|infix[lr]?|prefix|postfix|instance|attribute|unsafe\w*|implemented_by|extern|"
+    r"native_decide|ofReduceBool|import|theorem|lemma|def|abbrev|opaque|inductive|structure|class|namespace|section|end|"
+    r"variable|universe|eval|skipKernelTC|set_option|include_str|run_\w+)\b|"
+    r"(?:\b|_)(?:elab|macro|syntax|notation3?|d?simproc|initialize)(?:\b|_)|#|@\["
 )
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 
+from verl_fgrpo.core.processes import worker_pool
 from verl_fgrpo.tasks.proofs.formulas import Formula, read, shape, truth_table, write
 from verl_fgrpo.tasks.proofs.search import ProofSearch
 
@@ -91,15 +90,13 @@ def make_theorems(
         progress: told how many there are, from time to time.
     """
     found: dict[str, Theorem] = {}
-    # spawn: a forked child would inherit torch's threads in an undefined state
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with worker_pool(jobs) as pool:
         running = [pool.submit(_chunk, seed, number) for number in range(jobs + 1)]
         while len(found) < count:
             running.append(pool.submit(_chunk, seed, len(running)))
             for theorem in running[len(running) - jobs - 2].result():  # chunks in their order
                 found.setdefault(shape(read(theorem.statement)), theorem)
             progress(min(count, len(found)))
-        pool.shutdown(cancel_futures=True)
     return list(found.values())[:count]
 
 
