@@ -30,7 +30,7 @@ __all__ = ["main", "write_report"]
 
 REFERENCE = "grpo"
 NAMES = {"grpo": "GRPO", "f_grpo": "F-GRPO", "grpo_low_lr": "GRPO, low rate"}
-OWN_SETTINGS = ("preset", "focal_gamma", "learning_rate")
+OWN_SETTINGS = ("preset", "focal_gamma", "learning_rate", "seed")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -65,15 +65,19 @@ def write_report(runs: Sequence[StudyRun], results: Path) -> str:
         for arm in arms
         for run in [next(run for run in runs if run.arm == arm)]
     )
-    asked = sorted({f"seed {run.seed}, {NAMES.get(run.arm, run.arm)}: step {run.last_step}" for run in runs})
+    further = [
+        f"seed {run.seed}, {NAMES.get(run.arm, run.arm)} has step {run.last_step}"
+        for run in runs
+        if run.last_step > step
+    ]
     text = [
         "# SmolLM2-135M-Instruct on countdown",
-        f"After {step} steps, the last that all runs validated ({'; '.join(asked)} is each run's own last). {shared}. "
-        f"{differing}.",
+        f"After {step} steps, the last that all runs validated{'; '.join(['', *further])}. {shared}. {differing}.",
         f"{len(runs[0].correct[0])} held-out problems, {runs[0].num_samples} samples each, drawn by verl's own "
         "validation at temperature 1. pass@k in percent, unbiased. Intervals: 95%, bootstrap over problems, "
-        "differences paired over problems. They say what other problems would give, not what another training would: "
-        f"{len({run.seed for run in runs})} seed(s). Every run measures the start model (step 0) by itself.",
+        "differences paired over problems. They say what other problems would give, not what other trainings would "
+        f"(here: seed {', '.join(map(str, sorted({run.seed for run in runs})))}). Every run measures the start model "
+        "(step 0) by itself.",
         table,
         _against_control(runs, step, ks),
         _changes(runs, arms, step),
@@ -85,11 +89,12 @@ def write_report(runs: Sequence[StudyRun], results: Path) -> str:
 
 
 def _against_control(runs: Sequence[StudyRun], step: int, ks: Sequence[int]) -> str:
-    """A sentence on F-GRPO minus the control of the same update scale, if both are there."""
-    found = {k: difference(runs, "f_grpo", "grpo_low_lr", k, step) for k in ks}
-    shown = [
-        f"k = {k} {100 * one[0]:+.1f} [{100 * one[1]:+.1f}, {100 * one[2]:+.1f}]" for k, one in found.items() if one
-    ]
+    """A sentence on F-GRPO minus the control of the same update scale, over the seeds that have both."""
+    shown = []
+    for k in ks:
+        if found := difference(runs, "f_grpo", "grpo_low_lr", k, step):
+            value, low, high, *seeds = (f"{100 * one:+.1f}" for one in (*found[:3], *found[3]))
+            shown.append(f"k = {k} {value} [{low}, {high}]" + (f" ({' '.join(seeds)})" if len(seeds) > 1 else ""))
     return f"{NAMES['f_grpo']} minus {NAMES['grpo_low_lr']}, pass@k: {', '.join(shown)}." if shown else ""
 
 
