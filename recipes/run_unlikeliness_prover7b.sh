@@ -101,5 +101,5 @@ export VERL_FILE_LOGGER_PATH=$LOG.jsonl TENSORBOARD_DIR=${TENSORBOARD_DIR:-$OUT/
 STEP=$("$PYTHON" -m verl_fgrpo.cli run-folder last-step "$OUT")
 "$PYTHON" -m verl_fgrpo.cli eval sample --run "$OUT/eval" --model "$OUT/global_step_$STEP" --problems "${VAL_FILE%.parquet}.jsonl" \
     --num-samples 512 --max-tokens "$MAX_RESPONSE_LENGTH" --preset none --backend vllm
-LEAN_WORKERS=1 "$PYTHON" -m verl_fgrpo.cli eval grade --run "$OUT/eval" --workers 16 --seconds 400 --memory-mib 32768
+LEAN_WORKERS=1 "$PYTHON" -m verl_fgrpo.cli eval grade --run "$OUT/eval" --workers 16 --seconds 400 --memory-mib 32768 --allow-code-execution
 "$PYTHON" -m verl_fgrpo.cli eval report --runs "$CONDITION=$OUT/eval" --ks 1 8 32 128 512 --out "$OUT/report"
