@@ -7,6 +7,7 @@ import pytest
 
 from verl_fgrpo.cli import main
 from verl_fgrpo.tasks.common.study import difference, load_runs, save_run, training_curves
+from verl_fgrpo.tasks.maze.study_report import seed_figure
 
 CURVES = {"step": [1, 2], "update_scale": [1.0, None], "active_share": [0.5, 0.5]}
 
@@ -101,10 +102,16 @@ def test_report_and_what_is_left(results, capsys):
     row = next(line for line in text.splitlines() if line.startswith("| 4 | 0 | 1 | 5 |"))
     assert row.startswith("| 4 | 0 | 1 | 5 | 26.0 |")  # 100 / 384
     assert row.endswith("| 1 |  |  |")  # the second maze is lost
-    for name in ("training", "differences", "mazes", "weights", "group_size"):
+    for name in ("seeds", "training", "differences", "mazes", "weights", "group_size"):
         assert (results / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     rows = json.loads((results / "results.json").read_text())["rows"]
     assert np.isclose(next(r for r in rows if r["arm"] == "gamma1" and r["k"] == 1)["difference"], -30 / 384)
+
+
+def test_a_line_of_the_seed_figure_is_grpo_start_and_focal_run(results):
+    grpo, focal = sorted(load_runs(results), key=lambda run: run.arm, reverse=True)
+    (line,) = seed_figure([(grpo, focal)], 5).axes[0].lines
+    assert line.get_ydata() == pytest.approx([100 * 128 / 384, 100 * 65 / 384, 100 * 98 / 384])
 
 
 def test_the_report_compares_with_updates_of_the_same_size(results, capsys):

@@ -55,6 +55,14 @@ def write_study_report(runs: Sequence[StudyRun], results: Path) -> str:
     rows = [row for arm in _arms(long) for row in arm_rows(long, arm, REFERENCE, step, powers_of_two(LARGE_K))]
     table = results_table(rows, NAMES, REFERENCE, (1, LARGE_K))
     write_table(rows, results / "results", table, reference=REFERENCE, step=step)
+    by_arm = {(run.seed, run.arm): run for run in long if step in run.correct}
+    pairs = [
+        (run, by_arm[seed, "gamma1"])
+        for (seed, arm), run in by_arm.items()
+        if arm == "grpo" and (seed, "gamma1") in by_arm
+    ]
+    if pairs:
+        save_figure(seed_figure(pairs, step), results / "seeds.png")
     save_figure(training_figure(long), results / "training.png")
     save_figure(difference_figure(rows, step), results / "differences.png")
     save_figure(maze_figure(long, step), results / "mazes.png")
@@ -69,7 +77,8 @@ def write_study_report(runs: Sequence[StudyRun], results: Path) -> str:
         "mazes and the same trainings; the values of the seeds stand beside them.\n",
         table,
         _pair_table(long),
-        "\n![pass@1 and pass@64 during training](training.png)\n",
+        "\n![each seed before and after training](seeds.png)\n" if pairs else "",
+        "![pass@1 and pass@64 during training](training.png)\n",
         "![differences to GRPO for every k](differences.png)\n",
         "![each held-out maze before and after training](mazes.png)\n",
         "![what the weight did during training](weights.png)\n",
@@ -126,6 +135,25 @@ def _label(runs: Sequence[StudyRun], arm: str) -> str:
     seeds = sorted({run.seed for run in runs if run.arm == arm})
     every = seeds == sorted({run.seed for run in runs})
     return _name(arm) + ("" if every else f" (seed {', '.join(map(str, seeds))} only)")
+
+
+@figure_style()
+def seed_figure(pairs: Sequence[tuple[StudyRun, StudyRun]], step: int) -> Any:
+    """pass@1 and pass@64 before training, after GRPO and after F-GRPO with gamma 1; a line is a seed's pair of runs."""
+    figure, axes = new_figure(7.6, 3.0, 1, 2)
+    for axis, k in zip(axes, (1, LARGE_K), strict=True):
+        for grpo, focal in pairs:
+            scores = (grpo.scores(k, step), grpo.scores(k, 0), focal.scores(k, step))
+            values = [100 * score.mean() for score in scores]
+            axis.plot(range(3), values, color=GREY, linewidth=1, zorder=1)
+            axis.scatter(range(3), values, color=[COLOURS[1], GREY, COLOURS[2]], s=28, zorder=2)
+        axis.set_xticks(range(3), ["GRPO", "before\ntraining", "F-GRPO,\ngamma 1"])
+        axis.set_xlim(-0.4, 2.4)
+        axis.set_ylabel("solved (%)")
+    axes[0].set_title("pass@1: one sample")
+    axes[1].set_title(f"pass@{LARGE_K}: the best of {LARGE_K} samples")
+    figure.suptitle(f"Held-out mazes before and after {step} steps of GRPO or F-GRPO; a line is a seed")
+    return figure
 
 
 def _mean_curve(runs: Sequence[StudyRun], k: int) -> tuple[list[int], list[float]]:
