@@ -1,6 +1,7 @@
 """Runs against each other, and both commands from graded folders to files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,16 @@ import pytest
 from graded_runs import SAMPLING, make_run
 
 from verl_fgrpo.evaluation.cli import main
-from verl_fgrpo.evaluation.compare import changed_problems, compare_metrics, compare_runs, paper_cells
+from verl_fgrpo.evaluation.compare import (
+    changed_problems,
+    compare_metrics,
+    compare_runs,
+    paper_cells,
+    refuse_different_settings,
+    settings_rows,
+)
 from verl_fgrpo.evaluation.counts import ProblemCounts
+from verl_fgrpo.evaluation.problems import load_problems, save_problems
 from verl_fgrpo.evaluation.report import block_rows
 from verl_fgrpo.evaluation.report_command import named_runs
 from verl_fgrpo.evaluation.samples import Sample, SampleStore, Verdict, VerdictStore
@@ -249,3 +258,21 @@ def test_a_damaged_plan_is_told(tmp_path: Path) -> None:
     (run / "plan.json").write_text("{}")
     with pytest.raises(ValueError, match="plan.json does not hold what it must .*num_samples"):
         load_run(run)
+
+
+def test_verdicts_without_samples_do_not_count(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {"a": "10"})
+    for part in (run / "samples" / "parts").iterdir():
+        part.unlink()
+    with pytest.raises(ValueError, match="2 verdicts on toy/a belong to samples that are gone"):
+        load_run(run)
+
+
+@pytest.mark.parametrize("change", [{"prompt": "another question"}, {"answers": ("2",)}])
+def test_other_problems_under_the_same_ids_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    runs = {name: make_run(tmp_path / name, {"a": "10", "b": "10"}) for name in ("base", "other")}
+    problems = load_problems([runs["other"] / "problems.jsonl"])
+    save_problems([replace(problems[0], **change), *problems[1:]], runs["other"] / "problems.jsonl")
+    loaded = {name: load_run(run) for name, run in runs.items()}
+    with pytest.raises(ValueError, match="problems: base has these ids, other has 1 of them with .* answer .toy/a"):
+        refuse_different_settings(settings_rows(loaded), list(loaded))

@@ -144,6 +144,12 @@ def settings_rows(runs: Mapping[str, RunData]) -> list[Row]:
             rows.append(
                 {"group": group, "setting": setting, **values, "comparable": free or len(set(values.values())) == 1}
             )
+    first = next(iter(runs.values())).asked
+    for name, data in runs.items():
+        if other := [key for key, problem in data.asked.items() if first.get(key, problem) != problem]:
+            told = f"{len(other)} of them with another prompt, kind or gold answer ({'/'.join(other[0])}, ...)"
+            values = {one: told if one == name else "these ids" for one in runs}
+            rows.append({"group": "sampling", "setting": "problems", **values, "comparable": False})
     asked = {name: _asked(data) for name, data in runs.items()}
     return [*rows, {"group": "sampling", "setting": "samples per problem", **asked, "comparable": True}]
 

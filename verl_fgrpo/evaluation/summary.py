@@ -16,7 +16,7 @@ from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
 from verl_fgrpo.evaluation.counts import ProblemCounts, StopRule
 from verl_fgrpo.evaluation.graders import DEFAULT_READING, reading_note
 from verl_fgrpo.evaluation.grading import Judged
-from verl_fgrpo.evaluation.problems import load_problems
+from verl_fgrpo.evaluation.problems import Problem, load_problems
 from verl_fgrpo.evaluation.samples import REFUSED, VERDICTS, Sample, SampleStore, Verdict, VerdictStore
 
 Row = dict[str, Any]
@@ -57,6 +57,7 @@ class RunData:
     """Results of one run."""
 
     problems: dict[Key, ProblemSamples]  # samples by (benchmark, problem_id)
+    asked: Mapping[Key, Problem] = field(default_factory=dict)  # as they were sampled and graded
     unsampled: tuple[Key, ...] = ()  # problems of the run that have no sample at all
     num_samples: int | None = None  # asked for per problem; None if not known (imported samples)
     stop_after_correct: int | None = None  # of a sequential run, in which `num_samples` is the cap
@@ -165,7 +166,8 @@ def collect(
         found[2].append(sample.num_tokens)
         found[3].append(finish.get(sample.finish_reason, -1))
         found[4].append(_digest(judged.digest(sample)) if judged else 0)
-    joined = {key: _joined(key, columns, drawn.get(key)) for key, columns in graded.items()}
+    none = _columns(5) if judged else None
+    joined = {key: _joined(key, columns, drawn.get(key, none)) for key, columns in graded.items()}
     options = about.get("grading", {}).get("options", {})
     return RunData(joined, reading=reading_note(options, readings.elements()), **about)
 
@@ -224,7 +226,7 @@ def load_run(run: Path | str) -> RunData:
     unsampled = tuple(problem.key for problem in problems if problem.key not in data.problems)
     if not data.problems:
         raise ValueError(f"{run} has no samples: run `verl-fgrpo eval sample` first")
-    return replace(data, unsampled=unsampled)
+    return replace(data, unsampled=unsampled, asked={problem.key: problem for problem in problems})
 
 
 def verdict_rows(runs: Mapping[str, RunData]) -> list[Row]:
