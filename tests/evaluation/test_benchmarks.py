@@ -211,6 +211,11 @@ def test_a_choice_needs_a_letter() -> None:
     for gold in ("gold", 3, "K", ["A", "AB"]):
         with pytest.raises(ValueError, match="must be a letter from A to J"):
             graded_problem("b", "p", "q", "choice", gold)
+    with pytest.raises(ValueError, match="'b', but it must be a letter from A to J"):  # as it would be stored
+        Problem("b", "p", "q", "choice", ("b",))
+    for kind in ("math", "choice", "maze", "proofs", "mathlib"):
+        with pytest.raises(ValueError, match=f"of kind {kind} has no gold answer"):
+            Problem("b", "p", "q", kind)
 
 
 PROBLEM = {"benchmark": "b", "problem_id": "p", "prompt": "q", "kind": "math", "answers": ["1"], "extra": {}}

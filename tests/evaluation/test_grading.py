@@ -30,6 +30,7 @@ from verl_fgrpo.evaluation.samples import VERDICTS, Sample, SampleStore, Verdict
 from verl_fgrpo.evaluation.summary import load_run
 from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task, Worker, _grade
 from verl_fgrpo.tasks.maze.rewards import grade_maze
+from verl_fgrpo.tasks.proofs import mathlib
 
 HALF = Problem("b", "half", "q", "math", (r"\frac{1}{2}",))
 
@@ -546,6 +547,10 @@ def test_regrade_follows_a_link_and_is_refused_while_another_grades(tmp_path: Pa
     assert list((tmp_path / "elsewhere" / "parts").glob("*.gz"))
     with pytest.raises(ValueError, match="kind 'sample'"):  # a folder of something else is not emptied
         grade_store(store, tmp_path / "samples", [HALF], progress=False, regrade=True)
+    shutil.rmtree(tmp_path / "elsewhere" / "parts")
+    (tmp_path / "elsewhere" / "parts").symlink_to(tmp_path / "samples" / "parts")
+    with pytest.raises(ValueError, match="is a link to the rows of .*samples"):
+        grade_store(store, link, [HALF], progress=False, regrade=True)
     assert len(list(store.read())) == 1
 
 
@@ -563,12 +568,41 @@ def test_a_missing_grader_is_refused_before_anything_is_graded(tmp_path: Path, m
             grade_store(store, tmp_path / kind, [bare], progress=False)
 
 
+def test_a_lean_that_is_missing_is_refused_before_anything_is_graded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theorem = Problem("lean", "1", "q", "mathlib", ("theorem t : True := by",))
+    store = store_of(tmp_path / "samples", ["  trivial\n```"], theorem)
+    options = json.dumps(SYNLOGIC_OPTIONS)
+    graded: dict[str, Any] = {}
+    monkeypatch.setattr(GradingPool, "grade", lambda pool, problem, text: _grade(graded, problem, text, options))
+    for name, value, told in (
+        ("LEAN_REPL", "", "LEAN_REPL is not set"),
+        ("LEAN_REPL", "false", "LEAN_PROJECT is not set"),
+        ("LEAN_PROJECT", str(tmp_path / "none"), "is no folder"),
+        ("LEAN_PROJECT", str(tmp_path), "the process ended"),  # `false` does so at once
+        ("LEAN_REPL", "no_such_program", "is no program; set LEAN_REPL"),
+    ):
+        monkeypatch.setenv(name, value)
+        mathlib._pool.cache_clear()
+        with pytest.raises(RuntimeError, match=f"kind mathlib cannot be graded: .*{told}"):
+            grade_store(store, tmp_path / "verdicts", [theorem], options=options, progress=False)
+    assert list(VerdictStore(tmp_path / "verdicts").read()) == []
+
+
+def test_lean_has_the_memory_it_needs_in_a_worker_of_default_limits() -> None:
+    theorem = Problem("proofs", "1", "q", "proofs", ("A → A",))
+    with GradingPool(Limits()) as pool:
+        assert pool.grade(theorem, "fun h1 => h1")[0] == "correct"
+        assert pool.grade(theorem, "fun h1 => ( h1 , h1 )")[0] in ("wrong", "unparsed")
+
+
 SYNLOGIC_OPTIONS: dict[str, Any] = {"allow_code_execution": True}
 
 
 @pytest.mark.parametrize("kind", graders.PROGRAMS)
 def test_responses_that_are_programs_are_refused_unless_allowed(tmp_path: Path, kind: str) -> None:
-    game = replace(synlogic("last", answer="yes"), kind=kind)
+    game = replace(synlogic("last", answer="yes"), kind=kind, answers=("theorem t : True := by",))
     store = store_of(tmp_path / "samples", ["so: yes"], game)
     with pytest.raises(RuntimeError, match=f"kind {kind} cannot be graded: .*runs .*--allow-code-execution"):
         grade_store(store, tmp_path / "verdicts", [game], progress=False)

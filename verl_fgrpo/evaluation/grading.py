@@ -40,7 +40,12 @@ GRADER_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy", "lm-eval")
 #: What a grader reads of `Problem.extra`.
 NEEDED_EXTRA = {"ifeval": ("instruction_id_list", "kwargs"), "synlogic": ("task", "game_data_str")}
 #: Errors of the machine, not of the response: what is missing may be there the next time.
-MACHINE_ERRORS = ("ModuleNotFoundError:", "ImportError:", "LookupError:", "PermissionError:", "FileNotFoundError:")
+MACHINE_ERRORS = (
+    *("ModuleNotFoundError:", "ImportError:", "LookupError:", "PermissionError:", "FileNotFoundError:"),
+    *("RuntimeError:", "ReplError:"),  # Lean cannot be started
+)
+#: What is graded before anything else, where an empty response would not reach all that the grader needs.
+PROBES = {"ifeval": "One sentence. Another.", "mathlib": "  trivial\n```"}
 
 
 def grading_settings(limits: Limits, options: str = "{}") -> dict[str, Any]:
@@ -257,7 +262,7 @@ def grade_store(
 def _refuse_missing_graders(pool: GradingPool, problems: Iterable[Problem]) -> None:
     """Grade a response to one problem of each kind: what its grader needs is there, or nothing is graded.
 
-    Of IFEval one of each instruction, as some need NLTK's data; its checkers look at no empty response.
+    Of IFEval one of each instruction, as some need NLTK's data.
     """
     problems = list(problems)
     for problem in problems:
@@ -272,7 +277,7 @@ def _refuse_missing_graders(pool: GradingPool, problems: Iterable[Problem]) -> N
         for need in instructions if isinstance(instructions, list) else [""]:
             needs[problem.kind, str(need)] = problem
     for (kind, _), problem in needs.items():
-        verdict, _, detail = pool.grade(problem, "One sentence. Another." if kind == "ifeval" else "")
+        verdict, _, detail = pool.grade(problem, PROBES.get(kind, ""))
         if verdict == "error" and detail.startswith(MACHINE_ERRORS):
             raise RuntimeError(f"problems of kind {problem.kind} cannot be graded: {detail.partition(': ')[2]}")
 

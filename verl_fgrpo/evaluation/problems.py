@@ -45,8 +45,11 @@ class Problem:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} of problem {self.problem_id} must be one of {KINDS}")
-        if self.kind in ("math", "choice") and not self.answers:
+        if self.kind not in ("ifeval", "synlogic") and not self.answers:
             raise ValueError(f"problem {self.benchmark}/{self.problem_id} of kind {self.kind} has no gold answer")
+        for letter in self.answers if self.kind == "choice" else ():
+            if len(letter) != 1 or letter not in "ABCDEFGHIJ":
+                raise ValueError(f"the gold answer of a choice is {shown(letter)}, but it must be a letter from A to J")
 
     @property
     def key(self) -> tuple[str, str]:
@@ -126,10 +129,7 @@ def graded_problem(benchmark: str, problem_id: str, prompt: str, kind: str, gold
     written = written_answers(gold)
     answers = mended(written)
     if kind == "choice":
-        letters = [text.strip("()[]. ").upper() for text in written]
-        if any(len(letter) != 1 or letter not in "ABCDEFGHIJ" for letter in letters):
-            raise ValueError(f"the gold answer of a choice is {shown(gold)}, but it must be a letter from A to J")
-        answers = tuple(letters)
+        answers = tuple(text.strip("()[]. ").upper() for text in written)
     original = {} if answers == written else {"original_answers": list(written)}
     return Problem(benchmark, problem_id, prompt, kind, answers, original)
 

@@ -137,7 +137,7 @@ class RowStore(Generic[RowT]):
             JSON values only. Required for a new store; for an existing one it must be equal, or None to read.
 
     Raises:
-        ValueError: no store there and no settings given, settings that differ, or another format.
+        ValueError: no store there and no settings given, settings that differ, another format, or another store's rows.
     """
 
     row_type: type[RowT]
@@ -163,6 +163,9 @@ class RowStore(Generic[RowT]):
             }
             write_json(manifest_path, self.manifest)
         self.settings: dict[str, Any] = self.manifest["settings"]
+        owner = (self.path / "parts").resolve().parent
+        if owner != self.path.resolve() and (owner / "manifest.json").exists():
+            raise ValueError(f"{self.path / 'parts'} is a link to the rows of {owner}; give this store rows of its own")
 
     @classmethod
     def emptied(cls: type[StoreT], path: Path | str, settings: Mapping[str, Any]) -> StoreT:

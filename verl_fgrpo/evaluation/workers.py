@@ -366,8 +366,8 @@ def _confine(lifeline: Connection, limits: Limits) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     logging.disable(logging.CRITICAL)
     used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")  # noqa: SIM115
-    limit = used + limits.memory_mib * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    # the soft limit alone: Lean, which a grader may start, has limits of its own and asks for more address space
+    _lower(resource.RLIMIT_AS, used + limits.memory_mib * 2**20)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     return used
 
@@ -377,8 +377,13 @@ def _note(progress: Any, index: int, limits: Limits) -> None:
     progress[1] = time.process_time()
     progress[2] = time.monotonic()
     progress[0] = index
-    soft, hard = math.ceil(progress[1] + limits.seconds) + 2, resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    _lower(resource.RLIMIT_CPU, math.ceil(progress[1] + limits.seconds) + 2)
+
+
+def _lower(which: int, soft: int) -> None:
+    """Set a soft limit, at most the hard one."""
+    hard = resource.getrlimit(which)[1]
+    resource.setrlimit(which, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def _grade(graders: dict[str, Any], problem: Problem, response: str, options: str) -> Graded:

@@ -62,7 +62,11 @@ def proof_in(response: str) -> str | None:
 
 
 def check(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Verdicts of (statement, response) pairs by this process's pool; a response without a proof is `error`."""
+    """Verdicts of (statement, response) pairs by this process's pool; a response without a proof is `error`.
+
+    Raises:
+        RuntimeError: there is no REPL, or it cannot be started.
+    """
     proofs = [proof_in(response) for _, response in pairs]
     todo = [(statement, proof) for (statement, _), proof in zip(pairs, proofs, strict=True) if proof is not None]
     verdicts = iter(_pool().check(todo))
@@ -129,7 +133,10 @@ def toolchain(environment: Mapping[str, str]) -> tuple[bool, str]:
 
 @lru_cache(maxsize=1)
 def _pool() -> ReplPool:
-    return ReplPool(settings_from(os.environ))
+    try:
+        return ReplPool(settings_from(os.environ))
+    except ValueError as error:
+        raise RuntimeError(str(error)) from None
 
 
 @lru_cache(maxsize=1)
