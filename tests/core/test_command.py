@@ -77,6 +77,7 @@ def test_a_fault_of_ours_keeps_its_traceback():
         (["--number", "0"], "--number: 0 must be a whole number from 1"),
         (["--number", str(2**63)], "below 2**63"),
         (["--number", "1.5"], "--number: invalid int value: '1.5'"),
+        (["--jobs", "1025"], "--jobs: 1025 must be a whole number from 1, below 1025"),
         (["--seed", "-1"], "--seed: -1 must be a whole number from 0"),
         (["--data", " "], "--data: ' ' is no path; is a variable unset?"),
         (["--data", "a\0b"], "is no path"),
@@ -99,7 +100,9 @@ def test_options_that_cannot_be_meant_are_told_in_one_line(words, told, tmp_path
     (tmp_path / "run" / "samples").mkdir(parents=True)
     (tmp_path / "run" / "samples" / "manifest.json").write_text("{}")
     parser = command_parser("x", None)
-    for name, kind in {"rate": float, "number": COUNT, "seed": SEED, "device": torch_device, "csv": Path}.items():
+    for name, kind in {"rate": float, "number": COUNT, "seed": SEED, "jobs": PROCESSES}.items():
+        parser.add_argument(f"--{name}", type=kind)
+    for name, kind in {"device": torch_device, "csv": Path}.items():
         parser.add_argument(f"--{name}", type=kind)
     parser.add_argument("--data", type=Path, nargs="+")
     parser.add_argument("--run")

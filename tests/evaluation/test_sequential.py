@@ -140,7 +140,7 @@ def test_expected_draws_of_a_pilot() -> None:
 
 
 def test_a_rule_must_make_sense() -> None:
-    for arguments in ((0,), (8, 9), (8, 0)):
+    for arguments in ((0,), (8, 9), (8, 0), (2**24 + 1,)):
         with pytest.raises(ValueError, match="both must be at least 1"):
             StopRule(*arguments)
 

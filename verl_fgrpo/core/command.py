@@ -99,19 +99,21 @@ def finite(text: str) -> float:
     return number
 
 
-def _at_least(minimum: int) -> Callable[[str], int]:
+def _whole(minimum: int, below: int = 2**63) -> Callable[[str], int]:
     """The type of options that are whole numbers from `minimum`."""
 
     def whole(text: str) -> int:
-        if not minimum <= (number := int(text)) < 2**63:
-            raise argparse.ArgumentTypeError(f"{text} must be a whole number from {minimum}, below 2**63")
+        if not minimum <= (number := int(text)) < below:
+            most = "2**63" if below == 2**63 else below
+            raise argparse.ArgumentTypeError(f"{text} must be a whole number from {minimum}, below {most}")
         return number
 
     whole.__name__ = "int"
     return whole
 
 
-COUNT, SEED = _at_least(1), _at_least(0)  # types of most options that are whole numbers
+COUNT, SEED = _whole(1), _whole(0)  # types of most options that are whole numbers
+PROCESSES = _whole(1, 1025)  # more than a machine has cores are a typing error that could stop it
 
 
 def torch_device(text: str) -> str:

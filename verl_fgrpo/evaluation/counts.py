@@ -17,6 +17,7 @@ from verl_fgrpo.core.passk import (
     sequential_pass_at_k,
     sequential_pass_at_k_curve,
 )
+from verl_fgrpo.evaluation.samples import MAX_INDEX
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class StopRule:
 
     def __post_init__(self) -> None:
         r = self.stop_after_correct
-        if self.num_samples < 1 or (r is not None and not 1 <= r <= self.num_samples):
+        if not 1 <= self.num_samples <= MAX_INDEX or (r is not None and not 1 <= r <= self.num_samples):
             raise ValueError(
-                f"num_samples={self.num_samples} and stop_after_correct={r}: both must be at least 1, and the second "
-                "not above the first"
+                f"num_samples={self.num_samples} and stop_after_correct={r}: both must be at least 1, the first at "
+                f"most {MAX_INDEX}, and the second not above the first"
             )
 
     @classmethod

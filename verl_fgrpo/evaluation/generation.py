@@ -93,8 +93,8 @@ def make_plan(
 ) -> Plan:
     """Count what is stored and what is missing; the speed of earlier sessions of this run gives the estimate."""
     stored = SampleStore(run / "samples").present() if (run / "samples" / "manifest.json").exists() else {}
-    to_draw = sum(1 for _ in missing_of(stored, {problem.key: num_samples for problem in problems}))
     total, most = len(problems) * num_samples, decoding.max_tokens
+    to_draw = total - sum(index < num_samples for problem in problems for index in stored.get(problem.key, ()))
     names = ", ".join(f"{name} ({count})" for name, count in Counter(one.benchmark for one in problems).items())
     mean_tokens = float(most)
     if (run / "speed.json").exists() and (speed := read_json(run / "speed.json")).get("tokens"):

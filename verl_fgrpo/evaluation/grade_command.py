@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.command import COUNT
+from verl_fgrpo.core.command import COUNT, PROCESSES
 from verl_fgrpo.evaluation.graders import READINGS, GraderOptions, reading_note
 from verl_fgrpo.evaluation.grading import grade_store
 from verl_fgrpo.evaluation.problems import KINDS, load_problems, save_problems
@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--format", default="auto", choices=("auto", "plain", "verl", "lm-eval"))
     parser.add_argument("--benchmark", default="imported", help="name for imported samples that carry none")
     parser.add_argument("--kind", default="math", choices=KINDS, help="how imported samples are graded")
-    parser.add_argument("--workers", type=COUNT, default=os.cpu_count() or 1, help="grading processes")
+    parser.add_argument("--workers", type=PROCESSES, default=os.cpu_count() or 1, help="grading processes")
     parser.add_argument("--ray", action="store_true", help="grade on all CPUs of a Ray cluster (RAY_ADDRESS) instead")
     parser.add_argument(
         "--fast",

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.command import COUNT, SEED, torch_device
+from verl_fgrpo.core.command import COUNT, PROCESSES, SEED, torch_device
 from verl_fgrpo.evaluation.backends import TransformersBackend, VllmRayBackend, resolve_model
 from verl_fgrpo.evaluation.counts import StopRule
 from verl_fgrpo.evaluation.generation import Backend, Decoding, make_plan, sample_run
@@ -33,7 +33,9 @@ def add_parser(commands: Any) -> None:
         metavar="R",
         help="sample a problem until R correct samples; grades in rounds",
     )
-    parser.add_argument("--grade-workers", type=COUNT, default=os.cpu_count() or 1, help="with --stop-after-correct")
+    parser.add_argument(
+        "--grade-workers", type=PROCESSES, default=os.cpu_count() or 1, help="with --stop-after-correct"
+    )
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--top-k", type=int, default=-1)

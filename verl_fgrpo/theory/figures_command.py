@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.core.command import COUNT, command_parser
+from verl_fgrpo.core.command import PROCESSES, command_parser
 from verl_fgrpo.core.figures import save_figure
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.theory import figures
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/theory/figures"), help="folder")
     parser.add_argument("--quick", action="store_true", help="simulate 5 group sizes and 1 seed first, if not yet done")
     parser.add_argument(
-        "--workers", type=COUNT, default=os.cpu_count() or 1, help="processes of the --quick simulation"
+        "--workers", type=PROCESSES, default=os.cpu_count() or 1, help="processes of the --quick simulation"
     )
     parser.add_argument("--methods", action="store_true", help="draw gradient_mass alone, from verl's estimators")
     args = parser.parse_args(arguments)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.core.command import COUNT, SEED, command_parser, torch_device
+from verl_fgrpo.core.command import COUNT, PROCESSES, SEED, command_parser, torch_device
 from verl_fgrpo.theory.sweep import QUICK, SweepConfig, run_sweep
 
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--device", type=torch_device, default=defaults.device, help="torch device, for example cpu or cuda"
     )
-    parser.add_argument("--workers", type=COUNT, default=os.cpu_count() or 1, help="processes; 1 on a CUDA device")
+    parser.add_argument("--workers", type=PROCESSES, default=os.cpu_count() or 1, help="processes; 1 on a CUDA device")
     parser.add_argument("--output", type=Path, help="CSV; default outputs/theory/categorical[_quick].csv")
     parser.add_argument("--quick", action="store_true", help=f"group sizes {QUICK.group_sizes}, seed 0")
     args = parser.parse_args(arguments)

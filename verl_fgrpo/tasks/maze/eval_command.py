@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.core.command import COUNT, SEED, command_parser
+from verl_fgrpo.core.command import COUNT, PROCESSES, SEED, command_parser
 from verl_fgrpo.tasks.common.experiment import Sampling, find_checkpoints, sample_all
 from verl_fgrpo.tasks.common.pair_report import write_pair_report
 from verl_fgrpo.tasks.maze.task import MAZE
@@ -29,7 +29,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "--m", type=COUNT, default=64, help="subsample size of the paired test, largest k (default %(default)s)"
     )
     parser.add_argument("--seed", type=SEED, default=0, help="of sampling (default %(default)s)")
-    parser.add_argument("--jobs", type=COUNT, default=2, help="models sampled at a time (default %(default)s)")
+    parser.add_argument("--jobs", type=PROCESSES, default=2, help="models sampled at a time (default %(default)s)")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="noted in the report")
     given = parser.parse_args(args)
     if not given.m <= given.num_samples:

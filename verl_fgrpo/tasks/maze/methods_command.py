@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.core.command import COUNT, SEED, command_parser
+from verl_fgrpo.core.command import COUNT, PROCESSES, SEED, command_parser
 from verl_fgrpo.tasks.common.experiment import Sampling, final_checkpoints, sample_all
 from verl_fgrpo.tasks.common.method_report import method_rows, write_methods_report
 from verl_fgrpo.tasks.maze.task import MAZE
@@ -26,7 +26,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--num-samples", type=COUNT, default=128, help="samples per maze (default %(default)s)")
     parser.add_argument("--mazes", type=COUNT, default=256, help="held-out mazes a seed (default %(default)s)")
     parser.add_argument("--k", type=COUNT, default=64, help="k of pass@k beside 1 (default %(default)s)")
-    parser.add_argument("--jobs", type=COUNT, default=2, help="models sampled at a time (default %(default)s)")
+    parser.add_argument("--jobs", type=PROCESSES, default=2, help="models sampled at a time (default %(default)s)")
     given = parser.parse_args(args)
     if not 1 < given.k <= given.num_samples:
         raise ValueError(f"--k is {given.k}, but it must be above 1 and at most --num-samples={given.num_samples}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.core.command import COUNT, SEED, command_parser
+from verl_fgrpo.core.command import COUNT, PROCESSES, SEED, command_parser
 from verl_fgrpo.tasks.common.records import left, trained_with
 from verl_fgrpo.tasks.common.study import load_runs, save_run, training_curves
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--data", type=Path, help="record: folder of verl-fgrpo maze prepare")
     parser.add_argument("--num-samples", type=COUNT, default=128, help="record: samples per maze (default 128)")
     parser.add_argument("--mazes", type=COUNT, default=256, help="record: held-out mazes (default 256)")
-    parser.add_argument("--jobs", type=COUNT, default=2, help="record: models sampled at a time (default 2)")
+    parser.add_argument("--jobs", type=PROCESSES, default=2, help="record: models sampled at a time (default 2)")
     given = parser.parse_intermixed_args(arguments)
     if given.command == "left":
         print(" ".join(left(given.results, given.seed, given.names)))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from verl_fgrpo.core.command import COUNT, SEED, command_parser, torch_device
+from verl_fgrpo.core.command import COUNT, PROCESSES, SEED, command_parser, torch_device
 from verl_fgrpo.tasks.proofs.prepare import ProofSettings, prepare
 
 
@@ -29,7 +29,9 @@ def main(arguments: Sequence[str]) -> int:
         "--sft-steps", type=COUNT, default=default.sft.steps, help="supervised steps (default %(default)s)"
     )
     parser.add_argument("--seed", type=SEED, default=default.seed, help="of all of it (default %(default)s)")
-    parser.add_argument("--jobs", type=COUNT, default=2, help="processes that look for proofs (default %(default)s)")
+    parser.add_argument(
+        "--jobs", type=PROCESSES, default=2, help="processes that look for proofs (default %(default)s)"
+    )
     parser.add_argument(
         "--device", type=torch_device, default="cpu", help="where to train, e.g. cpu or cuda (default %(default)s)"
     )

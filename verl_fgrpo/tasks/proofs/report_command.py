@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_fgrpo.core.command import COUNT, SEED, command_parser
+from verl_fgrpo.core.command import COUNT, PROCESSES, SEED, command_parser
 from verl_fgrpo.tasks.common.records import left
 
 
@@ -29,7 +29,9 @@ def main(arguments: Sequence[str]) -> int:
         "--num-samples", type=COUNT, default=64, help="record: samples per theorem (default %(default)s)"
     )
     parser.add_argument("--theorems", type=COUNT, default=160, help="record: held-out theorems (default %(default)s)")
-    parser.add_argument("--jobs", type=COUNT, default=2, help="record: models sampled at a time (default %(default)s)")
+    parser.add_argument(
+        "--jobs", type=PROCESSES, default=2, help="record: models sampled at a time (default %(default)s)"
+    )
     parser.add_argument("--k", type=COUNT, default=32, help="write: k of pass@k beside 1 (default %(default)s)")
     given = parser.parse_intermixed_args(arguments)
     if given.command == "left":
