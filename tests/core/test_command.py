@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_fgrpo.cli import COMMANDS, main
-from verl_fgrpo.core.command import COUNT, INTERRUPTED, SEED, command_parser, redact, run_command, torch_device
+from verl_fgrpo.core.command import (
+    COUNT,
+    INTERRUPTED,
+    PROCESSES,
+    SEED,
+    command_parser,
+    redact,
+    run_command,
+    torch_device,
+)
 
 
 def test_secrets_of_the_environment_are_masked(monkeypatch):

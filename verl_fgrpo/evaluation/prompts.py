@@ -68,6 +68,6 @@ def prompt_hash(preset: str, problem_kinds: Iterable[str]) -> str:
     """Identifies the preset's texts for these kinds: a store refuses samples of another prompt."""
     texts = []
     for kind in sorted(set(problem_kinds)):
-        prompt = build_prompt(preset, Problem("", "", "{prompt}", kind, ("",)))
+        prompt = build_prompt(preset, Problem("", "", "{prompt}", kind, ("A",)))
         texts.append([kind, list(prompt.messages), prompt.template])
     return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:16]
