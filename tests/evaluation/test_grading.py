@@ -526,7 +526,7 @@ def test_a_report_refuses_verdicts_on_other_responses_or_golds(tmp_path: Path) -
         load_run(tmp_path)
 
 
-CHANGES: dict[str, Any] = {"answers": ("1/2",), "prompt": "r", "kind": "choice", "extra": {"a": 1}}
+CHANGES: dict[str, Any] = {"answers": ("1/2",), "prompt": "r", "kind": "maze", "extra": {"a": 1}}
 
 
 def test_regrade_follows_a_link_and_is_refused_while_another_grades(tmp_path: Path) -> None:
