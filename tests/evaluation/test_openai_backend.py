@@ -138,6 +138,14 @@ def test_what_fails_for_one_prompt_alone_is_a_refusal_too(
     assert len(said) == 1 and "toy/a (" in said[0]
 
 
+def test_a_limit_of_the_rate_is_no_refusal(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr("threading.Event.wait", lambda event, timeout=None: event.is_set())  # no pauses
+    server.answer = lambda body: (200, chat("x")) if body["messages"][-1]["content"] != "so" else (429, "slower")
+    with pytest.raises(RuntimeError, match="no answer in 6 attempts .*429"):
+        sample(server, tmp_path / "run")
+    assert all(row.finish_reason == "stop" for row in SampleStore(tmp_path / "run" / "samples").read())
+
+
 @pytest.mark.filterwarnings("ignore:the .* new samples")
 def test_a_server_that_refuses_everything_refuses_the_settings(server: Server, tmp_path: Path) -> None:  # noqa: F811
     server.answer = lambda body: (400, {"error": "no such parameter"})

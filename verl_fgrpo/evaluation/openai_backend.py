@@ -152,7 +152,8 @@ class OpenAIBackend:
                 except Exception as error:  # a status, no JSON, or JSON that is no answer
                     problem = self._words(response) if response.status_code != 200 else self._masked(str(error))
             told = f"no answer in {attempt + 1} attempts ({problem})"
-            healthy = attempt + 2 >= ATTEMPTS and (healthy or self._answers_another(body))
+            busy = not isinstance(response, Exception) and response.status_code in TRANSIENT  # whatever the prompt
+            healthy = not busy and attempt + 2 >= ATTEMPTS and (healthy or self._answers_another(body))
             if attempt + 1 < ATTEMPTS and self._stop.wait(2.0**attempt):
                 break
         if healthy:
