@@ -56,7 +56,7 @@ setup_env() {
             "$PYTHON" -m pip install --upgrade "pip>=24" "setuptools>=77" wheel &&
                 "$PYTHON" -m pip install "$(grep '^torch==' "$ROOT/requirements/cpu.txt")" &&
                 "$PYTHON" -m pip install -r "$ROOT/requirements/cpu.txt" ${constraints[@]+"${constraints[@]}"} &&
-                "$PYTHON" -m pip install --no-deps --no-build-isolation -e "$ROOT"
+                (cd "$ROOT" && "$PYTHON" -m pip install --no-deps --no-build-isolation -e .) # pip reads "[" in a path as extras
         } >"$ROOT/.setup.log" 2>&1; then
             tail -n 20 "$ROOT/.setup.log" >&2
             die "installation failed; the whole log is .setup.log. Check the network and disk space, then run the command again"
