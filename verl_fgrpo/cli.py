@@ -1,7 +1,5 @@
 """The command `verl-fgrpo` (also `python -m verl_fgrpo.cli`): a table of commands, each imported when it is called."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Sequence
@@ -9,8 +7,6 @@ from typing import NamedTuple
 
 import verl_fgrpo
 from verl_fgrpo.core.command import run_command
-
-__all__ = ["COMMANDS", "Command", "main"]
 
 
 class Command(NamedTuple):

@@ -14,8 +14,6 @@ RUN/samples/         `samples.SampleStore`
 RUN/verdicts/        `samples.VerdictStore`
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from verl_fgrpo.core.command import command_parser

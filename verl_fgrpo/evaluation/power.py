@@ -6,8 +6,6 @@ there. `shift` is chosen so that the mean of pass@k rises by the effect asked fo
 alike and the power is far too good: two trainings differ problem by problem, in both directions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """`verl-fgrpo eval power`: how many problems and samples show which difference."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

@@ -6,8 +6,6 @@ The set: of the base model's correct samples (256 training prompts x 800 rollout
 length-normalised NLL under the base model. Source: arXiv 2602.06717, M.2.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -7,8 +7,6 @@ verl-fgrpo eval nll build --run runs/rare --model BASE --out rare.json          
 verl-fgrpo eval nll score --set rare.json --models GRPO=PATH F-GRPO=PATH --out dnll_rare
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -6,8 +6,6 @@ RUN/latest_checkpointed_iteration.txt    verl's pointer to the newest one
 RUN/logs/*.jsonl, *.log                  verl's metrics and console output, one file per start (verl overwrites)
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sys

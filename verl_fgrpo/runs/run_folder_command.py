@@ -6,8 +6,6 @@ verl-fgrpo run-folder stop-leftovers RUN            end trainers that a killed s
 verl-fgrpo run-folder watch --steps N RUN=PID ...   progress bars until the processes end; exit 1 if one failed
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence
