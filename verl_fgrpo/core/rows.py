@@ -4,16 +4,12 @@ What is the same for every file: UTF-8, a byte-order mark and CRLF are tolerated
 may hold a list or JSON lines; one of two columns may be there or not, and null is as if it were not.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-__all__ = ["CutLineError", "Row", "iter_rows", "read_jsonl", "shown", "told_with"]
 
 
 def shown(value: object) -> str:
