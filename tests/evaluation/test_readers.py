@@ -194,7 +194,7 @@ PLAIN = {"problem_id": "p", "response": "\\boxed{2}", "answer": "2"}
         ("answer", True, "a gold answer is True"),
         ("num_tokens", -1, "num_tokens is -1, but it must be a whole number from 0, or null"),
         ("num_tokens", "5", "num_tokens is '5'"),
-        ("num_tokens", 2**53, "num_tokens is 9007199254740992, but it must be a whole number from 0, or null where it is unknown, below"),
+        ("num_tokens", 2**53, "num_tokens is 9007199254740992, but .* whole number from 0, or null .*, below"),
         ("num_tokens", 1e300, "num_tokens is 1e\\+300"),
         ("problem_id", "\ud800", r"problem_id is '\\ud800', but it must be text .* without half of a surrogate pair"),
         ("finish_reason", 1, "finish_reason is 1, but it must be text"),
