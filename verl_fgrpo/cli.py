@@ -1,7 +1,5 @@
 """The command `verl-fgrpo` (also `python -m verl_fgrpo.cli`): a table of commands, each imported when it is called."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Sequence
@@ -9,8 +7,6 @@ from typing import NamedTuple
 
 import verl_fgrpo
 from verl_fgrpo.core.command import run_command
-
-__all__ = ["COMMANDS", "Command", "main"]
 
 
 class Command(NamedTuple):
@@ -39,8 +35,8 @@ COMMANDS: dict[str, Command] = {
         "outputs/RUN --focal-gamma 0.5 --figure audit.png",
     ),
     "val-passk": Command("verl_fgrpo.host.validation:main", "unbiased pass@k of a run's validations", "outputs/RUN"),
-    "simulate": Command("verl_fgrpo.theory.simulate_command:main", "the paper's categorical simulation", "--quick"),
-    "figures": Command("verl_fgrpo.theory.figures_command:main", "the paper's theory figures", "--quick"),
+    "simulate": Command("verl_fgrpo.theory.sweep:main", "the paper's categorical simulation", "--quick"),
+    "figures": Command("verl_fgrpo.theory.figures:main", "the paper's theory figures", "--quick"),
     "maze": Command("verl_fgrpo.tasks.maze.commands:main", "what the maze recipes call", "prepare --out outputs/maze"),
     "proofs": Command("verl_fgrpo.tasks.proofs.commands:main", "the theorem-proving task and its Lean kernel", "check"),
     "countdown": Command(
@@ -49,7 +45,7 @@ COMMANDS: dict[str, Command] = {
         "prepare --out outputs/countdown",
     ),
     "preflight": Command("verl_fgrpo.runs.preflight:main", "what GPU recipes check before verl starts", "dry-run ..."),
-    "run-folder": Command("verl_fgrpo.runs.run_folder_command:main", "what recipes call around a run", "last-step RUN"),
+    "run-folder": Command("verl_fgrpo.runs.run_folder:main", "what recipes call around a run", "last-step RUN"),
 }
 
 

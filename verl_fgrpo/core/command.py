@@ -1,7 +1,5 @@
 """How every command of ours begins and ends: its parser, exit codes, one-line errors, secrets masked."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import io
@@ -14,19 +12,6 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
-
-__all__ = [
-    "COUNT",
-    "INTERRUPTED",
-    "SEED",
-    "command_parser",
-    "finite",
-    "named_path",
-    "redact",
-    "run_command",
-    "run_subcommand",
-    "torch_device",
-]
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 

@@ -10,8 +10,6 @@ batch key uid_session_index as `uid`; a uid is new in every pass over the data. 
 - a run killed while it writes leaves a line without an end.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -24,19 +22,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from verl_fgrpo.core.rows import CutLineError, Row, read_jsonl, shown
-
-__all__ = [
-    "DumpRow",
-    "Group",
-    "dump_files",
-    "final_rows",
-    "find_dumps",
-    "is_success",
-    "read_groups",
-    "read_rows",
-    "read_whole",
-    "run_setting",
-]
 
 T = TypeVar("T")
 

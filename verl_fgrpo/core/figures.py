@@ -1,7 +1,5 @@
 """One look for all figures, and how they are written. matplotlib is imported when something is drawn."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator
@@ -10,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.files import write_atomic
-
-__all__ = ["COLOURS", "GREY", "MARKERS", "figure_style", "new_figure", "save_figure"]
 
 #: Okabe and Ito's colours, told apart by colour-blind readers; then more for many lines
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B4513", "#7B3294")

@@ -6,8 +6,6 @@ A member counts once it is complete; kill -9 can only leave an incomplete last o
 All system calls go through `os`, one a line: a test interrupts at each of them in turn.
 """
 
-from __future__ import annotations
-
 import fcntl
 import gzip
 import json
@@ -20,23 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TextIO, TypeVar
-
-__all__ = [
-    "CorruptLogError",
-    "LogWriter",
-    "claim",
-    "lock",
-    "new_file",
-    "new_folder",
-    "read_json",
-    "read_log",
-    "read_members",
-    "refuse_other_settings",
-    "typed",
-    "write_atomic",
-    "write_json",
-    "write_parquet",
-]
 
 READ_BYTES = 1 << 20
 T = TypeVar("T")
@@ -289,7 +270,7 @@ class LogWriter:
             finally:
                 self._handle.close()
 
-    def __enter__(self) -> LogWriter:
+    def __enter__(self) -> "LogWriter":
         return self
 
     def __exit__(

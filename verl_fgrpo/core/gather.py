@@ -1,12 +1,8 @@
 """Handle together what concurrent coroutines ask for at the same moment."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
-
-__all__ = ["Gatherer"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

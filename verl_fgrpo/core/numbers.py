@@ -3,8 +3,6 @@
 from math import inf, isfinite
 from typing import Any
 
-__all__ = ["check_gamma", "finite_number"]
-
 
 def finite_number(value: Any, key: str, rule: str, remedy: str, low: float = -inf, high: float = inf) -> float:
     """`value` as a finite float within bounds; `key` is what the user set, `rule` goes on after "must be".

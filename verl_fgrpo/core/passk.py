@@ -12,8 +12,6 @@ A problem that was sampled until its r-th correct sample has an estimator of its
 Of a whole benchmark: `cover_at_tau` and `auc_at_k`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

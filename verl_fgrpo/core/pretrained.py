@@ -1,11 +1,7 @@
 """Models and tokenizers of Hugging Face folders, which may be damaged or hostile."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
-
-__all__ = ["load_pretrained", "render_chat"]
 
 
 def load_pretrained(kind: str, folder: Path | str, trust_remote_code: bool = False, **how: Any) -> Any:

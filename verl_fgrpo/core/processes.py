@@ -1,7 +1,5 @@
 """Processes beside this one: they end with it, however it ends, and leave Ctrl-C to it."""
 
-from __future__ import annotations
-
 import ctypes
 import multiprocessing
 import os
@@ -11,8 +9,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import resource_tracker
-
-__all__ = ["ends_with_parent", "worker_pool"]
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 

@@ -1,7 +1,5 @@
 """Where a result came from: package versions, git commit, time. Stored with every file of results."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -11,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import verl_fgrpo
-
-__all__ = ["provenance"]
 
 PACKAGES = (
     "numpy",

@@ -4,8 +4,6 @@ What is the same for every file: UTF-8, a byte-order mark and CRLF are tolerated
 may hold a list or JSON lines; one of two columns may be there or not, and null is as if it were not.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -13,8 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-__all__ = ["MAX_COUNT", "CutLineError", "Row", "iter_rows", "read_jsonl", "shown", "told_with"]
 
 MAX_COUNT = 2**53  # of tokens and the like: JSON's numbers are exact below it
 

@@ -1,7 +1,5 @@
 """Which data source a dumped prompt is of: verl's dumps hold prompt and gold answer, but no `data_source`."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +8,6 @@ from typing import Any
 
 from verl_fgrpo.core.dumps import run_setting
 from verl_fgrpo.core.rows import shown
-
-__all__ = ["PromptSources", "run_files"]
 
 
 class PromptSources:
@@ -38,7 +34,7 @@ class PromptSources:
             self._names[gold][texts].append(str(row["data_source"]))
 
     @classmethod
-    def of_files(cls, files: Sequence[Path]) -> PromptSources:
+    def of_files(cls, files: Sequence[Path]) -> "PromptSources":
         """Read parquet files in verl's schema.
 
         Raises:

@@ -1,7 +1,5 @@
 """Tables as Markdown, CSV and JSON. Names in them may come from anywhere: no cell can break a table or become HTML."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -12,8 +10,6 @@ from typing import Any
 
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.provenance import provenance
-
-__all__ = ["csv_text", "markdown_escape", "markdown_table", "write_table"]
 
 # What would begin a line, a cell, a tag, an entity or a link.
 _LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")

@@ -5,8 +5,6 @@ from types import ModuleType
 
 from verl_fgrpo.host.import_hooks import when_imported
 
-__all__ = ["install"]
-
 _installed = False
 
 

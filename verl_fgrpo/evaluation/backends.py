@@ -5,8 +5,6 @@ batched arithmetic); servers and vLLM promise that only for equal batches, so th
 may be another one of the same distribution.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

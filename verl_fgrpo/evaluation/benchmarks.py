@@ -5,8 +5,6 @@ with the right size. A local file (JSON, JSON lines, Parquet) can be given for e
 releases and of verl's own schema are recognised.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -11,8 +11,6 @@ Two letters ("A or B", "A, C") or "both", "neither", "all" are a statement too, 
 something else in it (a number, "a mixture of both") states nothing, nor does a negation or a question.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterator

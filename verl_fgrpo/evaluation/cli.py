@@ -14,8 +14,6 @@ RUN/samples/         `samples.SampleStore`
 RUN/verdicts/        `samples.VerdictStore`
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from verl_fgrpo.core.command import command_parser
@@ -23,7 +21,8 @@ from verl_fgrpo.evaluation import (
     compare_command,
     grade_command,
     merge_command,
-    power_command,
+    power,
+    rare_nll,
     report_command,
     sample_command,
 )
@@ -31,15 +30,9 @@ from verl_fgrpo.evaluation import (
 
 def main(arguments: Sequence[str]) -> None:
     """Run one of the commands."""
-    if arguments and arguments[0] == "nll":
-        from verl_fgrpo.evaluation.rare_nll_command import main as nll
-
-        nll(list(arguments[1:]))
-        return
     parser = command_parser("eval", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (sample_command, grade_command, report_command, compare_command, power_command, merge_command):
+    for module in (sample_command, grade_command, report_command, compare_command, power, merge_command, rare_nll):
         module.add_parser(commands)
-    commands.add_parser("nll", help="drift of rare correct solutions (dNLL_rare)")
     options = parser.parse_args(arguments)
     options.run_command(options)

@@ -1,7 +1,5 @@
 """Paired comparison of runs on the same problems: both tests, the metrics beside pass@k, lost and gained problems."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`verl-fgrpo eval compare`: paired tests of runs against a base run."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path

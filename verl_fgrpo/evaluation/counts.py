@@ -1,7 +1,5 @@
 """Counts of one run: samples and correct samples of every problem, and by which rule they were drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,7 +37,7 @@ class StopRule:
             )
 
     @classmethod
-    def load(cls, run: Path) -> StopRule | None:
+    def load(cls, run: Path) -> "StopRule | None":
         """The rule of a run; None where nothing says so (samples made elsewhere)."""
         path = run / "plan.json"
         return typed(read_json(path), cls, path) if path.exists() else None
@@ -83,7 +81,7 @@ class ProblemCounts:
         benchmark: str | Sequence[str] = "all",
         stop_after_correct: int | None = None,
         max_samples: int | None = None,
-    ) -> ProblemCounts:
+    ) -> "ProblemCounts":
         """Build from arrays; a scalar `num_samples` and one `benchmark` name are repeated, ids default to 0, 1, ...
 
         Raises:
@@ -128,7 +126,7 @@ class ProblemCounts:
         """The largest k at which every problem has an unbiased pass@k."""
         return int(self.num_samples.min()) if self.max_samples is None else self.max_samples
 
-    def at(self, positions: Sequence[int] | NDArray[np.integer]) -> ProblemCounts:
+    def at(self, positions: Sequence[int] | NDArray[np.integer]) -> "ProblemCounts":
         """The problems at these positions, in this order."""
         return replace(
             self,
@@ -138,7 +136,7 @@ class ProblemCounts:
             benchmarks=tuple(self.benchmarks[index] for index in positions),
         )
 
-    def of_benchmark(self, benchmark: str) -> ProblemCounts:
+    def of_benchmark(self, benchmark: str) -> "ProblemCounts":
         return self.at([index for index, name in enumerate(self.benchmarks) if name == benchmark])
 
     @property

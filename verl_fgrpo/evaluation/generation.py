@@ -3,8 +3,6 @@
 Every sample has a seed of its own (`samples.sample_seed`): what was drawn before, or in which order, changes nothing.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

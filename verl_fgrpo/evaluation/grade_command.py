@@ -1,7 +1,5 @@
 """`verl-fgrpo eval grade`: label the samples of a run, or samples made elsewhere."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -5,8 +5,6 @@ error; it reads the response without its thinking. How answers are read: docs/gr
 crashes are the workers' business, except math-verify's own time limit.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os
@@ -68,7 +66,7 @@ class GraderOptions:
             raise ValueError(f"reading {self.reading!r} must be one of {', '.join(READINGS.values())}")
 
     @classmethod
-    def from_json(cls, text: str) -> GraderOptions:
+    def from_json(cls, text: str) -> "GraderOptions":
         """Options as they are stored with verdicts, e.g. '{"ifeval": "loose"}'; absent ones have their defaults."""
         given = json.loads(text)
         known = {option.name for option in fields(cls)}

@@ -8,8 +8,6 @@ more samples, and a larger number):
     correct = Counter(row.problem_id for row in verdicts.read() if row.verdict == "correct")
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

@@ -4,8 +4,6 @@ Names and model text are hostile: every text goes through `html.escape`, and the
 nothing run but the one script below (by its hash), load nothing and send nothing.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

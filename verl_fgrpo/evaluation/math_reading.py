@@ -4,8 +4,6 @@ r"""The extended reading of mathematical answers: stated rules that rewrite gold
 examples, in docs/grading.md; `EXTENDED` names their version and is stored with the verdicts.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable

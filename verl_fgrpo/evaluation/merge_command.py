@@ -1,7 +1,5 @@
 """`verl-fgrpo eval merge`: join runs sampled on several machines."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -10,8 +10,6 @@
 | cover@tau | 1 if the estimated success rate is at least tau | plug-in, biased |
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

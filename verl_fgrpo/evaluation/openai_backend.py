@@ -4,8 +4,6 @@ Why not the `openai` package: what it would take off us is a loop of retries. It
 it treats a refused prompt, which a run has to survive, like any other error.
 """
 
-from __future__ import annotations
-
 import contextlib
 import queue
 import threading

@@ -4,8 +4,6 @@ ANTLR builds its decision tables while it parses, which makes the first expressi
 slower than later ones. Workers are forked with the tables filled. Nothing here replaces anything or changes a verdict.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 _EXPRESSIONS = r"""

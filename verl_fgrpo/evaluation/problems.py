@@ -1,7 +1,5 @@
 """Evaluation problems in one schema, whatever benchmark they come from."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import hashlib

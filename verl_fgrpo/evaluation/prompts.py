@@ -6,8 +6,6 @@ its date header before the system prompt; the date is pinned to the default of t
 the date of the day, so that a prompt would change from one day to the next.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable

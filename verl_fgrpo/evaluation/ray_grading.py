@@ -1,7 +1,5 @@
 """Grading over a Ray cluster: on every CPU of it a grading process with the same limits, so the same verdicts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any

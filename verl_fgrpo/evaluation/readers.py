@@ -4,8 +4,6 @@ Each reader gives problems and samples, as if they had been drawn here. Number o
 such files unless named so: they become -1 and "unknown", as does a finish reason that is none of ours.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ A table is a list of dictionaries with the same keys in every row. Rates are fra
 percent in Markdown and figures.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

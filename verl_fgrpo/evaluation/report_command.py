@@ -1,7 +1,5 @@
 """`verl-fgrpo eval report`: tables, figure and page of graded runs."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`verl-fgrpo eval sample`: draw samples of a model."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

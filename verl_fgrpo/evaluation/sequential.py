@@ -4,8 +4,6 @@ What to draw next follows from the stored samples and verdicts alone, so a run t
 where it was. How the numbers are estimated: `core.passk.sequential_pass_at_k`.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -7,8 +7,6 @@
 Neither covers the randomness of training: for that, train several seeds.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass

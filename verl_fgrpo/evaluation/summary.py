@@ -1,7 +1,5 @@
 """What is known of one graded run: a few numbers per sample, not the texts (about 25 bytes a sample in memory)."""
 
-from __future__ import annotations
-
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +19,7 @@ from verl_fgrpo.evaluation.samples import REFUSED, VERDICTS, Sample, SampleStore
 
 Row = dict[str, Any]
 Key = tuple[str, str]
+Columns = tuple["array[int]", ...]  # of one problem, a number for each row
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class ProblemSamples:
         """Whether the server refused the prompt: such a sample holds no response."""
         return bool(np.any(self.verdicts == VERDICTS.index(REFUSED)))
 
-    def first(self, count: int) -> ProblemSamples:
+    def first(self, count: int) -> "ProblemSamples":
         """The samples with index below `count`."""
         end = int(np.searchsorted(self.indices, count))
         return ProblemSamples(*(getattr(self, name)[:end] for name in self.__dataclass_fields__))
@@ -147,7 +146,7 @@ def collect(
         ValueError: an unknown verdict, a verdict twice, a sample without verdict, a verdict on a sample that is gone
             or has changed.
     """
-    graded: dict[Key, tuple[array[int], ...]] = {}
+    graded: dict[Key, Columns] = {}
     answers: dict[str | None, int] = {None: -1}
     readings: Counter[tuple[str, str]] = Counter()  # (verdict, what the default reading says) where that is kept
     refusals: dict[Key, str] = {}
@@ -164,7 +163,7 @@ def collect(
         found[1].append(codes[row.verdict])
         found[2].append(answers.setdefault(row.answer, len(answers)))
         found[3].append(_digest(row.digest))
-    drawn: dict[Key, tuple[array[int], ...]] = {}
+    drawn: dict[Key, Columns] = {}
     finish = {"length": 1, "stop": 0}
     for sample in samples:
         if (found := drawn.get((sample.benchmark, sample.problem_id))) is None:
@@ -184,7 +183,7 @@ def collect(
     )
 
 
-def _joined(key: Key, graded: tuple[array[int], ...], drawn: tuple[array[int], ...] | None) -> ProblemSamples:
+def _joined(key: Key, graded: Columns, drawn: Columns | None) -> ProblemSamples:
     indices, verdicts, answers, bound = _by_index(graded)
     if drawn is None:
         unknown = np.full(len(indices), -1)
@@ -207,7 +206,7 @@ def _joined(key: Key, graded: tuple[array[int], ...], drawn: tuple[array[int], .
     return ProblemSamples(indices, verdicts, answers, texts, tokens, cut)
 
 
-def _columns(count: int) -> tuple[array[int], ...]:
+def _columns(count: int) -> Columns:
     return tuple(array("q") for _ in range(count))
 
 
@@ -216,7 +215,7 @@ def _digest(text: str) -> int:
     return int(text or "0", 16) - (2**63 if text else 0)
 
 
-def _by_index(columns: tuple[array[int], ...]) -> list[NDArray[np.int64]]:
+def _by_index(columns: Columns) -> list[NDArray[np.int64]]:
     arrays = [np.array(column, dtype=np.int64) for column in columns]
     order = np.argsort(arrays[0], kind="stable")
     return [values[order] for values in arrays]

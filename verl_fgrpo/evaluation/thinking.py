@@ -1,7 +1,5 @@
 """A response without its thinking: what every grader of the evaluation and the reward reads."""
 
-from __future__ import annotations
-
 import re
 
 _TAG = re.compile(

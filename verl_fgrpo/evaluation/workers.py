@@ -13,8 +13,6 @@ Why not pebble: its limit is the wall-clock time of a whole chunk, so a busy mac
 loses the items that were done; CPU and memory limits, the parent's death and the clean fork would still be ours.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import gc
@@ -302,7 +300,7 @@ class GradingPool:
         for worker in self.workers:
             worker.close()
 
-    def __enter__(self) -> GradingPool:
+    def __enter__(self) -> "GradingPool":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -20,8 +20,6 @@ from verl_fgrpo.methods.gapo import GAPO_LOSSES
 from verl_fgrpo.methods.losses import BASE_LOSSES
 from verl_fgrpo.methods.settings import ALGORITHM_KEYS, FOCAL_KEYS, GAMMA_KEYS, FocalConfig, MethodConfig
 
-__all__ = ["LOSS_CONFIG", "POLICY_LOSS", "ContradictionError", "check", "find_problems", "missing_section"]
-
 POLICY_LOSS = "actor_rollout_ref.actor.policy_loss"
 LOSS_CONFIG = "verl_fgrpo.config.FocalPolicyLossConfig"
 #: estimators of verl whose advantages the f_ losses can read

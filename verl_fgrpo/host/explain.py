@@ -6,8 +6,6 @@ Takes the overrides of `python -m verl.trainer.main_ppo` and composes verl's con
 settings contradict each other, with a remedy for each; the same check stops the run itself.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,8 +15,6 @@ from omegaconf import OmegaConf
 from verl_fgrpo.core.command import command_parser, redact
 from verl_fgrpo.host.contract import import_host
 from verl_fgrpo.host.registry import our_names
-
-__all__ = ["compose", "explain", "main"]
 
 #: trainers of verl: (how it is chosen, does it know sessions, where focal metrics go)
 TRAINERS = {

@@ -6,8 +6,6 @@ from types import ModuleType
 
 from wrapt import register_post_import_hook
 
-__all__ = ["when_imported"]
-
 
 def when_imported(name: str, callback: Callable[[ModuleType], object]) -> None:
     """Call `callback(module)` once: now if module `name` is loaded, else right after its first import.

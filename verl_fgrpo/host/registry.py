@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["our_names", "ours", "registered_estimator"]
-
 
 def ours(registry: Mapping[str, Any], name: Any) -> Any:
     """Our function of that name in a registry of verl, or None."""

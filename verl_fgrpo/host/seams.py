@@ -38,8 +38,6 @@ from verl_fgrpo.methods.settings import DEFAULT_GAMMA, FocalConfig
 from verl_fgrpo.methods.success import judge, reported_success
 from verl_fgrpo.methods.watch import Observed, observe_step
 
-__all__ = ["install_seams"]
-
 logger = logging.getLogger("verl_fgrpo")
 
 

@@ -6,8 +6,6 @@ from typing import Any
 
 from verl_fgrpo.methods.context import Run
 
-__all__ = ["Registration", "registration", "run_of"]
-
 
 @dataclass
 class Registration:

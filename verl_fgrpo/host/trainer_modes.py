@@ -9,8 +9,6 @@ from typing import Any
 
 from verl_fgrpo.host.import_hooks import when_imported
 
-__all__ = ["MODES", "install_trainer_modes"]
-
 #: our name -> verl's
 MODES = {
     "focal_sync": "sync",

@@ -5,8 +5,6 @@ it is the unbiased estimator (arXiv 2107.03374, eq. 1) for k = 1, 2, 4, ... and 
 show it like any other metric. All that verl computes itself stays as it is.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import logging
@@ -22,8 +20,6 @@ from verl_fgrpo.core.dumps import is_success
 from verl_fgrpo.core.passk import pass_at_k, powers_of_two
 from verl_fgrpo.host.import_hooks import when_imported
 from verl_fgrpo.methods.settings import FocalConfig
-
-__all__ = ["AVERAGE", "install", "pass_at_k_by_source", "validation_pass_at_k"]
 
 logger = logging.getLogger("verl_fgrpo")
 

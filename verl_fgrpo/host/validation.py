@@ -7,8 +7,6 @@ For runs made without this plugin; with it the same numbers are in verl's own lo
 a session that failed counts as wrong. It leaves no row in a dump, so here k ends at the smallest number of samples.
 """
 
-from __future__ import annotations
-
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -23,8 +21,6 @@ from verl_fgrpo.core.tables import csv_text, markdown_table
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.report import pass_at_k_rows
 from verl_fgrpo.host.val_metrics import AVERAGE
-
-__all__ = ["main", "pass_at_k_of", "read_counts", "summary"]
 
 COLUMNS = ("step", "benchmark", "k", "pass_at_k", "low", "high", "problems", "samples")
 Row = dict[str, Any]

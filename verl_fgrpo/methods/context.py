@@ -18,8 +18,6 @@ import torch
 
 from verl_fgrpo.methods.success import Reported, reported_success
 
-__all__ = ["EstimatorContext", "Run", "current_context", "sessions_of", "using_context"]
-
 
 @dataclass
 class Run:

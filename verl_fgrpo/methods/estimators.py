@@ -28,17 +28,6 @@ from verl_fgrpo.methods.unlikeliness import unlikeliness_rewards
 from verl_fgrpo.methods.w_reinforce import w_reinforce_advantages
 from verl_fgrpo.methods.watch import Observed, observe_step
 
-__all__ = [
-    "BASE_ESTIMATORS",
-    "HOST_ESTIMATORS",
-    "METHODS",
-    "Estimator",
-    "HostEstimator",
-    "Method",
-    "Rollouts",
-    "estimators",
-]
-
 EstimatorFn = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 Grpo = Callable[[torch.Tensor], torch.Tensor]
 Arguments = dict[str, Any]

@@ -10,8 +10,6 @@ import torch
 from verl_fgrpo.core.focal import focal_weight
 from verl_fgrpo.methods.settings import MethodConfig
 
-__all__ = ["FILE", "FadeState", "fade_advantages", "load_state", "save_state", "schedule", "start_state"]
-
 FILE = "fade_state.jsonl"  # beside verl's checkpoints
 
 

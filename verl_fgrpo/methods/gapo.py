@@ -6,8 +6,6 @@ token), called with a bound for each row instead of one for all.
 
 import torch
 
-__all__ = ["GAPO_LOSSES", "clip_high"]
-
 #: ours -> verl's loss that it is built on
 GAPO_LOSSES = {"gapo": "gspo", "gapo_token": "vanilla"}
 

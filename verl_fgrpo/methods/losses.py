@@ -18,8 +18,6 @@ from verl_fgrpo.core.focal import focal_weight, row_advantage, success_rate_from
 from verl_fgrpo.methods.gapo import GAPO_LOSSES, clip_high
 from verl_fgrpo.methods.settings import PolicyLossSettings
 
-__all__ = ["BASE_LOSSES", "FocalLoss", "GapoLoss", "policy_losses"]
-
 PolicyLossFn = Callable[..., tuple[torch.Tensor, dict[str, Any]]]
 Change = tuple[torch.Tensor, Any, dict[str, float]]
 

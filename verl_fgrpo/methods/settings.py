@@ -10,18 +10,6 @@ from typing import Any
 
 from verl_fgrpo.core.numbers import check_gamma, finite_number
 
-__all__ = [
-    "ALGORITHM_KEYS",
-    "DEFAULT_GAMMA",
-    "DEFAULT_SUCCESS_THRESHOLD",
-    "FOCAL_KEYS",
-    "GAMMA_KEYS",
-    "REWARD_KEYS",
-    "FocalConfig",
-    "MethodConfig",
-    "PolicyLossSettings",
-]
-
 DEFAULT_GAMMA = 0.5  # paper Table 5 (the value selected for most models)
 DEFAULT_SUCCESS_THRESHOLD = 0.5  # for the paper's 1.0 / 0.0 rewards
 

@@ -9,8 +9,6 @@ import torch
 from verl_fgrpo.core.focal import mean_reward_success_rate, success_rate
 from verl_fgrpo.methods.settings import FocalConfig
 
-__all__ = ["Reported", "Success", "judge", "reported_success"]
-
 
 @dataclass(frozen=True)
 class Reported:

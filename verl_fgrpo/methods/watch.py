@@ -12,8 +12,6 @@ from verl_fgrpo.methods.metrics import count_groups, group_metrics, weight_metri
 from verl_fgrpo.methods.settings import FocalConfig
 from verl_fgrpo.methods.success import Success
 
-__all__ = ["Observed", "observe_step"]
-
 logger = logging.getLogger("verl_fgrpo")
 
 WARN_AFTER = 16  # groups with unequal rewards

@@ -8,8 +8,6 @@ For any run of verl, with F-GRPO or without: what would the weight (1 - mu)^gamm
 logged focal/weight_mean and it differs by more than 1e-6 at any step.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math
@@ -31,8 +29,6 @@ from verl_fgrpo.core.tables import csv_text, markdown_table
 from verl_fgrpo.core.tail_miss import tail_miss_estimate
 from verl_fgrpo.methods.settings import FocalConfig
 from verl_fgrpo.runs.logged import logged_values
-
-__all__ = ["AuditedGroup", "StepSummary", "audit_figure", "audit_group", "main", "summarize"]
 
 TOLERANCE = 1e-6
 METRIC = "focal/weight_mean"

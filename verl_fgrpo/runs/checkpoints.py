@@ -5,14 +5,10 @@ RUN/global_step_N/actor/*_world_size_W_rank_R.pt     state: parameters, optimise
 RUN/global_step_N/actor/huggingface/                 weights in Hugging Face's format, fp32
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from pathlib import Path
 from typing import Any
-
-__all__ = ["KeepNewestState", "is_complete", "step_folders", "weights", "world_size"]
 
 logger = logging.getLogger(__name__)
 

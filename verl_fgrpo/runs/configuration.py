@@ -1,7 +1,5 @@
 """verl's configuration before verl runs: composed from its own files, and looked at for what cannot be meant."""
 
-from __future__ import annotations
-
 import difflib
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -12,8 +10,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from verl_fgrpo.host.configuration import find_problems
 from verl_fgrpo.host.explain import compose
-
-__all__ = ["compose_config", "implausible"]
 
 
 def compose_config(arguments: Sequence[str]) -> DictConfig:

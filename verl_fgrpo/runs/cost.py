@@ -1,12 +1,8 @@
 """What a run costs: steps, GPU hours and disk, computed from stated assumptions and not measured."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
-
-__all__ = ["Estimate", "describe", "estimate"]
 
 PAPER_PROBLEMS = 39_202  # arXiv 2602.06717, L.1
 RESPONSE_SHARE = 0.25  # mean response length as a share of the limit

@@ -13,8 +13,6 @@ train: DeepScaleR as train.parquet and benchmarks as val.parquet for verl, where
 manifest.json (counts after every step, next to the paper's 39,202). Presets: qwen2.5, qwen3, llama3 (paper, Table 9).
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

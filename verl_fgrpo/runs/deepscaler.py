@@ -4,8 +4,6 @@ Source: arXiv 2602.06717, L.1: rows over 1,024 tokens and duplicates with confli
 39,202 are left.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,8 +19,6 @@ from verl_fgrpo.evaluation.benchmarks import gold_of, prompt_of
 from verl_fgrpo.evaluation.graders import parse_math, verify_math
 from verl_fgrpo.evaluation.problems import Problem, mended, problem_id_of, written_answers
 from verl_fgrpo.evaluation.prompts import build_prompt
-
-__all__ = ["HUB_ID", "PAPER_ROWS", "Counts", "prepare", "select", "verl_row"]
 
 HUB_ID = "agentica-org/DeepScaleR-Preview-Dataset"
 PAPER_ROWS = 39_202

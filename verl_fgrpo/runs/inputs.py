@@ -1,7 +1,5 @@
 """What a run reads: training and validation files, and the model. Found, complete, and fit for each other."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator
@@ -11,8 +9,6 @@ from typing import Any
 from omegaconf import DictConfig
 
 from verl_fgrpo.core.pretrained import load_pretrained, render_chat
-
-__all__ = ["data_problems", "local_model", "model_problems", "parameters", "rows"]
 
 
 def _files(value: Any) -> list[Path]:

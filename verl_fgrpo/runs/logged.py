@@ -1,7 +1,5 @@
 """A metric of a verl run by step, from what verl's loggers wrote: file (JSON lines), console, TensorBoard."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re
@@ -10,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core.dumps import dump_files
-
-__all__ = ["file_rows", "logged_values"]
 
 
 def logged_values(run: Path, metric: str, log: Path | None = None) -> tuple[dict[int, float], str]:

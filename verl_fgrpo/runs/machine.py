@@ -4,8 +4,6 @@ Each check returns sentences with a remedy, none if nothing was found. What coul
 `python -m verl_fgrpo.runs.machine PACKAGE ...` imports each in a process of its own (scripts/setup_gpu.sh).
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import os
@@ -20,8 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
-
-__all__ = ["cluster", "compiler", "disks", "gpus", "host_memory", "packages", "pins"]
 
 PROBE_SECONDS = 50.0
 

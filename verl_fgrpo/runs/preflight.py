@@ -8,8 +8,6 @@
 Recipes call it: DRY_RUN=1 is dry-run, PREFLIGHT_ONLY=1 is check.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.metadata
 import json
@@ -31,8 +29,6 @@ from verl_fgrpo.runs.configuration import compose_config, implausible
 from verl_fgrpo.runs.cost import EVALUATION_SAMPLES, PAPER_PROBLEMS, VALIDATION_PROBLEMS, Estimate, describe, estimate
 from verl_fgrpo.runs.inputs import data_problems, local_model, model_problems, parameters, rows
 from verl_fgrpo.runs.run_folder import claim, last_checkpoint, trainers_of
-
-__all__ = ["EXPERIMENT", "claim_run", "findings", "main"]
 
 #: What makes two runs different experiments. Resuming a run folder with another value of these is refused.
 EXPERIMENT = (

@@ -8,8 +8,6 @@ responses are graded in processes of their own (`evaluation.workers.GradingPool`
 killed when they are overdue. math-verify runs there as it is installed: nothing of it is replaced.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections import Counter
@@ -19,8 +17,6 @@ from typing import Any
 
 from verl_fgrpo.evaluation.problems import Problem, gold_answers
 from verl_fgrpo.evaluation.workers import GradingPool, Limits
-
-__all__ = ["Tally", "compute_score"]
 
 logger = logging.getLogger(__name__)
 

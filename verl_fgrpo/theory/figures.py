@@ -1,8 +1,14 @@
-"""The paper's theory figures (arXiv 2602.06717, figures 1a, 2, 3, 4, 5) and the success rates of a run.
+"""Draw figures 1a, 2, 3, 4 and 5 of arXiv 2602.06717 as PNG and SVG; here too: the success rates of a run.
 
-Every function returns a matplotlib Figure; `core.figures.save_figure` writes it.
+    verl-fgrpo simulate && verl-fgrpo figures
+    verl-fgrpo figures --quick       # runs a small simulation itself first
+    verl-fgrpo figures --methods     # gradient_mass alone: every method's update against the success rate; needs verl
+
+Files: tail_miss (figure 1a), simulation (2), tail_miss_by_success_rate (3), advantage_scale (4) and
+simulation_tail_miss (5); simulation.csv holds the last step of every run, simulation.csv.json its settings.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +17,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from verl_fgrpo.core.figures import COLOURS, GREY, figure_style, new_figure
+from verl_fgrpo.core.command import PROCESSES, command_parser
+from verl_fgrpo.core.figures import COLOURS, GREY, figure_style, new_figure, save_figure
+from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.numbers import check_gamma
 from verl_fgrpo.core.tail_miss import peak_group_size, tail_miss_probability
+from verl_fgrpo.theory.gradient_mass import gradient_mass_figure
 from verl_fgrpo.theory.rollouts import SuccessCounts, danger_report, danger_zone
 from verl_fgrpo.theory.simulation import published_logits
-from verl_fgrpo.theory.sweep import COLUMNS, stored_runs
+from verl_fgrpo.theory.sweep import (
+    COLUMNS,
+    QUICK,
+    default_output,
+    final_rows,
+    run_sweep,
+    settings_path,
+    stored_runs,
+    stored_settings,
+)
 
 Figure = Any  # matplotlib ships no types that mypy may follow here
 RARE_SHARES = (0.01, 0.05, 0.1, 0.2)
@@ -234,3 +252,36 @@ def _group_size_axis(axes: Any, last: int, first: int = 1) -> None:
     axes.set_xticks(2.0**powers, [f"{2 ** int(p):,}" for p in powers], rotation=0 if last <= 1024 else 45)
     axes.minorticks_off()
     axes.set(xlim=(first * 0.9, last * 1.1), xlabel="group size N (rollouts per prompt)")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and write the figures."""
+    parser = command_parser("figures", __doc__)
+    parser.add_argument("--sweep", type=Path, help="CSV of verl-fgrpo simulate")
+    parser.add_argument("--output", type=Path, default=Path("outputs/theory/figures"), help="folder")
+    parser.add_argument("--quick", action="store_true", help="simulate 5 group sizes and 1 seed first, if not yet done")
+    parser.add_argument("--workers", type=PROCESSES, default=os.cpu_count() or 1, help="processes, with --quick")
+    parser.add_argument("--methods", action="store_true", help="draw gradient_mass alone, from verl's estimators")
+    args = parser.parse_args(arguments)
+
+    if args.methods:
+        print(*save_figure(gradient_mass_figure(), args.output / "gradient_mass"), sep="\n")
+        return
+    sweep_path = args.sweep or default_output(args.quick)
+    if args.quick:
+        run_sweep(QUICK, sweep_path, args.workers)
+    outcomes = read_outcomes(sweep_path)
+    settings = stored_settings(sweep_path)
+    drawn = {
+        "tail_miss": tail_miss_figure(),
+        "tail_miss_by_success_rate": tail_miss_figure(SUCCESS_RATES),
+        "advantage_scale": advantage_scale_figure(),
+        "simulation": simulation_figure(outcomes, settings),
+        "simulation_tail_miss": simulation_tail_miss_figure(),
+    }
+    for name, figure in drawn.items():
+        print(*save_figure(figure, args.output / name), sep="\n")
+    numbers = args.output / "simulation.csv"
+    write_atomic(numbers, final_rows(sweep_path))
+    write_atomic(settings_path(numbers), settings_path(sweep_path).read_text())
+    print(numbers)

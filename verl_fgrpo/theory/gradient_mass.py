@@ -8,8 +8,6 @@ Their ratio is the sign balance of a method, their shape over p its focus on har
 them m_S and m_F). On 0/1 rewards: GRPO without the std p (1 - p) both, with the focal weight p (1 - p)^(1 + gamma).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verl_fgrpo.core.figures import COLOURS, figure_style, new_figure
-
-__all__ = ["METHODS", "gradient_mass", "gradient_mass_figure"]
 
 FloatArray = NDArray[np.float64]
 Figure = Any  # matplotlib ships no types that mypy may follow here

@@ -1,10 +1,16 @@
-"""The categorical simulation over many group sizes, weights and seeds: parallel, resumable, one CSV.
+"""The categorical simulation of arXiv 2602.06717 (section 5.1) over group sizes, focal_gamma and seeds, in one CSV.
 
-After every finished job the whole CSV is replaced at once, so an interrupted sweep keeps what it finished and the file
-is never half-written. A JSON beside it holds the settings; a sweep only continues a file made with the same ones.
+    verl-fgrpo simulate                 # the published sweep: 136 runs of 1000 steps
+    verl-fgrpo simulate --quick         # 5 group sizes, 1 seed
+    verl-fgrpo simulate --group-sizes 8 64 --focal-gammas 0 0.5 1 --seeds 0 1
+
+Interrupt it when you like: the same command goes on where it stopped. The whole CSV is replaced after every finished
+job; a JSON beside it holds the settings, and a sweep only continues a file made with the same ones. Figures:
+verl-fgrpo figures.
 """
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
@@ -15,6 +21,7 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 
+from verl_fgrpo.core.command import COUNT, PROCESSES, SEED, command_parser, torch_device
 from verl_fgrpo.core.files import lock, read_json, refuse_other_settings, typed, write_atomic, write_json
 from verl_fgrpo.core.processes import worker_pool
 from verl_fgrpo.core.provenance import provenance
@@ -101,6 +108,11 @@ def _run_sweep(config: SweepConfig, output: Path, workers: int, progress: bool) 
             write_atomic(output, "".join(_csv_lines(rows)))
             bar.update(len(trajectories))
     return output
+
+
+def default_output(quick: bool) -> Path:
+    """Where a sweep's CSV is if nothing else is said."""
+    return Path("outputs/theory") / ("categorical_quick.csv" if quick else "categorical.csv")
 
 
 def settings_path(output: Path) -> Path:
@@ -218,3 +230,35 @@ def _csv_lines(rows: dict[RunKey, list[list[str]]]) -> Iterator[str]:
     for key in sorted(rows):
         for row in rows[key]:
             yield ",".join(row) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and run the sweep."""
+    defaults = SweepConfig()  # the published sweep
+    parser = command_parser("simulate", __doc__)
+    parser.add_argument("--group-sizes", type=COUNT, nargs="+", help="default: 2, 4, ..., 131072")
+    parser.add_argument("--focal-gammas", type=float, nargs="+", default=defaults.focal_gammas)
+    parser.add_argument("--seeds", type=SEED, nargs="+", help="default: 0 1 2 3")
+    parser.add_argument("--steps", type=COUNT, default=defaults.steps)
+    parser.add_argument("--record-every", type=COUNT, default=defaults.record_every, help="steps between CSV rows")
+    parser.add_argument("--optimizer", choices=("adam", "sgd"), default=defaults.optimizer)
+    parser.add_argument("--num-actions", type=COUNT, default=defaults.num_actions)
+    parser.add_argument("--num-correct", type=COUNT, default=defaults.num_correct)
+    for name in ("learning_rate", "anchor_logit", "correct_logit", "wrong_logit", "reward_correct", "reward_wrong"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=getattr(defaults, name))
+    parser.add_argument("--device", type=torch_device, default=defaults.device, help="of torch, e.g. cpu or cuda")
+    parser.add_argument("--workers", type=PROCESSES, default=os.cpu_count() or 1, help="processes; 1 on a CUDA device")
+    parser.add_argument("--output", type=Path, help="CSV; default outputs/theory/categorical[_quick].csv")
+    parser.add_argument("--quick", action="store_true", help=f"group sizes {QUICK.group_sizes}, seed 0")
+    args = parser.parse_args(arguments)
+
+    chosen = QUICK if args.quick else defaults
+    settings = {name: getattr(args, name) for name in defaults.settings()}
+    config = SweepConfig(
+        group_sizes=tuple(args.group_sizes or chosen.group_sizes),
+        focal_gammas=tuple(args.focal_gammas),
+        seeds=tuple(args.seeds or chosen.seeds),
+        **settings,
+    )
+    workers = 1 if args.device.startswith("cuda") else args.workers
+    print(run_sweep(config, args.output or default_output(args.quick), workers))

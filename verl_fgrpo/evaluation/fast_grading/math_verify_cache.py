@@ -19,8 +19,6 @@ Checked with the versions in `CHECKED`; with any others nothing is replaced. `sc
 compares every verdict with unchanged math-verify.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ its transformations in vain. Here both are evaluated at one point instead; only 
 about the evaluation is unusual, does `simplify` have to decide.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any
 from zlib import crc32

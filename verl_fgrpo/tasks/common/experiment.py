@@ -3,8 +3,6 @@
 OUT/samples/<run>-step<N>/   a run of verl-fgrpo eval (problems, samples) and the task's verdicts
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed

@@ -4,8 +4,6 @@ settings.json   what was asked for, written first
 manifest.json   lengths and versions, written last: the folder is complete
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Many methods on the same problems, start models and budget: one table and one figure of pass@1 against pass@k."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,8 +14,6 @@ from verl_fgrpo.evaluation.significance import bootstrap_over_problems
 from verl_fgrpo.tasks.common.experiment import START
 
 DIFFERENCE = ("difference", "difference_low", "difference_high", "difference_seeds_low", "difference_seeds_high")
-
-__all__ = ["method_rows", "over_seeds", "write_methods_report"]
 
 
 def method_rows(

@@ -4,8 +4,6 @@ The paper's model: 4 layers, hidden 256, MLP 1024, 4 heads, 2 key-value heads, a
 appendix K; 2602.02710). The default here is smaller so that a CPU can train it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 report.md, pass_at_k.{md,csv,json,png,svg}, training.{...}, tests.{md,csv,json}, changed.{md,csv,json}
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

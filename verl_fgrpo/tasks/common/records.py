@@ -1,7 +1,5 @@
 """Finished runs as files that are committed: RESULTS/runs/seed<S>-<arm>.json, written once and never replaced."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +8,6 @@ from typing import Any, TypeVar
 from verl_fgrpo.core.files import read_json, typed, write_atomic
 from verl_fgrpo.core.numbers import check_gamma
 from verl_fgrpo.core.provenance import provenance
-
-__all__ = ["left", "load_records", "record_path", "save_record", "trained_with"]
 
 T = TypeVar("T")
 

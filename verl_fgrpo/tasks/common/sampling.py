@@ -1,7 +1,5 @@
 """Many answers to each problem, for pass@k."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

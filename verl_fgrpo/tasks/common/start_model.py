@@ -5,8 +5,6 @@ default here, for a model a seventh of that, is 1e-3 and fewer steps, which leav
 that is often wrong but seldom unable.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ RESULTS/runs/seed<S>-<arm>.json   settings, correct samples of each held-out pro
 RESULTS/report.md, *.csv, *.png   made from them; nothing here needs the checkpoints any more
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +18,6 @@ from verl_fgrpo.core.passk import pass_at_k
 from verl_fgrpo.core.tables import markdown_table
 from verl_fgrpo.evaluation.significance import bootstrap_over_problems
 from verl_fgrpo.tasks.common.records import load_records, save_record
-
-__all__ = [
-    "StudyRun",
-    "arm_rows",
-    "before_and_after",
-    "difference",
-    "load_runs",
-    "results_table",
-    "save_run",
-    "training_curves",
-]
 
 
 @dataclass(frozen=True)

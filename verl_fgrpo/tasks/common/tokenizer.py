@@ -6,8 +6,6 @@ could be sampled in the middle of an answer, would vanish when verl decodes, and
 were not there. verl masks padding by position, never by id. The chat template is the message contents alone.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

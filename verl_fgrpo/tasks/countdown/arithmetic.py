@@ -4,12 +4,8 @@ expression = term {("+" | "-") term}     term = factor {("*" | "/") factor}
 factor = {"+" | "-"} (whole number | "(" expression ")")
 """
 
-from __future__ import annotations
-
 import re
 from fractions import Fraction
-
-__all__ = ["evaluate"]
 
 MAX_CHARACTERS = 200  # bounds the recursion as well; the longest right answer has about 30
 _TOKENS = re.compile(r" *(0|[1-9][0-9]{0,5}|[-+*/()])")

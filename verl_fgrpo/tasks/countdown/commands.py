@@ -1,7 +1,5 @@
 """The commands of `verl-fgrpo countdown`: prepare, record, report."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Sequence
 

@@ -6,8 +6,6 @@ settings.json                                    what was asked for, written fir
 manifest.json                                    lengths and versions, written last: the folder is complete
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -19,8 +17,6 @@ from verl_fgrpo.tasks.common.folder import prepare_folder, write_rows
 from verl_fgrpo.tasks.common.start_model import SftSettings, train_start_model
 from verl_fgrpo.tasks.countdown.problems import generate, read_problems, task_settings, to_rows
 from verl_fgrpo.tasks.countdown.smollm2 import ChatTokenizer, convert, packaged_file
-
-__all__ = ["CountdownSettings", "prepare", "write_problems"]
 
 RESPONSE_LIMIT = 16  # tokens; right answers have at most about 12
 

@@ -3,8 +3,6 @@
 verl-fgrpo countdown prepare --out outputs/countdown/data --seed 1
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

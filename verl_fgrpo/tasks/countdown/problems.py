@@ -1,7 +1,5 @@
 """Countdown problems of reasoning-gym, and their parquet files as verl reads them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,8 +8,6 @@ from typing import Any
 
 from verl_fgrpo.tasks.common.folder import read_rows
 from verl_fgrpo.tasks.countdown.rewards import compute_score
-
-__all__ = ["Countdown", "generate", "read_problems", "task_settings", "to_rows"]
 
 DATA_SOURCE = "reasoning_gym/countdown"
 # ours: reasoning-gym's defaults (4 to 6 numbers up to 100, targets up to 999) are out of reach of 135M parameters

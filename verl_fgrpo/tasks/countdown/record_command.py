@@ -3,8 +3,6 @@
 verl-fgrpo countdown record --results docs/results/smollm2 --seed 1 RUN...
 """
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -16,8 +14,6 @@ from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.host.validation import read_counts
 from verl_fgrpo.tasks.common.records import trained_with
 from verl_fgrpo.tasks.common.study import save_run, training_curves
-
-__all__ = ["main", "validation_counts"]
 
 
 def main(arguments: Sequence[str]) -> int:

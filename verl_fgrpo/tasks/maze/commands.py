@@ -1,7 +1,5 @@
 """The commands of `verl-fgrpo maze`: prepare, eval, methods."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from verl_fgrpo.core.command import run_subcommand

@@ -1,7 +1,5 @@
 """Training and held-out mazes, and their parquet files as verl reads them."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path

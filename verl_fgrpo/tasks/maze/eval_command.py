@@ -3,8 +3,6 @@
 verl-fgrpo maze eval --out outputs/maze/RUN --data outputs/maze/DATA --base grpo --focal f_grpo
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

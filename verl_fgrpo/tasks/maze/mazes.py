@@ -6,8 +6,6 @@ Environment: arXiv 2602.06717, appendix K, which takes it from arXiv 2602.02710:
 by row, answers of UP / DOWN / LEFT / RIGHT, one target action sequence each.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import deque
 from collections.abc import Sequence

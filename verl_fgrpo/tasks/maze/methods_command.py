@@ -4,8 +4,6 @@ verl-fgrpo maze methods --out outputs/maze/methods --data outputs/maze/data-size
     --methods grpo f_grpo maxrl --step 50
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -7,8 +7,6 @@ settings.json                what was asked for, written first
 manifest.json                lengths and versions, written last: the folder is complete
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial

@@ -3,8 +3,6 @@
 verl-fgrpo maze prepare --out outputs/maze --size 7 --train 5000 --heldout 256 --sft-steps 600 --seed 0
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

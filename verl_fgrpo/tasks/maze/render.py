@@ -1,7 +1,5 @@
 """Mazes and paths for people to look at: as text for a terminal, as a matplotlib figure for a file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Use it with `reward.custom_reward_function.path=pkg://verl_fgrpo.tasks.maze.rewards` and `name=compute_score`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, Graded

@@ -5,8 +5,6 @@ verl-fgrpo maze study record --results docs/results/maze_study --seed 1 --data D
 verl-fgrpo maze study report --results docs/results/maze_study
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The maze study's report: tables and figures of the recorded runs, see `study`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,6 @@ from verl_fgrpo.core.passk import powers_of_two
 from verl_fgrpo.core.tables import markdown_table, write_table
 from verl_fgrpo.core.tail_miss import RARE_SHARE, tail_miss_probability
 from verl_fgrpo.tasks.common.study import StudyRun, arm_rows, before_and_after, difference, results_table
-
-__all__ = ["write_study_report"]
 
 REFERENCE = "grpo"
 LARGE_K = 64  # pre-stated endpoints: pass@1 and pass@64 at the last step

@@ -1,7 +1,5 @@
 """The maze as the common experiment knows it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

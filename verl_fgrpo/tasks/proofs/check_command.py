@@ -3,8 +3,6 @@
 verl-fgrpo proofs check
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from verl_fgrpo.core.command import command_parser

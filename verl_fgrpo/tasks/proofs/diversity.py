@@ -5,8 +5,6 @@ each rank, the share whose log-probability is higher under the trained model. A 
 bias: likely proofs are reinforced, rare ones forgotten (arXiv 2506.02355, section 4).
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

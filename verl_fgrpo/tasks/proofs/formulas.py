@@ -3,8 +3,6 @@
 A formula is an atom (`A` to `D`, `True`, `False`) or a tuple: ("And", l, r), ("Or", l, r), ("→", l, r), ("Not", f).
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from itertools import permutations
 from typing import TypeAlias

@@ -1,7 +1,5 @@
 """The language of statements and proofs: which texts are let near Lean at all, and how they are written for it."""
 
-from __future__ import annotations
-
 ATOMS = ("A", "B", "C", "D")
 STATEMENT_TOKENS = (*ATOMS, "And", "Or", "Not", "False", "True", "→", "(", ")")
 HYPOTHESES = tuple(f"h{i}" for i in range(1, 13))

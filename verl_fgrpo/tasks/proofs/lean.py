@@ -7,8 +7,6 @@ depends on no axioms; it says nothing about lines that belong to nobody; and the
 checked in halves.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import logging
@@ -25,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verl_fgrpo.tasks.proofs.language import to_lean, why_not
-
-__all__ = ["Lean", "check_proofs", "find_lean", "kernel_report"]
 
 logger = logging.getLogger(__name__)
 

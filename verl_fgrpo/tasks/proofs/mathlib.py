@@ -3,8 +3,6 @@
 verl's reward function is `compute_score`; the toolchain is named by the variables that `settings_from` reads.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Mapping, Sequence

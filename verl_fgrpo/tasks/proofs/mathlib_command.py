@@ -4,8 +4,6 @@ verl-fgrpo proofs mathlib convert --source mff-lwb-10k-seen.parquet --out data/p
 verl-fgrpo proofs mathlib check          # reads LEAN_REPL, LEAN_PROJECT
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -7,8 +7,6 @@ start_model/                 Hugging Face folder: model, tokenizer, manifest.jso
 settings.json, manifest.json see tasks/common/folder
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field

@@ -3,8 +3,6 @@
 verl-fgrpo proofs prepare --out outputs/proofs/data-seed1 --seed 1
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -3,8 +3,6 @@
 RESULTS/runs/seed<S>-<method>.json; the start model of a seed is the method `START`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +25,6 @@ from verl_fgrpo.tasks.proofs.diversity import (
 )
 from verl_fgrpo.tasks.proofs.task import TOKENIZER, as_problem, prompt_of
 from verl_fgrpo.tasks.proofs.theorems import Theorem
-
-__all__ = ["OWN_SETTINGS", "ProofRun", "load_runs", "record_seed"]
 
 OWN_SETTINGS = ("preset", "focal_gamma", "overrides", "seed")  # in which the methods of a comparison may differ
 

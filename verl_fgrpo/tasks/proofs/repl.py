@@ -5,8 +5,6 @@ of time, memory or output, or has answered `RENEW_AFTER` proofs is replaced. Wha
 not cover, stands in docs/proofs.md: with tactics the text is a program, so this is weaker than `lean.check_proofs`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -25,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
-
-__all__ = ["ReplPool", "ReplSettings", "toolchain_report"]
 
 RENEW_AFTER = 200  # proofs; a process keeps every environment it made
 ANSWER_BYTES = 1 << 20
@@ -209,7 +205,7 @@ class ReplPool:
             if (repl := self._idle.get()) is not None:
                 repl.close()
 
-    def __enter__(self) -> ReplPool:
+    def __enter__(self) -> "ReplPool":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,8 +4,6 @@ RESULTS/report.md, methods.{md,csv,json,png,svg}, distinct.{md,csv,json}, uplift
 unique.{csv,...,png,svg}, examples.{md,csv,json}
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ verl-fgrpo proofs report record --results R --seed 1 --data DATA --step 60 RUN..
 verl-fgrpo proofs report write  --results R [METHOD...]                               tables and figures of all seeds
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

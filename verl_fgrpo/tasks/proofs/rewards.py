@@ -3,8 +3,6 @@
 Use it with `reward.custom_reward_function.path=pkg://verl_fgrpo.tasks.proofs.rewards` and `name=compute_score`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Sequence

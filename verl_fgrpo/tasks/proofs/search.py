@@ -8,8 +8,6 @@ A normal proof has no detour: nothing is introduced only to be taken apart. Ever
 `Not.elim` is left out: `h1 .elim h2` says what `( h1 h2 ) .elim` says.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -26,7 +24,7 @@ class Term(NamedTuple):
     length: int
     operand: bool
 
-    def argument(self) -> Term:
+    def argument(self) -> "Term":
         return self if self.operand else Term(f"( {self.text} )", self.length + 2, True)
 
 

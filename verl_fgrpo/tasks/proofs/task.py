@@ -1,7 +1,5 @@
 """Data rows, tokenizer and grading of the proofs, as the common experiment knows them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Sequence

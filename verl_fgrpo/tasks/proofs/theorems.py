@@ -1,7 +1,5 @@
 """A seeded generator of theorems with their normal proofs up to a length; no two the same up to `formulas.shape`."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
