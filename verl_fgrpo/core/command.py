@@ -139,11 +139,7 @@ def _path(text: str) -> Path:
 def run_subcommand(name: str, package: str, commands: Mapping[str, str], arguments: Sequence[str]) -> int:
     """Run `main` of the module `package`.COMMAND_command that the first argument names; imported only then.
 
-    Args:
-        name: of the command, without "verl-fgrpo".
-        package: where the modules are.
-        commands: name -> line of help.
-        arguments: the name of one of them, and what follows.
+    `name` is that of the command they belong to, without "verl-fgrpo"; `commands` has a line of help for each.
     """
     text = "\n".join(f"  {command:<8} {line}" for command, line in commands.items())
     parser = command_parser(name, text)

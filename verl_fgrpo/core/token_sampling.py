@@ -40,13 +40,11 @@ class SamplingParams:
     def from_request(
         cls, params: dict[str, Any], max_tokens: int, stop_token_ids: frozenset[int], ignore_eos: bool = False
     ) -> "SamplingParams":
-        """Read the dictionary that verl sends with a request.
+        """Read the dictionary that verl sends with a request, in the names of vLLM.
 
         Args:
-            params: verl's sampling parameters (the names of vLLM).
             max_tokens: limit if `params` has none, and upper bound of the one it has.
             stop_token_ids: ends of sequence, used unless `ignore_eos`.
-            ignore_eos: do not stop at them.
 
         Raises:
             ValueError: for a parameter that this rollout does not implement, or an invalid value.

@@ -67,13 +67,8 @@ def write_comparison(
     With `html_file` also a page, with samples of the problems that were gained or lost.
 
     Args:
-        runs, folders: by name; the first is the base.
-        out: folder.
         test: ks (ascending), m, iterations and seed of `compare.compare_runs`.
-        taus: of cover@tau.
         extra: more curves for the figure only.
-        title: of figure and page.
-        html_file: the page.
     """
     counts = {name: run.counts() for name, run in runs.items()}
     base, *others = counts

@@ -30,13 +30,7 @@ def next_targets(graded: Mapping[Key, ProblemSamples], keys: Sequence[Key], rule
     gets what its rate says it still needs, (r - c) * n / c samples, at least r - c and at most as many as it has: one
     round at most doubles it, so little is drawn beyond the stop. Only samples before the first missing index count.
 
-    Args:
-        graded: samples with their verdicts.
-        keys: problems of the run.
-        rule: with `stop_after_correct`.
-
-    Returns:
-        Targets of the problems that need more; empty when all are done.
+    Problems that are done have no target.
     """
     r, cap = rule.stop_after_correct or rule.num_samples, rule.num_samples
     targets = {}
@@ -70,14 +64,8 @@ def sample_until_correct(
 ) -> SampleStore:
     """Sample and grade in rounds until every problem is at its stop; interrupt it in any way and call it again.
 
-    Grading uses the settings of RUN/verdicts if there are verdicts, else the defaults.
-
-    Args:
-        run, problems, backend, decoding, preset, retry_refused: see `generation.sample_run`.
-        rule: with `stop_after_correct`.
-        num_workers: grading processes.
-        progress: show bars.
-        say: takes a line after every round.
+    Grading, by `num_workers` processes, uses the settings of RUN/verdicts if there are verdicts, else the defaults.
+    `say` takes a line after every round; the rest as for `generation.sample_run`.
     """
     say = say or (lambda line: None)
     keys = [problem.key for problem in problems]

@@ -83,10 +83,6 @@ class WorkerClosed(Exception):
 class Worker:
     """One grading process after another: started when needed, replaced when it was killed or has grown.
 
-    Args:
-        limits: of one response.
-        options: of the graders, see `graders.grader_of`.
-
     Attributes:
         process: the present one; None before the first task.
         progress: shared with the process: index of its item in the task, its CPU time and the clock when it began it,
@@ -244,12 +240,9 @@ _starting = threading.Lock()  # multiprocessing counts its children in one set
 
 
 class GradingPool:
-    """A fixed number of grading processes, for `grade` (`grade_tasks`) and for the reward (`grade`, from any thread).
+    """Up to `size` grading processes, for `grade` (`grade_tasks`) and for the reward (`grade`, from any thread).
 
-    Args:
-        limits: of one response.
-        size: processes, started when first needed.
-        options: of the graders, see `graders.grader_of`.
+    `options` are those of the graders, see `graders.grader_of`.
     """
 
     def __init__(self, limits: Limits | None = None, size: int = 1, options: str = "{}") -> None:

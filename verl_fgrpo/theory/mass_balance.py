@@ -11,6 +11,7 @@ of squares over a set X, and Q_pos, Q_neg are the total correct and wrong mass.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,8 +20,7 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class CorrectMassChange:
+class CorrectMassChange(NamedTuple):
     """Change of the total correct mass, dQ_pos, split into the four terms of eq. 17 (`total` is their sum)."""
 
     sampled_correct: float  # (eta/N) * (R_c - S) * Q_neg * A2
@@ -31,11 +31,10 @@ class CorrectMassChange:
     @property
     def total(self) -> float:
         """dQ_pos."""
-        return self.sampled_correct + self.sampled_wrong + self.unsampled_wrong + self.unsampled_correct
+        return sum(self)
 
 
-@dataclass(frozen=True)
-class UnsampledCorrectMassChange:
+class UnsampledCorrectMassChange(NamedTuple):
     """Change of the unsampled correct mass, dQ_u,pos, split into the terms of Prop. 3.2 (`total` is their sum)."""
 
     own_logits: float  # -(eta/N) * S * Upos2: the unsampled correct actions' own logits move by -S
@@ -46,7 +45,7 @@ class UnsampledCorrectMassChange:
     @property
     def total(self) -> float:
         """dQ_u,pos."""
-        return self.own_logits + self.pull_of_sampled_correct + self.push_of_sampled_wrong + self.unsampled_normaliser
+        return sum(self)
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,6 @@ def one_step_mass_balance(
         learning_rate: eta.
         reward_correct: R_c, above reward_wrong.
         reward_wrong: R_w.
-
-    Returns:
-        The terms, the masses, S and dz.
 
     Raises:
         ValueError: shapes differ, p is no distribution, N < 1, more distinct samples than N, R_c <= R_w.

@@ -75,13 +75,8 @@ def run_sweep(config: SweepConfig, output: Path, workers: int = 1, progress: boo
     neither on the order, nor on the workers, nor on what else is in the sweep.
 
     Args:
-        config: the sweep.
         output: CSV with one row per recorded step (columns: `COLUMNS`); `output` + ".json" holds settings and versions.
         workers: processes with one thread each. On a CUDA device use 1: all runs of a group size then form one batch.
-        progress: show a progress bar of runs.
-
-    Returns:
-        output.
 
     Raises:
         ValueError: workers < 1, an existing output made with other settings, or an output without its settings, or
