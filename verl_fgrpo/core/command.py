@@ -72,9 +72,8 @@ class _Parser(argparse.ArgumentParser):
 
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser that calls itself `verl-fgrpo NAME` and shows its description as it is written."""
-    return _Parser(
-        prog=f"verl-fgrpo {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    return _Parser(prog=f"verl-fgrpo {name}", description=description, formatter_class=raw)
 
 
 def finite(text: str) -> float:

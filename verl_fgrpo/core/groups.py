@@ -29,9 +29,8 @@ def group_size(codes: torch.Tensor) -> torch.Tensor:
 
 def group_is_constant(values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """Whether all rows of each row's group hold the same value, (B,) bool; true for a group of one."""
-    start = torch.full(
-        (int(codes.max()) + 1 if len(codes) else 0,), torch.inf, dtype=values.dtype, device=values.device
-    )
+    groups = int(codes.max()) + 1 if len(codes) else 0
+    start = torch.full((groups,), torch.inf, dtype=values.dtype, device=values.device)
     lowest = start.scatter_reduce(0, codes, values, "amin")
     highest = (-start).scatter_reduce(0, codes, values, "amax")
     return (lowest == highest)[codes]

@@ -53,9 +53,7 @@ def load_benchmark(name: str, path: Path | str | None = None, check_size: bool =
         if problem is None:
             continue
         if problem.problem_id in problems:
-            raise ValueError(
-                f"{row.where}: {name} problem {shown(problem.problem_id)} occurs twice; remove one of them"
-            )
+            raise ValueError(f"{row.where}: {name} problem {shown(problem.problem_id)} occurs twice; remove one")
         problems[problem.problem_id] = problem
     source = str(path) if path is not None else f"hub dataset {benchmark.hub}"
     if not problems:
@@ -78,10 +76,8 @@ def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Probl
         ValueError: a kind whose gold answers such a file cannot hold, a row without a prompt or a gold answer, one id
             with two prompts or answers, or no row at all.
     """
-    if kind in ("ifeval", "synlogic") or kind not in KINDS:
-        raise ValueError(
-            f"--kind {kind} must be one of {', '.join(one for one in KINDS if one not in ('ifeval', 'synlogic'))} here"
-        )
+    if kind not in (kinds := [one for one in KINDS if one not in ("ifeval", "synlogic")]):
+        raise ValueError(f"--kind {kind} must be one of {', '.join(kinds)} here")
     if not name.strip():
         raise ValueError("--name is empty, but problems need the name of a benchmark")
     problems: dict[str, Problem] = {}

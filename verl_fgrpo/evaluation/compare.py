@@ -139,9 +139,8 @@ def settings_rows(runs: Mapping[str, RunData]) -> list[Row]:
         for setting in sorted({key for values in kept.values() for key in values}):
             values = {name: values.get(setting, "unknown") for name, values in kept.items()}
             free = group == "sampling" and setting.split(".")[0] in MODEL_SETTINGS
-            rows.append(
-                {"group": group, "setting": setting, **values, "comparable": free or len(set(values.values())) == 1}
-            )
+            same = len(set(values.values())) == 1
+            rows.append({"group": group, "setting": setting, **values, "comparable": free or same})
     first = next(iter(runs.values())).asked
     for name, data in runs.items():
         if other := [key for key, problem in data.asked.items() if first.get(key, problem) != problem]:

@@ -87,7 +87,7 @@ def page(title: str, warning: str, sections: Sequence[str], about: Mapping[str, 
     """The whole file; `warning` says what makes the runs unfinished, `about` is shown as provenance."""
     allowed = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'; base-uri 'none'"
-    told = json.dumps({**about, "written": provenance()}, indent=2)
+    told = f"<pre>{text(json.dumps({**about, 'written': provenance()}, indent=2))}</pre>"
     warned = f'<p class="warn" role="alert"><b>Not finished.</b> {text(warning)}</p>' if warning else ""
     return "".join(
         (
@@ -97,9 +97,7 @@ def page(title: str, warning: str, sections: Sequence[str], about: Mapping[str, 
             f"<title>{text(title)}</title><style>{STYLE}</style></head><body>",
             f'<a class="skip" href="#main">Skip to the content</a>{warned}<h1>{text(title)}</h1><main id="main">',
             *sections,
-            section(
-                "Provenance", f"<details><summary>Settings, versions, time</summary><pre>{text(told)}</pre></details>"
-            ),
+            section("Provenance", f"<details><summary>Settings, versions, time</summary>{told}</details>"),
             f"</main><script>{SCRIPT}</script></body></html>\n",
         )
     )

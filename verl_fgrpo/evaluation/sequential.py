@@ -76,9 +76,8 @@ def sample_until_correct(
         store = sample_run(run, problems, backend, targets, decoding, preset, progress, retry_refused, say)
         retry_refused = False
         rule.save(run)
-        grade_store(
-            store, run / "verdicts", load_problems([run / "problems.jsonl"]), limits, num_workers, options, progress
-        )
+        asked = load_problems([run / "problems.jsonl"])
+        grade_store(store, run / "verdicts", asked, limits, num_workers, options, progress)
         graded = graded_so_far(run)
         if rounds:
             say(f"round {rounds}: {_progress(graded, keys, rule)}")
@@ -90,11 +89,9 @@ def sample_until_correct(
 
 
 def _progress(graded: Mapping[Key, ProblemSamples], keys: Sequence[Key], rule: StopRule) -> str:
-    left = len(next_targets(graded, keys, rule))
+    done = len(keys) - len(next_targets(graded, keys, rule))
     drawn = sum(len(graded[key]) for key in keys if key in graded)
-    return (
-        f"{len(keys) - left:,} of {len(keys):,} problems done, {drawn:,} samples; {expected_text(graded, keys, rule)}"
-    )
+    return f"{done:,} of {len(keys):,} problems done, {drawn:,} samples; {expected_text(graded, keys, rule)}"
 
 
 def expected_draws(

@@ -62,9 +62,7 @@ class Limits:
         if not 0 < self.seconds <= 86_400:
             raise ValueError(f"seconds={self.seconds} must be positive, and at most a day")
         if not 64 <= self.memory_mib <= 2**24:
-            raise ValueError(
-                f"memory_mib={self.memory_mib} must be at least 64, as sympy itself needs some, at most 2**24"
-            )
+            raise ValueError(f"memory_mib={self.memory_mib} must be at least 64 (sympy needs some), at most 2**24")
 
 
 @dataclass

@@ -75,9 +75,7 @@ def read_success_counts(
         FileNotFoundError: no such path.
     """
     if not source.exists():
-        raise FileNotFoundError(
-            f"{source} does not exist: name a rollout dump folder or a graded .jsonl or .parquet file"
-        )
+        raise FileNotFoundError(f"{source} does not exist: name a folder of rollout dumps, or a graded file")
     present = dump_files(source)
     if steps is not None and not present:
         raise ValueError(f"steps were asked for, but {source} is no folder of verl rollout dumps (<step>.jsonl)")

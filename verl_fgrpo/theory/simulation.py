@@ -240,9 +240,7 @@ def _uniforms(group_size: int, generator: torch.Generator) -> torch.Tensor:
 
 def _check_num_correct(num_correct: int, num_actions: int) -> None:
     if not 1 <= num_correct < num_actions:
-        raise ValueError(
-            f"num_correct must lie in [1, {num_actions - 1}] for {num_actions} actions, got {num_correct!r}"
-        )
+        raise ValueError(f"num_correct must lie in [1, {num_actions - 1}], got {num_correct!r}")
 
 
 def _check(
