@@ -5,8 +5,11 @@ checks that verl_fgrpo is this checkout.
 """
 
 import importlib.metadata
+import json
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 
 def missing(checkout: Path, requirements: Path) -> list[str]:
@@ -26,10 +29,11 @@ def missing(checkout: Path, requirements: Path) -> list[str]:
             problems.append(f"{name} is {found}, tested with {wanted}")
     try:
         entry_points = importlib.metadata.entry_points(group="verl.plugins", name="verl_fgrpo")
-        location = importlib.metadata.distribution("verl-fgrpo").read_text("direct_url.json") or ""
+        origin = json.loads(importlib.metadata.distribution("verl-fgrpo").read_text("direct_url.json") or "{}")
+        location = url2pathname(urlsplit(origin.get("url", "")).path)
         if not entry_points:
             problems.append("the entry point verl.plugins:verl_fgrpo is missing")
-        if str(checkout.resolve()) not in location:
+        if Path(location) != checkout.resolve():
             problems.append(f"verl_fgrpo is installed from elsewhere, not from {checkout}")
     except importlib.metadata.PackageNotFoundError:
         problems.append("verl_fgrpo is not installed")

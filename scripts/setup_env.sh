@@ -16,6 +16,11 @@ python_is_supported() {
     "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
 }
 
+ray_can_start() { # Ray hands the path of the interpreter to a shell, unquoted
+    [[ $1 != *[[:space:]\'\"\`\$\\\(\)\<\>\|\&\;\*\?\[\]\{\}]* ]] ||
+        die "Ray cannot start workers with $1, because it does not quote spaces, quotes and brackets in this path; set PYTHON to one of an environment elsewhere, e.g. python3.11 -m venv ~/venv-fgrpo and PYTHON=~/venv-fgrpo/bin/python"
+}
+
 environment_is_complete() {
     "$1" "$ROOT/scripts/check_env.py" "$ROOT" >/dev/null 2>&1
 }
@@ -28,6 +33,7 @@ setup_env() {
         say "Python environment: $PYTHON (active)"
     else
         local venv="$ROOT/.venv"
+        ray_can_start "$venv/bin/python"
         if [ ! -x "$venv/bin/python" ]; then
             local base="${BASE_PYTHON:-}" candidate
             if [ -z "$base" ]; then
@@ -43,6 +49,7 @@ setup_env() {
         PYTHON="$venv/bin/python"
         say "Python environment: .venv"
     fi
+    ray_can_start "$("$PYTHON" -c 'import sys; print(sys.executable)' 2>/dev/null)"
     python_is_supported "$PYTHON" || die "$PYTHON is $("$PYTHON" --version 2>&1), but verl needs Python 3.10 to 3.12"
 
     if ! environment_is_complete "$PYTHON"; then
@@ -56,7 +63,7 @@ setup_env() {
             "$PYTHON" -m pip install --upgrade "pip>=24" "setuptools>=77" wheel &&
                 "$PYTHON" -m pip install "$(grep '^torch==' "$ROOT/requirements/cpu.txt")" &&
                 "$PYTHON" -m pip install -r "$ROOT/requirements/cpu.txt" ${constraints[@]+"${constraints[@]}"} &&
-                "$PYTHON" -m pip install --no-deps --no-build-isolation -e "$ROOT"
+                (cd "$ROOT" && "$PYTHON" -m pip install --no-deps --no-build-isolation -e .) # pip reads "[" in a path as extras
         } >"$ROOT/.setup.log" 2>&1; then
             tail -n 20 "$ROOT/.setup.log" >&2
             die "installation failed; the whole log is .setup.log. Check the network and disk space, then run the command again"

@@ -12,6 +12,7 @@ quote_paths() {
         key=${ARGUMENTS[i]%%=*} value=${ARGUMENTS[i]#*=}
         case $key in *_files | *.path | *_dir | *_PATH | *_DIR | *.generation_config | *.experiment_name) ;; *) continue ;; esac
         case $value in *'${'* | *\\* | *$'\n'*) die "$key is '$value', but Hydra reads no path with \${, a backslash or a line break; use another folder" ;; esac
+        case $key:$value in *_files:*[*?]* | *_files:*\[*\]* | *_files:*::*) die "$key is '$value', but verl reads *, ?, [...] and :: in it as a pattern of other files; use another folder" ;; esac
         [[ $value =~ ^[A-Za-z0-9_./:@%+-]*$ ]] || ARGUMENTS[i]=$key="'${value//\'/\\\'}'"
     done
 }

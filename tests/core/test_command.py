@@ -141,6 +141,16 @@ def test_a_reader_that_leaves_is_no_error():
     assert process.wait() == 0 and process.stderr.read() == b""
 
 
+def test_a_name_that_the_terminal_cannot_show_is_no_error():
+    code = "import sys; from verl_fgrpo.core.command import run_command\n"
+    code += "sys.exit(run_command('x', lambda _: print('\\u6570\\udcff'), []))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    for encoding, shown in (("ascii", b"\\u6570\\udcff\n"), ("utf-8", "\u6570\\udcff\n".encode())):
+        asked = environment | {"PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "-c", code], env=asked, capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, shown, b"")
+
+
 INTERRUPTED_TEXT = """
 import sys
 from verl_fgrpo.core.command import run_command

@@ -98,6 +98,8 @@ def test_acc_decides_where_there_is_one_and_else_the_threshold(tmp_path):
         ({"score": float("inf")}, "line 2: score is inf"),
         ({"acc": "yes"}, "line 2: acc is 'yes', but it must be a number"),
         ({"acc": float("nan")}, "line 2: acc is nan"),
+        ({"data_source": ["a"]}, r"line 2: data_source is \['a'\], but it must be text or a whole number"),
+        ({"uid": {"a": 1}}, "line 2: uid is {'a': 1}, but it must be text or a whole number"),
         ({"input": [{"role": "user"}]}, r"line 2: input is .*, but it must be text"),
         ({"score": float("nan")}, "line 2: score is NaN, which is neither right nor wrong"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from verl_fgrpo.evaluation.grading import Judged
 from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.evaluation.samples import Sample, SampleStore, Verdict, VerdictStore
 
@@ -26,12 +27,14 @@ def make_run(
     save_problems(problems, folder / "problems.jsonl")
     samples = SampleStore(folder / "samples", sampling or SAMPLING)
     verdicts = VerdictStore(folder / "verdicts", grading or {"seconds": 10.0})
+    judged = Judged(problems, verdicts.settings)
     with samples.writer() as writer, verdicts.writer() as judge:
         for name, letters in outcomes.items():
             for index, letter in enumerate(letters):
-                writer.append(Sample(benchmark, name, index, index, text % letter, 7, "stop"))
+                sample = Sample(benchmark, name, index, index, text % letter, 7, "stop")
+                writer.append(sample)
                 verdict = "correct" if letter == "1" else "wrong"
-                judge.append(Verdict(benchmark, name, index, verdict, letter, ""))
+                judge.append(Verdict(benchmark, name, index, verdict, letter, "", judged.digest(sample)))
     if plan:
         (folder / "plan.json").write_text(json.dumps(plan))
     return folder

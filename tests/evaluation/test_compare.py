@@ -18,7 +18,6 @@ from verl_fgrpo.evaluation.compare import (
     settings_rows,
 )
 from verl_fgrpo.evaluation.counts import ProblemCounts
-from verl_fgrpo.evaluation.problems import load_problems, save_problems
 from verl_fgrpo.evaluation.report import block_rows
 from verl_fgrpo.evaluation.report_command import named_runs
 from verl_fgrpo.evaluation.samples import Sample, SampleStore, Verdict, VerdictStore
@@ -141,6 +140,17 @@ def test_an_unfinished_run_says_so_in_its_first_line(tmp_path: Path) -> None:
     main(["report", "--runs", f"R={run}", "--out", str(tmp_path / "report")])
     first = (tmp_path / "report" / "report.md").read_text().splitlines()[0]
     assert first == "> **Not finished.** R: 1 problems have no samples and are not counted (toy/q)."
+
+
+def test_verdicts_that_are_bound_to_nothing_are_told_in_the_first_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {"p": "1111"})
+    verdicts = VerdictStore(run / "verdicts")
+    with VerdictStore.emptied(run / "verdicts", verdicts.settings).writer() as writer:
+        for index in range(4):
+            writer.append(Verdict("toy", "p", index, "correct", "1", ""))
+    main(["report", "--runs", f"R={run}", "--out", str(tmp_path / "report")])
+    first = (tmp_path / "report" / "report.md").read_text().splitlines()[0]
+    assert "R: 4 verdicts, of a version before 0.2, do not say on which response they are" in first
 
 
 @pytest.mark.parametrize(
@@ -271,8 +281,8 @@ def test_verdicts_without_samples_do_not_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"prompt": "another question"}, {"answers": ("2",)}])
 def test_other_problems_under_the_same_ids_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
     runs = {name: make_run(tmp_path / name, {"a": "10", "b": "10"}) for name in ("base", "other")}
-    problems = load_problems([runs["other"] / "problems.jsonl"])
-    save_problems([replace(problems[0], **change), *problems[1:]], runs["other"] / "problems.jsonl")
     loaded = {name: load_run(run) for name, run in runs.items()}
+    asked = loaded["other"].asked
+    loaded["other"] = replace(loaded["other"], asked={**asked, ("toy", "a"): replace(asked["toy", "a"], **change)})
     with pytest.raises(ValueError, match="problems: base has these ids, other has 1 of them with .* answer .toy/a"):
         refuse_different_settings(settings_rows(loaded), list(loaded))

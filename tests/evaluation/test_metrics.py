@@ -1,6 +1,7 @@
 """Counts of a run and the metrics beside pass@k."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -137,9 +138,13 @@ def test_a_problem_whose_prompt_was_refused_is_named_and_not_counted() -> None:
     rows += verdicts_of([("refused", None)] * 4, problem="q") + verdicts_of(
         [("correct", "1"), ("refused", None)], problem="r"
     )
+    rows[4] = replace(rows[4], detail="no answer in 6 attempts (HTTP 500: |\n)")
     data = collect(rows)
     assert data.counts().problem_ids == ("p",)
-    assert data.shortfall() == ["2 problems were refused by the server and are not counted (aime24/q, aime24/r)"]
+    assert data.shortfall() == [
+        "2 problems were refused by the server or never answered, the first with 'no answer in 6 attempts (HTTP 500: "
+        "|\\n)', and are not counted (aime24/q, aime24/r)"
+    ]
     assert verdict_rows({"run": data})[0]["refused"] == 5
 
 

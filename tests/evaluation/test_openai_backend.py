@@ -66,6 +66,7 @@ PARTS = [{"type": "text", "text": "2 + 2"}]
         ({**chat("x"), "usage": {"completion_tokens": 7}}, ("x", 7, "stop")),
         ({**chat("x"), "usage": {"completion_tokens": None}}, ("x", -1, "stop")),
         ({**chat("x"), "usage": {"completion_tokens": "7"}}, ("x", -1, "stop")),
+        ({**chat("x"), "usage": {"completion_tokens": 10**30}}, ("x", -1, "stop")),
         ({"choices": chat("x")["choices"]}, ("x", -1, "stop")),
     ],
 )

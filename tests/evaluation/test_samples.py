@@ -131,6 +131,12 @@ def test_a_second_writer_is_refused_until_the_first_ends(tmp_path: Path) -> None
         pass
 
 
+def test_a_number_of_tokens_that_is_none_is_told(tmp_path: Path) -> None:
+    store = fill(tmp_path / "s", [replace(make(0), num_tokens=2**53)])
+    with pytest.raises(ValueError, match="part-00000.jsonl.gz: num_tokens 9007199254740992 must be below"):
+        list(store.read())
+
+
 def test_merge_joins_shards_and_can_be_repeated(tmp_path: Path) -> None:
     fill(tmp_path / "a", [make(0), make(1)])
     fill(tmp_path / "b", [make(1), make(2)])  # sample 1 equal in both

@@ -157,6 +157,19 @@ def test_merged_runs_keep_the_problems_of_earlier_merges_and_refuse_other_golds(
     assert len(rows(SampleStore(tmp_path / "all" / "samples"))) == 2 * N
 
 
+def test_a_refused_second_process_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    store = sample(run)
+    sample_run(other, [Problem("toy", "c", "c", "math", ("1",))], Echo(), N, Decoding(max_tokens=4), "none", False)
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert {"plan.json", "problems.jsonl"} <= set(before)
+    with store.writer():
+        with pytest.raises(ValueError, match="another process"):
+            sample_run(run, [Problem("toy", "c", "c", "math", ("1",))], Echo(), 9, Decoding(max_tokens=4), "none")
+        assert "another process" in one_line(capsys, "merge", "--sources", str(other), "--run", str(run))
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
 def one_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What a command that fails says: exit code 1, no traceback, one line beside the bars."""
     assert command_line(["eval", *arguments]) == 1

@@ -234,10 +234,18 @@ def test_presets_compose_with_other_engines_and_trainer_modes(arguments):
     "odd", ["sp ace", "quo'te", 'dq"', "$(touch x)", "lr=1e-6", "a,b", "{x}", "[x]", "ü中", "a#b;&c", "-dash"]
 )
 def test_paths_that_hydra_would_read_otherwise(odd):
-    config = resolved("fgrpo_qwen7b", OUT=f"/o/{odd}", TRAIN_FILE=f"/t/{odd}", VAL_FILE=odd, MODEL_PATH=f"/m/{odd}")
-    assert (config.trainer.default_local_dir, config.data.train_files) == (f"/o/{odd}", f"/t/{odd}")
-    assert (config.data.val_files, config.actor_rollout_ref.model.path) == (str(Path.cwd() / odd), f"/m/{odd}")
+    data = odd.strip("[]")
+    config = resolved("fgrpo_qwen7b", OUT=f"/o/{odd}", TRAIN_FILE=f"/t/{data}", VAL_FILE=data, MODEL_PATH=f"/m/{odd}")
+    assert (config.trainer.default_local_dir, config.data.train_files) == (f"/o/{odd}", f"/t/{data}")
+    assert (config.data.val_files, config.actor_rollout_ref.model.path) == (str(Path.cwd() / data), f"/m/{odd}")
     assert config.trainer.validation_data_dir == f"/o/{odd}/validation"
+
+
+@pytest.mark.parametrize("odd", ["a*b", "a?b", "a[bc]", "a::b"])
+def test_data_paths_that_verl_would_read_as_patterns(odd):
+    refused = recipe("fgrpo_qwen7b", TRAIN_FILE=f"/t/{odd}", PRINT_ARGUMENTS="1")
+    assert refused.returncode == 1
+    assert f"data.train_files is '/t/{odd}', but verl reads" in refused.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("odd", ["back\\slash", "${oc.env:HOME}", "new\nline"])

@@ -103,6 +103,8 @@ def test_files_that_do_not_serve(config, inputs, tmp_path):
     broken.write_text("not parquet")
     config.data.val_files = str(broken)
     assert "is not a readable parquet file" in data_problems(config)[0]
+    config.data.train_files = str(tmp_path / "a[bc]" / "train.parquet")
+    assert "verl reads *, ?, [...] and :: as a pattern of other files" in data_problems(config)[0]
 
 
 def test_prompts_over_the_limit_are_counted_for_verl_cuts_them_without_a_word(config):

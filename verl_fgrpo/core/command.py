@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import math
 import os
 import re
@@ -172,6 +173,8 @@ def run_command(name: str, main: Callable[[Sequence[str]], int | None], argument
     Returns:
         main's exit code; 1 after an error, 130 after Ctrl-C, 0 if the reader of a pipe left.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no error
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = main(arguments) or 0
         sys.stdout.flush()

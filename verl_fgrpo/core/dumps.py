@@ -258,8 +258,9 @@ def _dump_row(row: Row, step: int | None) -> DumpRow:
             f"{row.where} is no row of a verl dump: its columns are {sorted(row)}, but verl writes input, output, gts "
             "and score; give a folder or file of trainer.rollout_data_dir or trainer.validation_data_dir"
         )
-    uid, source, own_step = row.get("uid"), row.get("data_source"), row.get("step")
-    key = _KEY.fullmatch(str(uid))
+    uid, source = (row.name(column) if row.get(column) not in (None, "") else "" for column in ("uid", "data_source"))
+    own_step = row.get("step")
+    key = _KEY.fullmatch(uid)
     return DumpRow(
         where=row.where,
         step=step if step is not None else own_step if isinstance(own_step, int) else -1,
@@ -268,8 +269,8 @@ def _dump_row(row: Row, step: int | None) -> DumpRow:
         gts=row.get("gts"),
         score=_number(row, "score"),
         acc=None if row.get("acc") is None else _number(row, "acc"),
-        data_source=None if source is None else str(source),
-        group="" if uid is None else key[1] if key else str(uid),
+        data_source=source or None,
+        group=key[1] if key else uid,
         session=f"{key[1]}_{key[2]}" if key else row.where,
         index=int(key[3]) if key else 0,
     )

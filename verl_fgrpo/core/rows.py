@@ -6,10 +6,13 @@ may hold a list or JSON lines; one of two columns may be there or not, and null 
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+MAX_COUNT = 2**53  # of tokens and the like: JSON's numbers are exact below it
 
 
 def shown(value: object) -> str:
@@ -59,22 +62,22 @@ class Row(dict[str, Any]):
         return value
 
     def name(self, column: str, default: str | None = None) -> str:
-        """Text that is not empty, or a whole number as text: an id, a name."""
+        """Text that is not empty and can be written as UTF-8, or a whole number as text: an id, a name."""
         value = self.get(column)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         value = default if value is None else value
-        if not isinstance(value, str) or not value.strip():
-            raise self.error(column, "text or a whole number, and not empty")
+        if not isinstance(value, str) or not value.strip() or re.search("[\ud800-\udfff]", value):
+            raise self.error(column, "text or a whole number, not empty and without half of a surrogate pair")
         return value
 
     def count(self, column: str, default: int) -> int:
-        """A whole number from 0; null, NaN (Parquet's null) or absent: `default`."""
+        """A whole number from 0, below `MAX_COUNT`; null, NaN (Parquet's null) or absent: `default`."""
         value = self.get(column)
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return default
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or value != value // 1:
-            raise self.error(column, "a whole number from 0, or null where it is unknown")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < MAX_COUNT or value % 1:
+            raise self.error(column, f"a whole number from 0, or null where it is unknown, below {MAX_COUNT}")
         return int(value)
 
     def mapping(self, column: str) -> dict[str, Any]:

@@ -148,14 +148,14 @@ def sample_run(
         "prompt_hash": prompt_hash(preset, (problem.kind for problem in problems)),
     }
     store = SampleStore(run / "samples", settings)
-    _add_problems(run / "problems.jsonl", problems)
-    if isinstance(num_samples, int):
-        StopRule(num_samples).save(run)
     by_key = {problem.key: problem for problem in problems}
     wanted = {key: num_samples if isinstance(num_samples, int) else num_samples[key] for key in by_key}
     watch = _Watch(run, decoding.temperature)
     refused: dict[tuple[str, str], str] = {}
     with store.writer(drop=(lambda row: row.finish_reason == REFUSED) if retry_refused else None) as writer:
+        _add_problems(run / "problems.jsonl", problems)
+        if isinstance(num_samples, int):
+            StopRule(num_samples).save(run)
         to_draw = sum(1 for _ in missing_of(writer.present, wanted))
 
         def requests() -> Iterator[Request]:
@@ -193,7 +193,7 @@ def _record_refused(
         raise RuntimeError(f"the server refused every prompt it was given: {named}")
     for key in list(missing_of(writer.present, {key: wanted[key] for key in refused})):
         writer.append(Sample(*key, sample_seed(seed, *key), "", 0, REFUSED, refused[key[:2]]))
-    say(f"refused by the server, recorded as that and skipped: {named}. --retry-refused asks again")
+    say(f"refused by the server or never answered, recorded as that and skipped: {named}. --retry-refused asks again")
 
 
 class _Watch:

@@ -18,6 +18,20 @@ def add_parser(commands: Any) -> None:
 
 
 def _merge(options: argparse.Namespace) -> None:
+    _joined_problems(options)
+    rule = _stop_rule([*options.sources, *([options.run] if (options.run / "problems.jsonl").exists() else [])])
+
+    def save() -> None:
+        save_problems(_joined_problems(options), options.run / "problems.jsonl")
+        if rule is not None:
+            rule.save(options.run)
+
+    added = merge_stores([source / "samples" for source in options.sources], options.run / "samples", save)
+    print(f"{added} samples added to {options.run}")
+
+
+def _joined_problems(options: argparse.Namespace) -> list[Problem]:
+    """The problems of all sources and of the run that they are merged into; ValueError if one of them differs."""
     problems: dict[tuple[str, str], Problem] = {}
     target = options.run / "problems.jsonl"
     for path in [*(source / "problems.jsonl" for source in options.sources), *([target] if target.exists() else [])]:
@@ -27,12 +41,7 @@ def _merge(options: argparse.Namespace) -> None:
                     f"problem {problem.key} in {path} differs from that of another run (prompt, gold answer or kind): "
                     "the runs sampled different files of problems"
                 )
-    rule = _stop_rule([*options.sources, *([options.run] if target.exists() else [])])
-    added = merge_stores([source / "samples" for source in options.sources], options.run / "samples")
-    save_problems(problems.values(), target)
-    if rule is not None:
-        rule.save(options.run)
-    print(f"{added} samples added to {options.run}")
+    return list(problems.values())
 
 
 def _stop_rule(runs: Sequence[Path]) -> StopRule | None:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from verl_fgrpo.core.command import redact
-from verl_fgrpo.core.rows import shown
+from verl_fgrpo.core.rows import MAX_COUNT, shown
 from verl_fgrpo.evaluation.generation import Decoding, Generated, Request
 from verl_fgrpo.evaluation.samples import REFUSED
 
@@ -246,7 +246,7 @@ def read_answer(answer: Any) -> tuple[str, int, str]:
         text = f"<think>{thinking}" if content is None else f"<think>{thinking}</think>{content}"
     usage = answer.get("usage")
     tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    known = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0
+    known = isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens < MAX_COUNT
     return text, tokens if known else -1, reason  # type: ignore[return-value]
 
 

@@ -32,6 +32,7 @@ from verl_fgrpo.core.files import (
     write_json,
 )
 from verl_fgrpo.core.provenance import provenance
+from verl_fgrpo.core.rows import MAX_COUNT, shown
 
 FORMAT = 1
 MAX_INDEX = 2**24  # of a sample; a larger one is no index
@@ -195,6 +196,8 @@ class RowStore(Generic[RowT]):
             for row in rows:
                 if not 0 <= row.sample_idx < MAX_INDEX:
                     raise ValueError(f"{part}: sample_idx {row.sample_idx!r} must lie in 0..{MAX_INDEX - 1}")
+                if not (tokens := getattr(row, "num_tokens", 0)) < MAX_COUNT:
+                    raise ValueError(f"{part}: num_tokens {shown(tokens)} must be below {MAX_COUNT}")
                 yield row
 
     def _made(self, part: Path, row: Mapping[str, Any]) -> RowT:
@@ -338,10 +341,13 @@ class RowWriter(Generic[RowT]):
         self.close()
 
 
-def merge_stores(sources: Sequence[Path | str], destination: Path | str) -> int:
+def merge_stores(
+    sources: Sequence[Path | str], destination: Path | str, then: Callable[[], None] = lambda: None
+) -> int:
     """Copy the samples of several stores with equal settings into one; returns how many were added.
 
     A sample present in two sources (or already in the destination) is taken once if equal; merging can be repeated.
+    `then` is called at the end, while nobody else can write to the destination.
 
     Raises:
         ValueError: settings differ, or one key has two different samples.
@@ -366,6 +372,7 @@ def merge_stores(sources: Sequence[Path | str], destination: Path | str) -> int:
                 if key_of(sample) not in writer:
                     writer.append(sample)
                     added += 1
+        then()
     return added
 
 

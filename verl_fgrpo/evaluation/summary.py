@@ -62,6 +62,8 @@ class RunData:
     stop_after_correct: int | None = None  # of a sequential run, in which `num_samples` is the cap
     sampling: Mapping[str, Any] = field(default_factory=dict)  # settings of the store of samples
     grading: Mapping[str, Any] = field(default_factory=dict)  # settings of the store of verdicts
+    refusals: Mapping[Key, str] = field(default_factory=dict)  # the server's words on a prompt that has no response
+    unbound: int = 0  # verdicts of a version before 0.2, which do not say on which response they are
     reading: str = ""  # one line on how answers were read, and how many verdicts depend on it
 
     @property
@@ -108,12 +110,16 @@ class RunData:
     def shortfall(self) -> list[str]:
         """What keeps this from being a finished run, one sentence each; nothing for a finished run."""
         refused = [key for key in sorted(self.problems) if self.problems[key].refused]
+        words = next(filter(None, map(self.refusals.get, refused)), "no reason given")[:120]
+        why = f"were refused by the server or never answered, the first with {words!r},"
         asked = {key: samples for key, samples in self.problems.items() if not samples.refused}
         told = [
             f"{len(keys)} problems {what} and are not counted ({_named(keys)})"
-            for keys, what in ((self.unsampled, "have no samples"), (refused, "were refused by the server"))
+            for keys, what in ((self.unsampled, "have no samples"), (refused, why))
             if keys
         ]
+        if self.unbound:
+            told.append(f"{self.unbound} verdicts, of a version before 0.2, do not say on which response they are")
         if self.stop_after_correct is not None:
             if keys := sorted(set(asked) - set(self.keys())):
                 told.append(f"{len(keys)} problems are not sampled to their stop and are not counted ({_named(keys)})")
@@ -142,12 +148,15 @@ def collect(
     graded: dict[Key, Columns] = {}
     answers: dict[str | None, int] = {None: -1}
     readings: Counter[tuple[str, str]] = Counter()  # (verdict, what the default reading says) where that is kept
+    refusals: dict[Key, str] = {}
     codes = {verdict: code for code, verdict in enumerate(VERDICTS)}
     for row in verdicts:
         if row.verdict not in codes:
             raise ValueError(f"verdict {row.verdict!r} must be one of {VERDICTS}")
         if (found := graded.get((row.benchmark, row.problem_id))) is None:
             found = graded[row.benchmark, row.problem_id] = _columns(4)
+        if row.verdict == REFUSED:
+            refusals.setdefault((row.benchmark, row.problem_id), row.detail)
         readings[row.verdict, row.detail if row.detail.startswith(DEFAULT_READING) else ""] += 1
         found[0].append(row.sample_idx)
         found[1].append(codes[row.verdict])
@@ -167,7 +176,10 @@ def collect(
     none = _columns(5) if judged else None
     joined = {key: _joined(key, columns, drawn.get(key, none)) for key, columns in graded.items()}
     options = about.get("grading", {}).get("options", {})
-    return RunData(joined, reading=reading_note(options, readings.elements()), **about)
+    unbound = sum(digests.count(0) for *_, digests in graded.values()) if judged else 0
+    return RunData(
+        joined, refusals=refusals, unbound=unbound, reading=reading_note(options, readings.elements()), **about
+    )
 
 
 def _joined(key: Key, graded: Columns, drawn: Columns | None) -> ProblemSamples:

@@ -3,8 +3,10 @@
 import re
 
 _TAG = re.compile(
-    r"(?P<open><(?:think(?:ing)?|thought|reasoning)>|\[think\]|◁think▷|<\|begin_of_thought\|>)"
-    r"|</(?:think(?:ing)?|thought|reasoning)>|\[/think\]|◁/think▷|<\|end_of_thought\|>",
+    r"(?P<open><(?:seed:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?)>|\[think\]|◁think▷|<\|begin_of_thought\|>"
+    r"|<\|START_THINKING\|>|<\|channel\|>analysis<\|message\|>)"
+    r"|</(?:seed:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?)>|\[/think\]|◁/think▷|<\|end_of_thought\|>"
+    r"|<\|END_THINKING\|>|<\|channel\|>final<\|message\|>",
     re.IGNORECASE,
 )
 
@@ -17,8 +19,8 @@ def answer_text(response: str) -> str:
     - Unfinished, `<think>` that is never closed: all from there on is taken out, so that a response which ends while
       it thinks has no answer, whatever stands in its thoughts.
 
-    Tags: think, thinking, thought, reasoning in angle brackets, `[THINK]`, `◁think▷` and `<|begin_of_thought|>`, in
-    upper or lower case.
+    Tags: think, thinking, thought, reason, reasoning in angle brackets, also with `seed:`, `[THINK]`, `◁think▷`,
+    `<|begin_of_thought|>`, `<|START_THINKING|>` and the channels analysis and final, in upper or lower case.
     """
     kept: list[str] = []
     start, thinking = 0, False

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,11 @@ def data_problems(config: DictConfig) -> list[str]:
     problems = []
     for name, files in _named_files(config):
         for file in files:
+            if re.search(r"[*?]|\[.*\]|::", str(file)):
+                problems.append(
+                    f"{name} {file}: verl reads *, ?, [...] and :: as a pattern of other files; use another folder"
+                )
+                continue
             if not file.is_file():
                 problems.append(f"{name} {file} is missing: make it with verl-fgrpo data train (see --help)")
                 continue
