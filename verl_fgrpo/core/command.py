@@ -162,13 +162,9 @@ def redact(text: str) -> str:
 def run_command(name: str, main: Callable[[Sequence[str]], int | None], arguments: Sequence[str]) -> int:
     """Run one command and say how it ended.
 
-    A ValueError, RuntimeError, OSError, ImportError or MemoryError is the user's to mend: one line on stderr, exit
-    code 1; VERL_FGRPO_TRACEBACK=1 prints the full traceback. Other exceptions are faults of ours and keep theirs.
-
-    Args:
-        name: as typed, e.g. "verl-fgrpo eval sample"; begins the line.
-        main: takes the arguments after the name and returns the exit code, None for 0.
-        arguments: what follows the name.
+    A ValueError, RuntimeError, OSError, ImportError or MemoryError is the user's to mend: one line on stderr, which
+    begins with `name`, and exit code 1; VERL_FGRPO_TRACEBACK=1 prints the full traceback. Other exceptions are faults
+    of ours and keep theirs.
 
     Returns:
         main's exit code; 1 after an error, 130 after Ctrl-C, 0 if the reader of a pipe left.

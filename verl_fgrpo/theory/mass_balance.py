@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 
 class CorrectMassChange(NamedTuple):
@@ -109,16 +108,10 @@ def one_step_mass_balance(
     if not reward_correct > reward_wrong:
         raise ValueError(f"reward_correct must exceed reward_wrong, got {reward_correct!r} and {reward_wrong!r}")
 
-    def mass(which: BoolArray) -> float:
-        return float(p[which].sum())
-
-    def squares(which: BoolArray) -> float:
-        return float(np.square(p[which]).sum())
-
-    q_pos, q_neg, q_u_pos = mass(correct), mass(~correct), mass(correct & ~sampled)
-    p_pos, p_neg = mass(correct & sampled), mass(~correct & sampled)
-    a2, b2 = squares(correct & sampled), squares(~correct & sampled)
-    u_pos2, u_neg2 = squares(correct & ~sampled), squares(~correct & ~sampled)
+    parts = [correct & sampled, ~correct & sampled, correct & ~sampled, ~correct & ~sampled]
+    p_pos, p_neg, q_u_pos, q_u_neg = (float(p[part].sum()) for part in parts)
+    a2, b2, u_pos2, u_neg2 = (float(np.square(p[part]).sum()) for part in parts)
+    q_pos, q_neg = p_pos + q_u_pos, p_neg + q_u_neg
     s = reward_correct * p_pos + reward_wrong * p_neg
     rewards = np.where(sampled, np.where(correct, reward_correct, reward_wrong), 0.0)
     rate = learning_rate / group_size
