@@ -194,7 +194,7 @@ TRAINER=(
     trainer.save_freq="$SAVE_FREQ"
     trainer.test_freq="$TEST_FREQ"                                # paper L.3
     trainer.val_before_train="$(python_bool "$VAL_BEFORE_TRAIN")"
-    trainer.resume_mode=auto
+    trainer.resume_mode=auto                                      # ours: rerun to resume
     trainer.default_local_dir="$OUT"
     trainer.validation_data_dir="$OUT/validation"
     trainer.project_name=f-grpo
@@ -221,7 +221,7 @@ else
     PLATFORM=(
         trainer.nnodes="$NNODES"
         trainer.n_gpus_per_node="$GPUS_PER_NODE"
-        actor_rollout_ref.model.use_remove_padding=True
+        actor_rollout_ref.model.use_remove_padding=True                     # ours: no compute on padding
         actor_rollout_ref.model.enable_gradient_checkpointing=True          # ours: activations of 18k tokens would not fit
         actor_rollout_ref.actor.ppo_max_token_len_per_gpu="$TOKENS_PER_GPU"
         actor_rollout_ref.actor.fsdp_config.param_offload="$(python_bool "$OFFLOAD")"

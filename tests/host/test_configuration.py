@@ -36,6 +36,7 @@ GOOD = [
     ["algorithm.adv_estimator=f_grpo", "+algorithm.focal_success_threshold_by_source={my_focal_set:0.5}"],
     ["algorithm.adv_estimator=grpo", *F_LOSS, f"+{LOSS}.focal_gamma=1.0"],
     ["algorithm.adv_estimator=maxrl", "+algorithm.focal_success_threshold=0.0"],
+    ["+focal=grpo", "algorithm.gamma=0.99"],
     ["+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FGRPO_TRACEBACK=1"],
     ["algorithm.adv_estimator=grpo", "+algorithm.normalize=True", "+gamma=1"],  # somebody else's
     ["algorithm.adv_estimator=grpo", "algorithm.norm_adv_by_std_in_grpo='False'"],
@@ -121,6 +122,25 @@ BAD = [
     (["+focal=grpo", "+algorithm.f_grpo.gamma=1"], r"nearest one is algorithm\.f_grpo_gamma\n"),
     (["algorithm.adv_estimator=f_dapo"], r"'f_dapo', which verl does not know"),
     (["+focal=grpo", "algorithm.norm_adv_by_std_in_grpo='False'"], r"is the text 'False', which verl takes for true"),
+    (
+        ["algorithm.adv_estimator=f_grpo", "+algorithm.focal_gamma=???"],
+        r"algorithm\.focal_gamma is \?\?\?, which stands",
+    ),
+    (
+        ["algorithm.adv_estimator=grpo", "+algorithm.unlikeliness_beta=0.5"],
+        r"set algorithm\.adv_estimator=unlikeliness",
+    ),
+    (
+        ["algorithm.adv_estimator=f_grpo", "+algorithm.threshold=0.9"],
+        r"nearest one is algorithm\.focal_success_threshold",
+    ),
+    (["algorithm.adv_estimator=f_grpo", "+algorithm.f_gama=1"], r"f_gama=1 is no key"),
+    (["algorithm.adv_estimator=f_grpo", "algorithm.gamma=0.7"], r"discount.*set \+algorithm\.focal_gamma=0\.7"),
+    (["+focal=passk_training", "algorithm.adv_estimator=f_grpo"], r"passk_k=4 is set, but adv_estimator is f_grpo"),
+    (
+        ["+focal=grpo", "distillation.enabled=True", "distillation.distillation_loss.use_task_rewards=False"],
+        r"use_task_rewards is False.*no loss reads the advantages",
+    ),
     (["+focal=grpo", "+algorithm.focal_success_threshold_by_source={a:???}"], r"Missing mandatory value.*by_source\.a"),
 ]
 

@@ -16,7 +16,7 @@ def finite_number(value: Any, key: str, rule: str, remedy: str, low: float = -in
         number = float("nan")
     if not (isfinite(number) and low <= number <= high):
         raise ValueError(f"{key} is {value!r}, but it must be {rule}; {remedy}")
-    return number
+    return number + 0.0  # -0.0 is 0.0
 
 
 def check_gamma(value: Any, key: str = "gamma") -> float:

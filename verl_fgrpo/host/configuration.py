@@ -77,6 +77,7 @@ def find_problems(config: DictConfig) -> list[str]:
     estimator, loss = str(algorithm.get("adv_estimator")), str(OmegaConf.select(config, f"{POLICY_LOSS}.loss_mode"))
     in_use = estimator in _WEIGHTED | _PLAIN or loss in _LOSSES | GAPO_LOSSES.keys()
     problems = [*_unknown_keys(config, in_use), *_unknown_names(config)]
+    problems += _left_open(config)
     hosts = _keys_of_the_host()
     ours = [
         key
@@ -102,6 +103,8 @@ def find_problems(config: DictConfig) -> list[str]:
         problems += _gapo_problems(config, estimator, loss, settings) if loss in GAPO_LOSSES else []
     problems += _fade_problems(config) if estimator in ("fade", "f_fade") else []
     problems += _passk_problems(config) if estimator in ("passk_training", "f_passk_training") else []
+    problems += _unread_method_keys(config, estimator, hosts)
+    problems += _distillation_problems(config) if in_use else []
     if not config.trainer.get("use_v1", True) and OmegaConf.select(config, "trainer.v1.trainer_mode") in MODES:
         problems.append(
             f"trainer.v1.trainer_mode is {config.trainer.v1.trainer_mode}, but trainer.use_v1 is False, where it is "
@@ -128,7 +131,7 @@ def _keys_of_the_host() -> frozenset[str]:
     """Keys of ours that this verl declares itself: they have a value whoever set them, and mean verl's own weight."""
     from verl.trainer.config import AlgoConfig
 
-    return frozenset(f.name for f in fields(AlgoConfig)) & frozenset(FOCAL_KEYS)
+    return frozenset(f.name for f in fields(AlgoConfig)) & frozenset(ALGORITHM_KEYS)
 
 
 def _keys(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -140,6 +143,37 @@ def _keys(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield here, str(key)
         if key != "env_vars" and here != "algorithm.focal_success_threshold_by_source":
             yield from _keys(node._get_node(key), f"{here}.")
+
+
+def _left_open(config: DictConfig) -> list[str]:
+    places = [(path, OmegaConf.select(config, path.rpartition(".")[0])) for path in _KNOWN]
+    return [
+        f"{path} is ???, which stands for a value still to be given; set {path}=..."
+        for path, section in places
+        if OmegaConf.is_missing(section, path.rpartition(".")[2])
+    ]
+
+
+def _unread_method_keys(config: DictConfig, estimator: str, hosts: frozenset[str]) -> list[str]:
+    """Settings of a method that is not the run's, such as `unlikeliness_beta` with adv_estimator=grpo."""
+    owners = {key: method.name for key in MethodConfig.__dataclass_fields__ for method in METHODS if method.reads(key)}
+    return [
+        f"algorithm.{key}={config.algorithm.get(key)} is set, but adv_estimator is {estimator}, which does not read "
+        f"it; set algorithm.adv_estimator={owner}, or remove the key (~algorithm.{key})"
+        for key, owner in owners.items()
+        if config.algorithm.get(key) is not None and key not in hosts and estimator.removeprefix("f_") != owner
+    ]
+
+
+def _distillation_problems(config: DictConfig) -> list[str]:
+    """Distillation alone has no loss on advantages."""
+    task_rewards = "distillation.distillation_loss.use_task_rewards"
+    if not OmegaConf.select(config, "distillation.enabled") or OmegaConf.select(config, task_rewards):
+        return []
+    return [
+        f"{task_rewards} is False with distillation.enabled=True, so that no loss reads the advantages; set "
+        f"{task_rewards}=True, or algorithm.adv_estimator=grpo without keys of verl_fgrpo"
+    ]
 
 
 def _text_flags(config: DictConfig) -> list[str]:
@@ -166,8 +200,11 @@ def _unknown_keys(config: DictConfig, in_use: bool) -> list[str]:
             continue
         plain = key.lower().replace("-", "_")
         near = difflib.get_close_matches(plain, _NAMES if in_use else ALGORITHM_KEYS, n=1, cutoff=0.8)
-        in_place = path.rpartition(".")[0] in ("algorithm", POLICY_LOSS, *([""] if in_use else []))
-        if not any(mark in plain for mark in _MARKS) and not (near and in_place):
+        section, words = path.rpartition(".")[0], set(plain.split("_"))
+        in_place = section in ("algorithm", POLICY_LOSS, *([""] if in_use else []))
+        part = "f" in words or any(words <= set(known.split("_")) for known in FOCAL_KEYS)  # `f_gama`, `threshold`
+        likely = near and in_place or part and in_use and section == "algorithm"
+        if not any(mark in plain for mark in _MARKS) and not likely:
             continue
         value, nearest = OmegaConf.select(config, path), _nearest(path, plain)
         example = "" if isinstance(value, (DictConfig, ListConfig)) else f", e.g. +{nearest}={value}"
@@ -315,6 +352,12 @@ def _estimator_problems(config: DictConfig, estimator: str, loss: str, ours: lis
             f"{POLICY_LOSS}._target_={LOSS_CONFIG} and adv_estimator=grpo"
         )
     if estimator in _WEIGHTED:
+        discount = config.algorithm.get("gamma", 1.0)
+        if discount != 1.0 and not set(ours) & set(GAMMA_KEYS):
+            problems.append(
+                f"algorithm.gamma is {discount}, which is verl's discount, not read by adv_estimator={estimator}; set "
+                f"+algorithm.focal_gamma={discount} if that is meant, or algorithm.gamma=1.0"
+            )
         return problems
     logs_success = estimator in _PLAIN or OmegaConf.select(config, "trainer.v1.trainer_mode") in MODES
     unread = [key for key in ours if key in (*GAMMA_KEYS, "focal_normalize") or not logs_success]

@@ -129,9 +129,8 @@ class HostEstimator:
         if self.drops_padding and not bool(rollouts.has_tokens.all()):
             rows = (group_sum(rollouts.has_tokens, rollouts.codes) > 0).cpu()
         advantages = torch.zeros_like(rewards)
-        advantages[rows] = host(
-            token_level_rewards=rewards[rows], response_mask=mask[rows], index=index[rows], **arguments
-        )[0][:, :1]
+        found, _ = host(token_level_rewards=rewards[rows], response_mask=mask[rows], index=index[rows], **arguments)
+        advantages[rows] = found[:, :1].to(rewards.dtype)
         # opo divides by the tokens of a group, and padding rows have none
         advantages = advantages.masked_fill_(advantages.isnan() & ~rollouts.has_tokens.unsqueeze(-1), 0.0)
         return advantages, advantages
@@ -148,6 +147,10 @@ class Method:
     compares_rollouts: bool = True  # False for one that works with one rollout a prompt
 
     per_rollout: ClassVar[bool] = True
+
+    def reads(self, key: str) -> bool:
+        """Whether a key of `MethodConfig` is this method's: both begin with the same word."""
+        return key.partition("_")[0] == self.name.partition("_")[0]
 
     def plain(
         self, rollouts: Rollouts, host: EstimatorFn, config: Mapping[str, Any], arguments: Arguments
