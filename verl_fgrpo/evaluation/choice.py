@@ -26,11 +26,7 @@ class Statement(NamedTuple):
 
 
 def read_choice(text: str) -> str | None:
-    r"""The letter "A" to "J" that `text` names as its answer; None if it names none, or more than one.
-
-    Args:
-        text: a response without its thinking, see `thinking.answer_text`.
-    """
+    r"""The letter "A" to "J" that a response without its thinking names as its answer; None if none, or several."""
     flat = _flatten(text)
     statements = sorted(_statements(flat), key=lambda statement: (statement.end, -statement.start))
     if not statements:

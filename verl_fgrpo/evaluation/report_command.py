@@ -142,10 +142,10 @@ def named_runs(entries: Sequence[str]) -> dict[str, Path]:
     for entry in entries:
         name, path = named_path(entry)
         name = name or ("" if entry.startswith("=") else path.name)
-        if not name or name in runs or name.encode("utf-8", "ignore").decode() != name:
-            raise ValueError(
-                f"the name {name!r} is given twice, or no text" if name else f"{entry!r} has no name: give NAME=FOLDER"
-            )
+        if not name:
+            raise ValueError(f"{entry!r} has no name: give NAME=FOLDER")
+        if name in runs or name.encode("utf-8", "ignore").decode() != name:
+            raise ValueError(f"the name {name!r} is given twice, or no text")
         if not (path / "samples" / "manifest.json").exists():
             raise ValueError(f"{path} is not a run folder: {path / 'samples' / 'manifest.json'} is missing")
         if not (path / "verdicts" / "manifest.json").exists():

@@ -67,11 +67,7 @@ def missing_section(config: DictConfig) -> str:
 def find_problems(config: DictConfig) -> list[str]:
     """Everything in verl's whole configuration that would silently train otherwise than it says.
 
-    Args:
-        config: as verl's entry points compose it.
-
-    Returns:
-        One sentence per problem: value, rule, remedy.
+    One sentence per problem: value, rule, remedy.
     """
     algorithm = config.algorithm
     estimator, loss = str(algorithm.get("adv_estimator")), str(OmegaConf.select(config, f"{POLICY_LOSS}.loss_mode"))

@@ -29,9 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     benchmarks.add_argument("--any-size", action="store_true", help="do not check the number of problems")
     benchmarks.add_argument("--list", action="store_true", help="print sources and sizes and stop")
     benchmarks.set_defaults(run_command=_benchmarks)
-    problems = commands.add_parser(
-        "problems", help="problems of one file, e.g. in verl's format, as a benchmark of your own"
-    )
+    problems = commands.add_parser("problems", help="a file of problems, e.g. in verl's format, as a benchmark")
     problems.add_argument("--data", required=True, type=Path, help=".json, .jsonl or .parquet")
     problems.add_argument("--name", type=shown_text, required=True, help="of the benchmark")
     problems.add_argument("--kind", default="math", help="how it is graded: math, choice or maze")
