@@ -101,6 +101,13 @@ COUNT, SEED = _whole(1), _whole(0)  # types of most options that are whole numbe
 PROCESSES = _whole(1, 1025)  # more than a machine has cores are a typing error that could stop it
 
 
+def shown_text(text: str) -> str:
+    """The type of options that end up in tables and figures: text that can be written as UTF-8."""
+    if re.search("[\ud800-\udfff]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no text in the encoding of this terminal; name it otherwise")
+    return text
+
+
 def torch_device(text: str) -> str:
     """The type of options that name a torch device: one that this machine has."""
     if text != "cpu":

@@ -87,6 +87,8 @@ def prompt_tokens(tokenizer: Any, prompt: Prompt) -> list[int]:
         ids = render_chat(tokenizer, list(prompt.messages), **how)["input_ids"]
     else:
         ids = tokenizer("\n\n".join(turn["content"] for turn in prompt.messages))["input_ids"]
+    if not ids:
+        raise ValueError(f"{tokenizer.name_or_path} makes no token of a prompt; mend its chat template")
     return [int(token) for token in ids]
 
 

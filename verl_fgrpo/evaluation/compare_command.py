@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.command import COUNT, SEED
+from verl_fgrpo.core.command import COUNT, SEED, shown_text
 from verl_fgrpo.evaluation import compare, html
 from verl_fgrpo.evaluation.metrics import TAUS, check_taus
 from verl_fgrpo.evaluation.problems import load_problems
@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--iterations", type=COUNT, default=50_000)
     parser.add_argument("--taus", type=float, nargs="+", default=list(TAUS), help="success rates of cover@tau")
     parser.add_argument("--seed", type=SEED, default=0)
-    parser.add_argument("--title", default="")
+    parser.add_argument("--title", type=shown_text, default="")
     parser.add_argument("--allow-different-settings", action="store_true", help="of sampling or grading")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write one self-contained HTML file")
     parser.set_defaults(run_command=_compare)

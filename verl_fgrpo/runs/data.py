@@ -16,7 +16,7 @@ manifest.json (counts after every step, next to the paper's 39,202). Presets: qw
 import argparse
 from pathlib import Path
 
-from verl_fgrpo.core.command import COUNT, command_parser
+from verl_fgrpo.core.command import COUNT, command_parser, shown_text
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     benchmarks.set_defaults(run_command=_benchmarks)
     problems = commands.add_parser("problems", help="a file of problems, e.g. in verl's format, as a benchmark")
     problems.add_argument("--data", required=True, type=Path, help=".json, .jsonl or .parquet")
-    problems.add_argument("--name", required=True, help="of the benchmark")
+    problems.add_argument("--name", type=shown_text, required=True, help="of the benchmark")
     problems.add_argument("--kind", default="math", help="how it is graded: math, choice or maze")
     problems.add_argument("--out", required=True, type=Path)
     problems.set_defaults(run_command=_problems)
