@@ -67,7 +67,7 @@ def missing_section(config: DictConfig) -> str:
 def find_problems(config: DictConfig, running: str = "") -> list[str]:
     """Everything in verl's whole configuration that would silently train otherwise than it says.
 
-    One sentence per problem: value, rule, remedy.
+    One sentence per problem: value, rule, remedy. `running` is the estimator that is called, where that is known.
     """
     algorithm = config.algorithm
     estimator, loss = str(algorithm.get("adv_estimator")), str(OmegaConf.select(config, f"{POLICY_LOSS}.loss_mode"))
