@@ -19,7 +19,7 @@ EPOCHS=${EPOCHS:-1}                           # paper: over the 9,878 theorems
 MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-512}   # paper
 MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-512} # paper
 GPUS=${GPUS:-4}                               # paper: L40S
-SEED=${SEED:-1}
+SEED=${SEED:-1}                               # of the order of the theorems and all sampling
 TRAIN_FILE=${TRAIN_FILE:-data/prover/train.parquet}   # verl-fgrpo proofs mathlib convert --source mff-lwb-10k-seen.parquet ...
 VAL_FILE=${VAL_FILE:-data/prover/unseen.parquet}      # ... --source mff-lwb-unseen-200.parquet
 OUT=${OUT:-outputs/prover/$CONDITION-gamma$FOCAL_GAMMA-seed$SEED}
@@ -69,6 +69,7 @@ ARGUMENTS=(
     actor_rollout_ref.actor.use_dynamic_bsz=True actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384
     "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]"
     actor_rollout_ref.rollout.name=vllm actor_rollout_ref.rollout.n="$GROUP_SIZE" actor_rollout_ref.rollout.temperature=1.0
+    actor_rollout_ref.rollout.seed=$((1000 * SEED)) actor_rollout_ref.actor.data_loader_seed="$SEED" actor_rollout_ref.actor.fsdp_config.seed="$SEED"
     actor_rollout_ref.rollout.tensor_model_parallel_size=1 actor_rollout_ref.rollout.gpu_memory_utilization=0.5
     reward.custom_reward_function.path=pkg://verl_fgrpo.tasks.proofs.mathlib reward.custom_reward_function.name=compute_score
     reward.num_workers=1 # one pool of LEAN_WORKERS Lean processes
@@ -100,6 +101,6 @@ export VERL_FILE_LOGGER_PATH=$LOG.jsonl TENSORBOARD_DIR=${TENSORBOARD_DIR:-$OUT/
 # pass@N from 512 samples of the unseen theorems, as in the paper
 STEP=$("$PYTHON" -m verl_fgrpo.cli run-folder last-step "$OUT")
 "$PYTHON" -m verl_fgrpo.cli eval sample --run "$OUT/eval" --model "$OUT/global_step_$STEP" --problems "${VAL_FILE%.parquet}.jsonl" \
-    --num-samples 512 --max-tokens "$MAX_RESPONSE_LENGTH" --preset none --backend vllm
+    --num-samples 512 --max-tokens "$MAX_RESPONSE_LENGTH" --seed "$SEED" --preset none --backend vllm
 LEAN_WORKERS=1 "$PYTHON" -m verl_fgrpo.cli eval grade --run "$OUT/eval" --workers 16 --seconds 400 --memory-mib 32768 --allow-code-execution
 "$PYTHON" -m verl_fgrpo.cli eval report --runs "$CONDITION=$OUT/eval" --ks 1 8 32 128 512 --out "$OUT/report"

@@ -20,6 +20,7 @@ from verl_fgrpo.core.command import (
     command_parser,
     redact,
     run_command,
+    shown_text,
     torch_device,
 )
 
@@ -94,6 +95,7 @@ def test_a_fault_of_ours_keeps_its_traceback():
         (["--device", "meta"], "'meta' is no device of this machine"),
         (["--device", "cuda:9999"], "'cuda:9999' is no device of this machine"),
         (["--nonsense\n\n1"], "unrecognized arguments"),
+        (["--title", "\udcff"], "is no text in the encoding of this terminal"),
         (["--data", "FILE", "--csv", "FILE"], "would replace what is read"),
         (["--data", "FILE", "--csv", "LINK"], "would replace what is read"),
         (["--data", "OTHER", "FILE", "--csv", "FILE"], "would replace what is read"),
@@ -111,7 +113,7 @@ def test_options_that_cannot_be_meant_are_told_in_one_line(words, told, tmp_path
     parser = command_parser("x", None)
     for name, kind in {"rate": float, "number": COUNT, "seed": SEED, "jobs": PROCESSES}.items():
         parser.add_argument(f"--{name}", type=kind)
-    for name, kind in {"device": torch_device, "csv": Path}.items():
+    for name, kind in {"device": torch_device, "csv": Path, "title": shown_text}.items():
         parser.add_argument(f"--{name}", type=kind)
     parser.add_argument("--data", type=Path, nargs="+")
     parser.add_argument("--run")

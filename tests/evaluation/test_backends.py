@@ -13,7 +13,7 @@ import pytest
 import torch
 from test_generation import PROBLEMS, make_model, requests_for
 
-from verl_fgrpo.evaluation.backends import VllmRayBackend, resolve_model
+from verl_fgrpo.evaluation.backends import TransformersBackend, VllmRayBackend, resolve_model
 from verl_fgrpo.evaluation.generation import Decoding
 
 
@@ -50,6 +50,13 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch, gpus: int) -> dict[str, Any]:
     monkeypatch.setattr("ray.data.from_items", list)
     monkeypatch.setattr(ray_llm, "build_processor", build_processor)
     return seen
+
+
+def test_a_template_that_leaves_nothing_of_the_prompt_is_told(tmp_path: Path) -> None:
+    backend = TransformersBackend(make_model(tmp_path / "tiny", 0))
+    backend.tokenizer.chat_template = "{{ '' }}"
+    with pytest.raises(ValueError, match="makes no token of a prompt; mend its chat template"):
+        list(backend.generate(requests_for(PROBLEMS[0], 1), Decoding(max_tokens=2)))
 
 
 def test_vllm_backend_against_a_fake_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

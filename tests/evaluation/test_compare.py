@@ -215,6 +215,8 @@ def test_names_of_runs(tmp_path: Path) -> None:
     assert named_runs([f"NAME={odd}"]) == {"NAME": odd}
     assert named_runs([str(odd)]) == {"run": odd}
     assert named_runs([f"lr=1e-6={odd}"]) == {"lr=1e-6": odd}
+    with pytest.raises(ValueError, match=r"'\\udcff' is given twice, or no text"):
+        main(["report", "--runs", f"\udcff={tmp_path}", "--out", str(tmp_path / "x")])
     with pytest.raises(ValueError, match="'run' is given twice"):
         named_runs([str(odd), f"run={odd}"])
     with pytest.raises(ValueError, match="has no name"):

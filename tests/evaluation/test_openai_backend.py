@@ -219,6 +219,15 @@ def test_malformed_addresses(url: str) -> None:
         OpenAIBackend(url, "tiny")
 
 
+def test_proxies_of_the_environment_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://\x01")
+    with pytest.raises(ValueError, match="a proxy or SSL_CERT_FILE of the environment cannot be used"):
+        OpenAIBackend("http://127.0.0.1:9/v1", "tiny")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(RuntimeError, match="no server answers .*; the environment sets a proxy, NO_PROXY excepts"):
+        OpenAIBackend("http://127.0.0.1:9/v1", "tiny")
+
+
 def test_keys_are_cleaned_or_refused_and_never_shown(
     server: Server,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

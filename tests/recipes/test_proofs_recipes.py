@@ -58,7 +58,7 @@ def test_wrong_variables_are_refused_before_time_is_spent(tmp_path, variables, m
     ],
 )
 def test_the_papers_conditions(tmp_path, condition, epochs, kl, estimator, beta):
-    done = run("run_unlikeliness_prover7b.sh", CONDITION=condition, PRINT_ARGUMENTS="1")
+    done = run("run_unlikeliness_prover7b.sh", CONDITION=condition, PRINT_ARGUMENTS="1", SEED="3")
     assert done.returncode == 0, done.stderr
     from verl_fgrpo.runs.preflight import compose_config
 
@@ -72,6 +72,8 @@ def test_the_papers_conditions(tmp_path, condition, epochs, kl, estimator, beta)
     assert (config.actor_rollout_ref.rollout.n, config.data.train_batch_size) == (32, 16)
     assert actor.ppo_mini_batch_size * 32 == 256
     assert (config.data.max_prompt_length, config.data.max_response_length) == (512, 512)
+    assert (config.data.seed, config.actor_rollout_ref.rollout.seed) == (3, 3000)
+    assert actor.data_loader_seed == actor.fsdp_config.seed == 3
 
 
 def test_the_published_run_dry_and_refused(tmp_path):

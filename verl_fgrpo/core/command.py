@@ -73,9 +73,8 @@ class _Parser(argparse.ArgumentParser):
 
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser that calls itself `verl-fgrpo NAME` and shows its description as it is written."""
-    return _Parser(
-        prog=f"verl-fgrpo {name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    return _Parser(prog=f"verl-fgrpo {name}", description=description, formatter_class=raw)
 
 
 def finite(text: str) -> float:
@@ -100,6 +99,13 @@ def _whole(minimum: int, below: int = 2**63) -> Callable[[str], int]:
 
 COUNT, SEED = _whole(1), _whole(0)  # types of most options that are whole numbers
 PROCESSES = _whole(1, 1025)  # more than a machine has cores are a typing error that could stop it
+
+
+def shown_text(text: str) -> str:
+    """The type of options that end up in tables and figures: text that can be written as UTF-8."""
+    if re.search("[\ud800-\udfff]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no text in the encoding of this terminal; name it otherwise")
+    return text
 
 
 def torch_device(text: str) -> str:
@@ -140,11 +146,7 @@ def _path(text: str) -> Path:
 def run_subcommand(name: str, package: str, commands: Mapping[str, str], arguments: Sequence[str]) -> int:
     """Run `main` of the module `package`.COMMAND_command that the first argument names; imported only then.
 
-    Args:
-        name: of the command, without "verl-fgrpo".
-        package: where the modules are.
-        commands: name -> line of help.
-        arguments: the name of one of them, and what follows.
+    `name` is that of the command they belong to, without "verl-fgrpo"; `commands` has a line of help for each.
     """
     text = "\n".join(f"  {command:<8} {line}" for command, line in commands.items())
     parser = command_parser(name, text)
@@ -167,13 +169,9 @@ def redact(text: str) -> str:
 def run_command(name: str, main: Callable[[Sequence[str]], int | None], arguments: Sequence[str]) -> int:
     """Run one command and say how it ended.
 
-    A ValueError, RuntimeError, OSError, ImportError or MemoryError is the user's to mend: one line on stderr, exit
-    code 1; VERL_FGRPO_TRACEBACK=1 prints the full traceback. Other exceptions are faults of ours and keep theirs.
-
-    Args:
-        name: as typed, e.g. "verl-fgrpo eval sample"; begins the line.
-        main: takes the arguments after the name and returns the exit code, None for 0.
-        arguments: what follows the name.
+    A ValueError, RuntimeError, OSError, ImportError or MemoryError is the user's to mend: one line on stderr, which
+    begins with `name`, and exit code 1; VERL_FGRPO_TRACEBACK=1 prints the full traceback. Other exceptions are faults
+    of ours and keep theirs.
 
     Returns:
         main's exit code; 1 after an error, 130 after Ctrl-C, 0 if the reader of a pipe left.

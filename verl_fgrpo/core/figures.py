@@ -45,15 +45,9 @@ def figure_style() -> Iterator[None]:
 
 @figure_style()
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **subplots: Any) -> tuple[Any, list[Any]]:
-    """A figure with rows x columns axes, without pyplot's global state.
+    """A figure of so many inches and its axes, row by row, without pyplot's global state.
 
-    Args:
-        width, height: inches of the whole figure.
-        rows, columns: of the grid of axes.
-        subplots: for `Figure.subplots`, e.g. sharey=True.
-
-    Returns:
-        The figure and its axes, row by row.
+    `subplots` go to `Figure.subplots`, e.g. sharey=True.
     """
     from matplotlib.figure import Figure
 
@@ -63,13 +57,10 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **s
 
 @figure_style()
 def save_figure(figure: Any, path: Path | str, dpi: int = 150) -> list[Path]:
-    """Write a figure: as `path` if that ends in .png, .svg or .pdf, else as `path`.png and `path`.svg.
+    """Write a figure: as `path` if that ends in .png, .svg or .pdf, else as `path`.png and `path`.svg; the paths.
 
     Each file is written whole or not at all. Texts are drawn as they are: nothing is read as mathematics, and control
     characters become blanks in an SVG.
-
-    Returns:
-        The paths written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text

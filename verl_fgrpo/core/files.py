@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, TextIO, TypeVar
 
 READ_BYTES = 1 << 20
@@ -169,15 +168,10 @@ def typed(content: Any, kind: type[T], where: Path | str) -> T:
 def refuse_other_settings(
     where: Path | str, found: Mapping[str, Any], asked: Mapping[str, Any], remedy: str = REMEDY
 ) -> None:
-    """Compare the settings of what is there with those asked for; nested ones are named `outer.inner`.
-
-    Args:
-        where: named in the message.
-        found, asked: JSON values; a tuple equals the list that it is stored as.
-        remedy: ends the message.
+    """Compare the settings of what is there with those asked for; a tuple equals the list that it is stored as.
 
     Raises:
-        ValueError: they differ; the message has every differing key with both values.
+        ValueError: they differ; the message has every differing key (`outer.inner`) with both values, and the remedy.
     """
     different = list(_differences(found, json.loads(json.dumps(dict(asked)))))
     if different:
@@ -186,11 +180,6 @@ def refuse_other_settings(
 
 def claim(folder: Path | str, settings: Mapping[str, Any], remedy: str = REMEDY) -> dict[str, Any]:
     """Note the settings in settings.json of a new folder, or check that an old one was claimed with the same.
-
-    Args:
-        folder: made if absent.
-        settings: JSON values.
-        remedy: what to do about other settings.
 
     Returns:
         The settings as they are stored.
@@ -273,18 +262,12 @@ class LogWriter:
     def __enter__(self) -> "LogWriter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of all complete members of a log, see `read_members`.
-
-    Raises:
-        CorruptLogError: damage that an interrupted write cannot leave (a bad checksum, foreign bytes).
-    """
+    """Rows of all complete members of a log; see `read_members`."""
     for offset, member in read_members(path):
         for line in member.splitlines():
             yield log_row(path, offset, line)
@@ -293,12 +276,8 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
 def read_members(path: Path, unique: bool = False) -> Iterator[tuple[int, bytes]]:
     """(place in the file, JSON lines) of all complete members; an incomplete last one (or zero bytes) is left out.
 
-    Memory: two members at a time.
-
-    Args:
-        path: of a `LogWriter`.
-        unique: no row occurs twice, so a member that repeats the one before it is left out: in logs of
-            earlier versions, an interrupted flush may have been repeated by `close`.
+    Memory: two members at a time. With `unique` no row occurs twice, so a member that repeats the one before it is left
+    out: in logs of earlier versions, an interrupted flush may have been repeated by `close`.
 
     Raises:
         CorruptLogError: damage that an interrupted write cannot leave (a bad checksum, foreign bytes).

@@ -9,11 +9,9 @@ Result = TypeVar("Result")
 
 
 class Gatherer(Generic[Item, Result]):
-    """Collects what concurrent coroutines submit and handles it together, once nothing new came for a short while.
+    """Collects what concurrent coroutines submit and handles it together, once nothing new came for `quiet_seconds`.
 
-    Args:
-        handle: gets the items in order of submission, returns one result for each.
-        quiet_seconds: how long nothing new must come.
+    `handle` gets the items in order of submission and returns one result for each.
     """
 
     def __init__(self, handle: Callable[[list[Item]], Awaitable[list[Result]]], quiet_seconds: float) -> None:

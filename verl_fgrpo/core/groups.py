@@ -4,15 +4,7 @@ import torch
 
 
 def group_sum(values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Sum of each row's group.
-
-    Args:
-        values: (B,) numbers or booleans.
-        codes: (B,) int64 group numbers 0, 1, ... on the device of `values`.
-
-    Returns:
-        (B,) float64, the same for all rows of a group.
-    """
+    """Sum of each row's group, (B,) float64, of (B,) numbers or booleans; `codes` are int64 group numbers 0, 1, ..."""
     total = torch.zeros(int(codes.max()) + 1 if len(codes) else 0, dtype=torch.float64, device=values.device)
     return total.index_add_(0, codes, values.to(torch.float64))[codes]
 
@@ -29,9 +21,8 @@ def group_size(codes: torch.Tensor) -> torch.Tensor:
 
 def group_is_constant(values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """Whether all rows of each row's group hold the same value, (B,) bool; true for a group of one."""
-    start = torch.full(
-        (int(codes.max()) + 1 if len(codes) else 0,), torch.inf, dtype=values.dtype, device=values.device
-    )
+    groups = int(codes.max()) + 1 if len(codes) else 0
+    start = torch.full((groups,), torch.inf, dtype=values.dtype, device=values.device)
     lowest = start.scatter_reduce(0, codes, values, "amin")
     highest = (-start).scatter_reduce(0, codes, values, "amax")
     return (lowest == highest)[codes]
@@ -40,14 +31,7 @@ def group_is_constant(values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor
 def group_rank(values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """Rank of each row in its group, ascending from 0; equal values share the mean of their ranks.
 
-    So the ranks of a group of N sum to N (N - 1) / 2 whatever the ties, and row order never matters.
-
-    Args:
-        values: (B,) float.
-        codes: (B,) int64 group numbers.
-
-    Returns:
-        (B,) float64 in [0, N - 1].
+    So the ranks of a group of N, (B,) float64 in [0, N - 1], sum to N (N - 1) / 2 whatever the ties, in any row order.
     """
     order = torch.argsort(values, stable=True)
     order = order[torch.argsort(codes[order], stable=True)]  # by group, within it by value

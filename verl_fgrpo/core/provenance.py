@@ -11,16 +11,8 @@ from typing import Any
 import verl_fgrpo
 
 PACKAGES = (
-    "numpy",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "pyarrow",
-    "vllm",
-    "verl",
-    "math-verify",
-    "sympy",
-    "latex2sympy2_extended",
+    *("numpy", "torch", "transformers", "tokenizers", "pyarrow", "vllm", "verl"),
+    *("math-verify", "sympy", "latex2sympy2_extended"),
 )
 
 

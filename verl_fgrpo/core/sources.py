@@ -15,9 +15,6 @@ class PromptSources:
 
     It is the row that has the gold answer and whose messages all occur in the prompt, apart from white space, which
     decoding a tokenised prompt can change; the longest of them if several do.
-
-    Args:
-        rows: of the data file, with prompt, reward_model and data_source.
     """
 
     def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -25,15 +25,7 @@ def markdown_escape(text: object) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
-    """A Markdown table; every cell is escaped, None is an empty cell.
-
-    Args:
-        header: names of the columns.
-        rows: cells as they shall show, as many as there are columns.
-        left: the first `left` columns are aligned left, the others right.
-
-    Returns:
-        The lines of the table, each with its line end.
+    """A Markdown table; every cell is escaped, None is an empty cell; the first `left` columns are aligned left.
 
     Raises:
         ValueError: a row of another length.
@@ -62,11 +54,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], stem: Path | str, markdown: s
     Args:
         rows: the table, the same keys in every row.
         stem: path without suffix (a dot in the name is kept).
-        markdown: the text for people, for instance of `markdown_table`.
-        extra: JSON values such as the settings.
-
-    Returns:
-        The three paths.
+        markdown: the text for people.
 
     Raises:
         ValueError: no rows, or a number that JSON cannot hold.

@@ -33,10 +33,10 @@ RARE_SHARE = 0.1
 def _checked(tau: ArrayLike, mu: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     tau_arr, mu_arr = np.asarray(tau, dtype=np.float64), np.asarray(mu, dtype=np.float64)
     if not np.all((mu_arr >= 0) & (mu_arr <= 1)):
-        raise ValueError(f"mu must be a probability in [0, 1], got {mu!r}: pass the prompt's success rate")
+        raise ValueError(f"mu must be a probability in [0, 1], got {mu_arr}: pass the prompt's success rate")
     if not np.all((tau_arr >= 0) & (tau_arr <= mu_arr)):
         raise ValueError(
-            f"tau must lie in [0, mu], got tau={tau!r} with mu={mu!r}: tau is the mass of correct solutions only; "
+            f"tau must lie in [0, mu], got tau={tau_arr} with mu={mu_arr}: tau is the mass of correct solutions only; "
             "for a share rho of the correct mass pass tau = rho * mu"
         )
     return tau_arr, mu_arr

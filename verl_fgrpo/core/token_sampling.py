@@ -40,13 +40,11 @@ class SamplingParams:
     def from_request(
         cls, params: dict[str, Any], max_tokens: int, stop_token_ids: frozenset[int], ignore_eos: bool = False
     ) -> "SamplingParams":
-        """Read the dictionary that verl sends with a request.
+        """Read the dictionary that verl sends with a request, in the names of vLLM.
 
         Args:
-            params: verl's sampling parameters (the names of vLLM).
             max_tokens: limit if `params` has none, and upper bound of the one it has.
             stop_token_ids: ends of sequence, used unless `ignore_eos`.
-            ignore_eos: do not stop at them.
 
         Raises:
             ValueError: for a parameter that this rollout does not implement, or an invalid value.
@@ -197,9 +195,8 @@ def _prefill(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[Any, torch.T
         input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
     position_ids = (mask.cumsum(dim=-1) - 1).clamp(min=0)
-    output = model(
-        input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=True, logits_to_keep=1
-    )
+    inputs = {"input_ids": input_ids, "attention_mask": mask, "position_ids": position_ids}
+    output = model(**inputs, use_cache=True, logits_to_keep=1)
     row_of = torch.tensor([prompt_row[tuple(prompt)] for prompt in prompts])
     output.past_key_values.batch_select_indices(row_of)
     return output.past_key_values, output.logits[:, -1][row_of], mask[row_of], position_ids[row_of, -1]
@@ -213,9 +210,8 @@ class _Batch:
         self.top_k = torch.tensor([p.top_k if 0 < p.top_k < vocab else vocab for p in params])
         self.top_p = torch.tensor([p.top_p for p in params])
         self.limit = torch.tensor([p.max_tokens for p in params])
-        self.streams = {
-            i: torch.Generator().manual_seed(int(p.seed)) for i, p in enumerate(params) if p.seed is not None
-        }
+        seeds = {row: int(p.seed) for row, p in enumerate(params) if p.seed is not None}
+        self.streams = {row: torch.Generator().manual_seed(seed) for row, seed in seeds.items()}
         sets = sorted({p.stop_token_ids for p in params}, key=sorted)
         self.stop_row = torch.tensor([sets.index(p.stop_token_ids) for p in params])
         self.stops = torch.zeros(len(sets), vocab, dtype=torch.bool)

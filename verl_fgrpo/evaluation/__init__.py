@@ -1,6 +1,6 @@
 """Evaluation: sample a model many times per problem, grade every sample, and say with statistics what changed.
 
-Nothing in this package imports verl. In the order of a run (`cli` lists the commands, one `*_command` module each):
+Nothing in this package imports verl. In the order of a run (`cli` lists the commands):
 
 - `benchmarks`, `problems`, `prompts`, `readers`: what is asked, and samples made elsewhere;
 - `generation`, `backends`, `openai_backend`, `sequential`: draw samples, a fixed number or until the r-th correct one;

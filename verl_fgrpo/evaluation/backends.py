@@ -24,17 +24,12 @@ from verl_fgrpo.evaluation.prompts import Prompt
 
 
 def resolve_model(model: str, cache: Path, revision: str | None = None, trust_checkpoint: bool = False) -> Path:
-    """A folder in Hugging Face format for a hub id, a folder, or a verl checkpoint folder.
+    """A folder in Hugging Face format for a hub id (of `revision`), a folder, or a verl checkpoint folder.
 
     verl's sharded checkpoints (`global_step_N` or its `actor` folder) are merged by verl's own merger, once, into a
     folder merged_model in a folder of `cache` named after the shards' path, sizes and times: another checkpoint there
-    is merged anew.
-
-    Args:
-        model: which.
-        cache: where a merged checkpoint is kept.
-        revision: of a hub model.
-        trust_checkpoint: load shards that hold more than tensors, which can run code of whoever wrote them.
+    is merged anew. `trust_checkpoint` loads shards that hold more than tensors, too, which can run code of whoever
+    wrote them.
 
     Raises:
         ValueError: the folder is neither; RuntimeError: verl's merger fails, or refuses such a shard.
@@ -92,6 +87,8 @@ def prompt_tokens(tokenizer: Any, prompt: Prompt) -> list[int]:
         ids = render_chat(tokenizer, list(prompt.messages), **how)["input_ids"]
     else:
         ids = tokenizer("\n\n".join(turn["content"] for turn in prompt.messages))["input_ids"]
+    if not ids:
+        raise ValueError(f"{tokenizer.name_or_path} makes no token of a prompt; mend its chat template")
     return [int(token) for token in ids]
 
 
@@ -99,13 +96,8 @@ class TransformersBackend:
     """`transformers` generation, batched within one problem (equal prompts: no padding).
 
     Token t of a sample is the inverse of the cumulative distribution at u[t], u from a generator seeded with the
-    sample's seed. So a sample depends neither on its batch neighbours nor on what was drawn before.
-
-    Args:
-        folder: model folder.
-        batch_size: samples generated together.
-        device: e.g. "cpu" or "cuda".
-        dtype: of the weights; float32 or bfloat16.
+    sample's seed. So a sample depends neither on its batch neighbours nor on what was drawn before. `dtype` is that of
+    the weights, float32 or bfloat16.
     """
 
     def __init__(self, folder: Path, batch_size: int = 32, device: str = "cpu", dtype: str = "float32") -> None:
@@ -209,10 +201,10 @@ class VllmRayBackend:
     (`vLLMEngineProcessorConfig`, `build_processor`); see the recipe notes before relying on it.
 
     Args:
-        folder: model folder, on a path that all nodes can read.
+        folder: on a path that all nodes can read.
         tensor_parallel_size: GPUs per engine.
         concurrency: engines (data parallel); default: all GPUs of the cluster / tensor_parallel_size.
-        batch_size: requests Ray Data hands to an engine at a time.
+        batch_size: requests that Ray Data hands to an engine at a time.
         engine_kwargs: more arguments of vLLM's engine; they go into the manifest.
     """
 

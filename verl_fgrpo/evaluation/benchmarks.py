@@ -44,7 +44,8 @@ def load_benchmark(name: str, path: Path | str | None = None, check_size: bool =
     if name not in BENCHMARKS:
         raise ValueError(f"benchmark {name!r} is unknown; known: {', '.join(BENCHMARKS)}")
     benchmark = BENCHMARKS[name]
-    rows = iter_rows(path) if path is not None else _from_hub(name, benchmark)
+    remedy = f"download it elsewhere and give --local {name}=FILE. {benchmark.note}"
+    rows = iter_rows(path) if path is not None else hub_rows(*benchmark.hub, remedy)
     problems: dict[str, Problem] = {}
     for row in rows:
         with told_with(row.where):
@@ -52,9 +53,7 @@ def load_benchmark(name: str, path: Path | str | None = None, check_size: bool =
         if problem is None:
             continue
         if problem.problem_id in problems:
-            raise ValueError(
-                f"{row.where}: {name} problem {shown(problem.problem_id)} occurs twice; remove one of them"
-            )
+            raise ValueError(f"{row.where}: {name} problem {shown(problem.problem_id)} occurs twice; remove one")
         problems[problem.problem_id] = problem
     source = str(path) if path is not None else f"hub dataset {benchmark.hub}"
     if not problems:
@@ -77,10 +76,8 @@ def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Probl
         ValueError: a kind whose gold answers such a file cannot hold, a row without a prompt or a gold answer, one id
             with two prompts or answers, or no row at all.
     """
-    if kind in ("ifeval", "synlogic") or kind not in KINDS:
-        raise ValueError(
-            f"--kind {kind} must be one of {', '.join(one for one in KINDS if one not in ('ifeval', 'synlogic'))} here"
-        )
+    if kind not in (kinds := [one for one in KINDS if one not in ("ifeval", "synlogic")]):
+        raise ValueError(f"--kind {kind} must be one of {', '.join(kinds)} here")
     if not name.strip():
         raise ValueError("--name is empty, but problems need the name of a benchmark")
     problems: dict[str, Problem] = {}
@@ -97,24 +94,22 @@ def read_problems(path: Path | str, name: str, kind: str = "math") -> list[Probl
     return list(problems.values())
 
 
-def _plain_problem(name: str, row: Row, kind: str) -> Problem:
+def _plain_problem(name: str, row: Row, kind: str = "math") -> Problem:
     prompt, gold = prompt_of(row), gold_of(row)
     given = row.mapping("extra_info").get("problem_id")
     problem_id = problem_id_of(prompt, written_answers(gold)) if given is None else str(given)
     return graded_problem(name, problem_id, prompt, kind, gold)
 
 
-def _from_hub(name: str, benchmark: Benchmark) -> Iterator[Row]:
+def hub_rows(repository: str, configuration: str | None, split: str, remedy: str) -> Iterator[Row]:
+    """Rows of a data set of the Hugging Face hub; RuntimeError with the remedy if it cannot be had."""
     from datasets import load_dataset
 
-    repository, configuration, split = benchmark.hub
     try:
         rows: Iterable[Mapping[str, Any]] = load_dataset(repository, configuration, split=split)
     except Exception as error:
-        raise RuntimeError(
-            f"{name}: cannot load {repository} ({type(error).__name__}: {str(error)[:300]}). {benchmark.note} Without "
-            f"a network, download it elsewhere and give --local {name}=FILE."
-        ) from error
+        told = f"{type(error).__name__}: {str(error)[:300]}"
+        raise RuntimeError(f"cannot load {repository} ({told}); without a network, {remedy}") from error
     return (Row(row, f"{repository}, row {number}") for number, row in enumerate(rows))
 
 
@@ -160,21 +155,19 @@ def gold_of(row: Row) -> Any:
     return row[row.first("answer", "final_answer", "target")]
 
 
-def _math(name: str, row: Row) -> Problem:
-    return _plain_problem(name, row, "math")
-
-
 def _amc23(name: str, row: Row) -> Problem | None:
     """The 40 of 2023; AI-MO's file holds 83 of 2022 and 2023, told apart by the url."""
     url = row.text("url", "")
-    return None if re.search(r"20\d\d_AMC", url) and "2023_AMC" not in url else _math(name, row)
+    return None if re.search(r"20\d\d_AMC", url) and "2023_AMC" not in url else _plain_problem(name, row)
 
 
 def _gsm8k(name: str, row: Row) -> Problem:
     solution = row.text(row.first("solution", "answer"))
     if "####" not in solution:
         raise ValueError(f"{name}: no '####' before the answer in {solution[-60:]!r}")
-    return _math(name, Row({**row, "answer": solution.rsplit("####", 1)[1].strip().replace(",", "")}, row.where))
+    return _plain_problem(
+        name, Row({**row, "answer": solution.rsplit("####", 1)[1].strip().replace(",", "")}, row.where)
+    )
 
 
 def _gpqa(name: str, row: Row) -> Problem:
@@ -210,8 +203,10 @@ def _synlogic(name: str, row: Row) -> Problem:
 
 
 BENCHMARKS: dict[str, Benchmark] = {
-    "aime24": Benchmark((30,), ("HuggingFaceH4/aime_2024", None, "train"), _math, "math", "AIME I and II of 2024."),
-    "aime25": Benchmark((30,), ("math-ai/aime25", None, "test"), _math, "math", "AIME I and II of 2025."),
+    "aime24": Benchmark(
+        (30,), ("HuggingFaceH4/aime_2024", None, "train"), _plain_problem, "math", "AIME I and II of 2024."
+    ),
+    "aime25": Benchmark((30,), ("math-ai/aime25", None, "test"), _plain_problem, "math", "AIME I and II of 2025."),
     "amc23": Benchmark(
         (40,),
         ("math-ai/amc23", None, "test"),
@@ -220,19 +215,19 @@ BENCHMARKS: dict[str, Benchmark] = {
         "AMC 12A and 12B of 2023 with integer answers; from the file of 83 the 2022 ones are left out.",
     ),
     "math500": Benchmark(
-        (500,), ("HuggingFaceH4/MATH-500", None, "test"), _math, "math", "The 500 of arXiv 2305.20050."
+        (500,), ("HuggingFaceH4/MATH-500", None, "test"), _plain_problem, "math", "The 500 of arXiv 2305.20050."
     ),
     "minerva": Benchmark(
         (272,),
         ("math-ai/minervamath", None, "test"),
-        _math,
+        _plain_problem,
         "math",
         "OCW courses, arXiv 2206.14858. Some files list several spellings of an answer: any one counts.",
     ),
     "olympiadbench": Benchmark(
         (674, 675),
         ("math-ai/olympiadbench", None, "test"),
-        _math,
+        _plain_problem,
         "math",
         "The open-ended, text-only English maths problems of arXiv 2402.14008; mirrors have 674 or 675.",
     ),

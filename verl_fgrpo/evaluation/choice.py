@@ -26,11 +26,7 @@ class Statement(NamedTuple):
 
 
 def read_choice(text: str) -> str | None:
-    r"""The letter "A" to "J" that `text` names as its answer; None if it names none, or more than one.
-
-    Args:
-        text: a response without its thinking, see `thinking.answer_text`.
-    """
+    r"""The letter "A" to "J" that a response without its thinking names as its answer; None if none, or several."""
     flat = _flatten(text)
     statements = sorted(_statements(flat), key=lambda statement: (statement.end, -statement.start))
     if not statements:
@@ -42,6 +38,7 @@ def read_choice(text: str) -> str | None:
     return last.letter
 
 
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")  # joiners, directions
 _OPEN, _CLOSE = "\u27e6", "\u27e7"  # stand for a box
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|<answer>", re.IGNORECASE)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([A-J])(?![A-Za-z])")
@@ -72,6 +69,7 @@ _SPECIES = re.compile(
 
 def _flatten(text: str) -> str:
     """Text without markup: boxes between two brackets of their own, a letter set in a font or in quotes in (...)."""
+    text = _INVISIBLE.sub("", text)
     text = re.sub(r"\\color\s*\{\w+\}(?!\s*\{)|^[ \t]*>+", "", unicodedata.normalize("NFKC", text), flags=re.MULTILINE)
     text = _BARE_BOX.sub(lambda found: f"{_OPEN}{found[1]}{_CLOSE}", text.replace(_OPEN, "").replace(_CLOSE, ""))
     parts: list[str] = []
@@ -146,18 +144,19 @@ _JOINED = re.compile(r"[\s,.)\u27e7]*(?:(?i:and/or|or|and|&)|[或和与及、/])
 
 def _choice_at(flat: str, position: int) -> tuple[bool, str | None, int]:
     """(whether a choice stands at `position`, its letter, its end); the letter is None for several choices."""
-    if several := _SEVERAL.match(flat, position):
-        return True, None, several.end()
+    if words := _SEVERAL.match(flat, position):
+        return True, None, words.end()
     label = _LABEL.match(flat, position)
     if label is None:
         return False, None, position
     end = label.end()
     if flat[end : end + 2].lstrip().startswith("?") or _ROMAN.match(flat, label.start()):
         return False, None, position
-    if _OPERATOR.match(flat, end) and not _MORE.match(flat, end):
-        return False, None, position
     more = _MORE.match(flat, end)
-    if more and _is_label(flat, more):
+    several = more is not None and _is_label(flat, more)
+    if _OPERATOR.match(flat, end) and not several:
+        return False, None, position
+    if more and several:
         return more["letter"] != label[0].strip("()[]").upper(), None, more.end()
     if label["bare"] and not _AFTER.match(flat, end):
         return False, None, position
@@ -197,7 +196,7 @@ _CUES = [
     r"\bnot\s+(?:option\s+)?\(?(?-i:[A-J])\b\)?\s*[,;]?\s*(?:but\s+(?:rather\s+)?|rather\s+|it's\s+|it\s+is\s+)(?:option\s+)?",
     rf"\bonly\s+(?:option\s+|choice\s+)?(?=\(?[A-J]\)?\s+{_FITS})",
     # Chinese
-    rf"(?:(?:正确)?答案\u3011?|(?:正确|最符合(?:题意)?|最[恰适当合理准确]+)(?:的)?(?:选项|的是|说法)|剩下|结论)\s*(?:应该|应当|应|只能)?(?:是|为|选(?!项|择)|即|就是|:)?\s*{_LEAD}",
+    rf"(?:(?:正确)?答案\u3011?|(?:正确|最符合(?:题意)?|最[恰适当合理准确]+)(?:的)?(?:选项|的是|说法)|剩下|结论|答(?=\s*:))\s*(?:应该|应当|应|只能)?(?:是|为|选(?!项|择)|即|就是|:)?\s*{_LEAD}",
     rf"(?<![不别否误错任被可])(?<!不能)(?<!不应)(?<!不该)(?:选项\s*(?:是|为|:)|选(?!项)择?\s*(?:是|为|:|了)?)\s*{_LEAD}",
     r"(?:不是|并非|不选)\s*\(?[A-J]\)?\s*,?\s*(?:而是|而应是|应是|应该是|应选|是|选)\s*",
 ]
@@ -230,14 +229,14 @@ _BACKWARD = re.compile(
     r"(?:(?P<named>(?i:option|choice|answer)\s+|选项\s*)|(?<![A-Za-z0-9_'])(?=[(A-J]))\(?(?P<letter>[A-J])\)?\s*"
     r"(?:(?i:is|must\s+be|has\s+to\s+be)\s+(?i:(?:therefore|thus|indeed|clearly|then|hence|also|really|obviously)\s+)?"
     r"(?:(?i:the)\s+(?i:(?:only\s+)?(?:correct|right|best|true|final|most\s+\w+)\s+)?(?i:answer|option|choice|one)\b(?!\s+(?:only|if|when|unless)\b)"
-    r"|(?i:the\s+most\s+(?:accurate|appropriate|suitable|likely|plausible|reasonable)\b(?!\s+to\b))"
+    r"|(?i:our\s+(?:final\s+)?(?:answer|choice)\b)|(?i:the\s+most\s+(?:accurate|appropriate|suitable|likely|plausible|reasonable)\b(?!\s+to\b))"
     rf"|(?P<plain>(?i:correct|right|true)(?={_SENTENCE_END.pattern}|,?\s*(?:but|while|and)\s+[A-J]\s+is\s+(?:not|wrong)|,\s*as\b)))"
     r"|\s+(?i:best\s+(?:describ|explain|fit|match|represent|captur|answer|summari[sz]|illustrat)\w*s)\b"
     r"|(?:选项|项)?(?:是(?:正确)?答案|(?P<chinese>也?(?:是正确的|正确|是对的|符合题意)))(?!吗|么|\?))"
 )
-#: what may stand before such a letter; any other word makes it a name: angle C, vitamin C
+#: what may stand before such a letter; any other word makes it a name: angle C, vitamin C, 维生素C
 _BEFORE = re.compile(
-    r"(?:^|[^A-Za-z\s(\[]|\n|\b(?:so|thus|hence|therefore|then|that|and|or|nor|but|only|both|neither|because|since|as|while|"
+    r"(?:^|[^A-Za-z\s(\[\u4e00-\u9fff]|[选项是以此故即为知而有和或与及择中得则才只案见明上么然断剩但且说现定]|\n|\b(?:so|thus|hence|therefore|then|that|and|or|nor|but|only|both|neither|because|since|as|while|"
     r"think|believe|say|conclude|see|i\.e|option|choice|answer|letter|statement))[\s(\[]*$",
     re.IGNORECASE,
 )

@@ -41,7 +41,7 @@ def compare_runs(
         base, focal: the same problems (in any order).
         ks: values of k, at most m.
         m, iterations: of the subsampling test (arXiv 2602.06717, L.4: 256 and 50,000).
-        bootstrap_iterations: of the bootstrap over problems.
+        bootstrap_iterations: of the other one.
         seed: of both; every benchmark starts from it.
 
     Returns:
@@ -139,9 +139,8 @@ def settings_rows(runs: Mapping[str, RunData]) -> list[Row]:
         for setting in sorted({key for values in kept.values() for key in values}):
             values = {name: values.get(setting, "unknown") for name, values in kept.items()}
             free = group == "sampling" and setting.split(".")[0] in MODEL_SETTINGS
-            rows.append(
-                {"group": group, "setting": setting, **values, "comparable": free or len(set(values.values())) == 1}
-            )
+            same = len(set(values.values())) == 1
+            rows.append({"group": group, "setting": setting, **values, "comparable": free or same})
     first = next(iter(runs.values())).asked
     for name, data in runs.items():
         if other := [key for key, problem in data.asked.items() if first.get(key, problem) != problem]:
@@ -178,10 +177,7 @@ def settings_cells(rows: Sequence[Row], names: Sequence[str]) -> Cells:
 def paper_cells(base_name: str, comparisons: Mapping[str, Sequence[Row]], low_k: int, high_k: int) -> Cells:
     """Table in the paper's form "pass@1 / pass@256"; a significantly better number is bold, against the base.
 
-    Args:
-        base_name: the run all others are compared with.
-        comparisons: run name -> rows of `compare_runs`.
-        low_k, high_k: the two values of k of a cell.
+    `comparisons` has the rows of `compare_runs` by the name of the other run.
     """
     first = next(iter(comparisons.values()))
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in first))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.command import COUNT, SEED
+from verl_fgrpo.core.command import COUNT, SEED, shown_text
 from verl_fgrpo.evaluation import compare, html
 from verl_fgrpo.evaluation.metrics import TAUS, check_taus
 from verl_fgrpo.evaluation.problems import load_problems
@@ -20,9 +20,7 @@ SHOWN = 40  # changed problems in Markdown; all are in the JSON file
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser("compare", help="paired tests of runs against a base run")
     parser.add_argument("--base", required=True, metavar="NAME=RUN")
-    parser.add_argument(
-        "--focal", nargs="+", required=True, metavar="NAME=RUN", help="one or more runs to compare with it"
-    )
+    parser.add_argument("--focal", nargs="+", required=True, metavar="NAME=RUN", help="runs to compare with it")
     parser.add_argument("--extra", nargs="*", default=[], metavar="NAME=RUN", help="more curves for the figure only")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--ks", type=COUNT, nargs="+", default=[1, 256], help="values of k (at most m); default 1 256")
@@ -30,10 +28,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--iterations", type=COUNT, default=50_000)
     parser.add_argument("--taus", type=float, nargs="+", default=list(TAUS), help="success rates of cover@tau")
     parser.add_argument("--seed", type=SEED, default=0)
-    parser.add_argument("--title", default="")
-    parser.add_argument(
-        "--allow-different-settings", action="store_true", help="compare runs sampled or graded in different ways"
-    )
+    parser.add_argument("--title", type=shown_text, default="")
+    parser.add_argument("--allow-different-settings", action="store_true", help="of sampling or grading")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write one self-contained HTML file")
     parser.set_defaults(run_command=_compare)
 
@@ -67,13 +63,8 @@ def write_comparison(
     With `html_file` also a page, with samples of the problems that were gained or lost.
 
     Args:
-        runs, folders: by name; the first is the base.
-        out: folder.
         test: ks (ascending), m, iterations and seed of `compare.compare_runs`.
-        taus: of cover@tau.
         extra: more curves for the figure only.
-        title: of figure and page.
-        html_file: the page.
     """
     counts = {name: run.counts() for name, run in runs.items()}
     base, *others = counts

@@ -130,10 +130,7 @@ def sample_run(
     asked for again; the others go on. Only if it has never answered any prompt is it the settings that it refuses.
 
     Args:
-        run: folder.
-        problems: to be sampled; those sampled before stay in the folder.
-        backend, num_samples, decoding, preset: what to draw; the folder keeps to it.
-        progress: show a bar.
+        run: folder, which keeps to `backend`, `decoding` and `preset`, and keeps problems that were sampled before.
         retry_refused: ask again for prompts that were refused.
         say: takes a line that names the refused prompts.
 

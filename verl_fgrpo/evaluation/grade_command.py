@@ -33,9 +33,7 @@ def add_parser(commands: Any) -> None:
         help="replace functions of math-verify by faster ones; a sample of the verdicts is compared with its own",
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="time limit of one response")
-    parser.add_argument(
-        "--memory-mib", type=COUNT, default=2048, help="memory limit of one worker, beyond its libraries"
-    )
+    parser.add_argument("--memory-mib", type=COUNT, default=2048, help="of one worker, beyond its libraries")
     parser.add_argument("--ifeval", default="strict", choices=("strict", "loose"))
     parser.add_argument(
         "--reading",
@@ -60,17 +58,14 @@ def _grade(options: argparse.Namespace) -> None:
         _import(options)
     store = SampleStore(options.run / "samples")
     problems = load_problems([options.run / "problems.jsonl"])
+    reading, code = READINGS[options.reading], options.allow_code_execution
+    graders = json.dumps(asdict(GraderOptions(options.ifeval, options.fast, reading, code)))
     how = {"num_workers": options.workers, "regrade": options.regrade, "ray": options.ray, "say": print}
-    verdicts = grade_store(store, options.run / "verdicts", problems, limits, options=_grader_options(options), **how)
+    verdicts = grade_store(store, options.run / "verdicts", problems, limits, options=graders, **how)
     if options.reading != "default":
         print(reading_note(verdicts.settings["options"], ((row.verdict, row.detail) for row in verdicts.read())))
     for row in verdict_rows({options.run.name: load_run(options.run)}):
         print("  ".join(f"{key} {value}" for key, value in row.items()))
-
-
-def _grader_options(options: argparse.Namespace) -> str:
-    reading, code = READINGS[options.reading], options.allow_code_execution
-    return json.dumps(asdict(GraderOptions(options.ifeval, options.fast, reading, code)))
 
 
 def _check_fast() -> None:

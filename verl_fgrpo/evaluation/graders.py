@@ -156,7 +156,7 @@ def reading_note(options: Mapping[str, Any], verdicts: Iterable[tuple[str, str]]
     """One line on how answers were read, for every report of verdicts.
 
     Args:
-        options: those of the grading settings, `VerdictStore.settings["options"]`.
+        options: of the graders, as `VerdictStore.settings` has them.
         verdicts: (verdict, detail) of every sample; read for another than the default reading only.
     """
     reading = options.get("reading", "default")

@@ -65,13 +65,8 @@ class Judged:
     """Which verdicts belong to the samples that are there: a verdict is bound to what it judges by a digest.
 
     The digest is of the response and how it ended, of the problem (kind, gold answers, prompt, extra) and of the
-    grading settings. A reader of verdicts, who reads the samples anyway, adds each and then asks `holds`.
-
-    Memory: 8 bytes a sample.
-
-    Args:
-        problems: those sampled.
-        settings: `VerdictStore.settings`.
+    grading settings (`VerdictStore.settings`). A reader of verdicts, who reads the samples anyway, adds each and then
+    asks `holds`. Memory: 8 bytes a sample.
     """
 
     def __init__(self, problems: Iterable[Problem], settings: Mapping[str, Any]) -> None:
@@ -149,11 +144,10 @@ def grade_samples(
         samples: read once, in windows.
         problems: by key.
         limits: of one response.
-        num_workers: processes.
+        num_workers: processes; with `ray` one for each CPU of a Ray cluster instead.
         options: of the graders, JSON, see `graders.grader_of`. With "fast", one distinct response in 32, and the first,
             is also graded by the unchanged library, whose verdict counts.
         check: takes the result of that comparison.
-        ray: on a Ray cluster, one process for each of its CPUs, instead of `num_workers` here.
 
     Raises:
         ValueError: a sample of an unknown problem.
@@ -198,10 +192,7 @@ def grade_store(
     all that an earlier version graded without binding verdicts to responses.
 
     Args:
-        store, problems: samples, and the problems they answer.
-        destination: folder of a `VerdictStore`.
         limits, num_workers, options, ray: see `grade_samples`.
-        progress: show a bar.
         regrade: delete the verdicts and begin anew.
         say: takes lines that tell what was done, the speed among them.
 

@@ -84,17 +84,10 @@ class Excerpt(NamedTuple):
 
 
 def page(title: str, warning: str, sections: Sequence[str], about: Mapping[str, Any]) -> str:
-    """The whole file.
-
-    Args:
-        title: of the page.
-        warning: what makes the runs unfinished; "" for nothing.
-        sections: HTML of `section`.
-        about: JSON values shown as provenance, beside the versions of this installation.
-    """
+    """The whole file; `warning` says what makes the runs unfinished, `about` is shown as provenance."""
     allowed = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'; base-uri 'none'"
-    told = json.dumps({**about, "written": provenance()}, indent=2)
+    told = f"<pre>{text(json.dumps({**about, 'written': provenance()}, indent=2))}</pre>"
     warned = f'<p class="warn" role="alert"><b>Not finished.</b> {text(warning)}</p>' if warning else ""
     return "".join(
         (
@@ -104,9 +97,7 @@ def page(title: str, warning: str, sections: Sequence[str], about: Mapping[str, 
             f"<title>{text(title)}</title><style>{STYLE}</style></head><body>",
             f'<a class="skip" href="#main">Skip to the content</a>{warned}<h1>{text(title)}</h1><main id="main">',
             *sections,
-            section(
-                "Provenance", f"<details><summary>Settings, versions, time</summary><pre>{text(told)}</pre></details>"
-            ),
+            section("Provenance", f"<details><summary>Settings, versions, time</summary>{told}</details>"),
             f"</main><script>{SCRIPT}</script></body></html>\n",
         )
     )
@@ -164,9 +155,8 @@ def changed_problems(
 
     Args:
         changed: rows of `compare.changed_problems`.
-        names: base and other run.
+        names, excerpts: of the base and of the other run; `read_excerpts`.
         problems: the questions.
-        excerpts: of the base and of the other run, see `read_excerpts`.
         number: of this list on the page.
     """
     entries = []
@@ -203,14 +193,13 @@ def read_excerpts(run: Path, data: RunData, keys: Sequence[tuple[str, str]]) -> 
     for sample in SampleStore(run / "samples").read() if keys else ():
         verdict = wanted.get((sample.benchmark, sample.problem_id), {}).get(sample.sample_idx)
         if verdict is not None:
-            left_out = len(sample.response) - CHARACTERS
-            response = (
-                f"[{left_out} characters before] {sample.response[-CHARACTERS:]}" if left_out > 0 else sample.response
-            )
+            response = sample.response[-CHARACTERS:]
+            if left_out := len(sample.response) - len(response):
+                response = f"[{left_out} characters before] {response}"
             found[sample.benchmark, sample.problem_id].append(Excerpt(sample.sample_idx, verdict, response))
-    return {
-        key: sorted(rows, key=lambda row: (row.verdict != "correct", row.sample_idx)) for key, rows in found.items()
-    }
+    for rows in found.values():
+        rows.sort(key=lambda row: (row.verdict != "correct", row.sample_idx))
+    return found
 
 
 def _sample(excerpt: Excerpt) -> str:

@@ -87,16 +87,8 @@ def _boxes(text: str) -> list[tuple[int, int, str]]:
 _SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
 _SIGNS = {
     **{"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne "},
-    **{
-        "π": r"\pi ",
-        "∞": r"\infty ",
-        "∪": r"\cup ",
-        "∈": r"\in ",
-        "±": r"\pm ",
-        "°": r"^\circ ",
-        "′": "'",
-        "∅": r"\emptyset ",
-    },
+    **{"π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "∈": r"\in ", "±": r"\pm ", "°": r"^\circ ", "′": "'"},
+    "∅": r"\emptyset ",
     **{"½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}"},
 }
 

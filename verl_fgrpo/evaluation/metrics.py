@@ -60,8 +60,6 @@ def problem_metrics(
     """{name: metric} of one benchmark of a run; see the table above.
 
     Args:
-        run: graded samples.
-        benchmark: which.
         max_k: K of AUC@K; left out below 2.
         k: of the other metrics, at most the samples of every problem (the first r of a sequential run).
         taus: of cover@tau.
@@ -79,9 +77,8 @@ def problem_metrics(
     n, c = (np.array([count(one) for one in problems]) for count in (len, lambda one: int(one.correct.sum())))
     found[f"pass^{k}"] = Metric(pass_hat_k(n, c, k), UNBIASED, True)
     found[f"majority@{k}"] = Metric(np.array([majority_at_k(one, k, rng) for one in problems]), UNBIASED, True)
-    found[f"distinct answers@{k}"] = Metric(
-        np.array([_distinct(one, one.answers, k) for one in problems]), SUBSETS, False
-    )
+    answers = np.array([_distinct(one, one.answers, k) for one in problems])
+    found[f"distinct answers@{k}"] = Metric(answers, SUBSETS, False)
     if all(len(one.texts) for one in problems):
         texts = np.array([_distinct(one, one.texts, k) for one in problems])
         found[f"distinct texts@{k}"] = Metric(texts, SUBSETS, False)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from verl_fgrpo.core.command import redact
 from verl_fgrpo.core.rows import MAX_COUNT, shown
@@ -66,11 +67,14 @@ class OpenAIBackend:
         self.extra_body = extra_body or {}
         self._key = _checked_key(api_key)
         self._stop = threading.Event()
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(TIMEOUT, connect=10.0),
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            limits=httpx.Limits(max_connections=concurrency),
-        )
+        try:
+            self._client = httpx.Client(
+                timeout=httpx.Timeout(TIMEOUT, connect=10.0),
+                headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+                limits=httpx.Limits(max_connections=concurrency),
+            )
+        except (httpx.InvalidURL, OSError) as error:
+            raise ValueError(f"a proxy or SSL_CERT_FILE of the environment cannot be used ({error})") from error
         models = self._models()
         if models and model not in models:  # a server that loads models on demand may list none
             raise ServerError(f"the server at {self.url} has no model {model!r}; it has {sorted(models)}")
@@ -195,6 +199,7 @@ class OpenAIBackend:
             raise ServerError(
                 f"no server answers at {where} ({self._masked(str(answer)) or type(answer).__name__}, after "
                 f"{time.monotonic() - started:.1f} s): start it, wait until it is up, or correct --url"
+                + ("; the environment sets a proxy, NO_PROXY excepts hosts" if getproxies().keys() - {"no"} else "")
             )
         if answer.status_code in (401, 403):
             raise ServerError(f"{where}: HTTP {answer.status_code}: set OPENAI_API_KEY to a key that it accepts")

@@ -114,19 +114,17 @@ def power_rows(
         variances = None if stop_after_correct or size < k else _subsample_variance(n, size, k)
         found = []
         for _ in range(simulations):
-            sides = [
-                _sampled(rates, n, stop_after_correct, k, rng) for rates in world.draw(shift, (num_problems,), rng)
-            ]
+            rates = world.draw(shift, (num_problems,), rng)
+            sides = [_sampled(side, n, stop_after_correct, k, rng) for side in rates]
             values = sides[1][1] - sides[0][1]
             estimate, error = values.mean(), values.std() / np.sqrt(num_problems)
             theirs = np.nan
             if variances is not None:
                 theirs = np.sqrt(sum(variances[side[2]].sum() for side in sides)) / num_problems
-            found.append(
-                (estimate, abs(estimate) > quantile * error, error, theirs, np.mean([side[0] for side in sides]))
-            )
-        estimates, rejected, errors, theirs_, drawn = np.array(found).T
-        row: Row = {"num_samples": n, "drawn": float(drawn.mean()), "sd": float(estimates.std())}
+            drawn = np.mean([side[0] for side in sides])
+            found.append((estimate, abs(estimate) > quantile * error, error, theirs, drawn))
+        estimates, rejected, errors, theirs_, sizes = np.array(found).T
+        row: Row = {"num_samples": n, "drawn": float(sizes.mean()), "sd": float(estimates.std())}
         row |= {"power": float(rejected.mean()), "smallest": float((quantile + norm.ppf(0.8)) * errors.mean())}
         paper = None if variances is None else float(np.mean(np.abs(estimates) > quantile * theirs_))
         rows.append({**row, "m": None if variances is None else size, "paper_power": paper})
@@ -168,9 +166,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--simulations", type=COUNT, default=500)
     parser.add_argument("--unsolved", type=float, default=0.2, help="share of problems that are never solved")
     parser.add_argument("--beta", type=float, nargs=2, default=(0.25, 0.9), help="success rates of the others")
-    parser.add_argument(
-        "--spread", type=float, default=1.0, help="how differently problems move between the models, sd in logits"
-    )
+    parser.add_argument("--spread", type=float, default=1.0, help="how differently problems move, sd in logits")
     parser.add_argument("--seed", type=SEED, default=0)
     parser.set_defaults(run_command=_power)
 

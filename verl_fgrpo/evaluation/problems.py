@@ -181,10 +181,5 @@ def _problem(row: Row) -> Problem:
         )
     with told_with(row.where):
         answers = written_answers(row["answers"]) if row.get("answers") not in (None, []) else ()
-        name, problem_id, prompt, kind = (
-            row.name("benchmark"),
-            row.name("problem_id"),
-            row.text("prompt"),
-            row.text("kind"),
-        )
-        return Problem(name, problem_id, prompt, kind, answers, row.mapping("extra"))
+        name, problem_id = row.name("benchmark"), row.name("problem_id")
+        return Problem(name, problem_id, row.text("prompt"), row.text("kind"), answers, row.mapping("extra"))

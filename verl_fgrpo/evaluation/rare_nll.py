@@ -50,11 +50,6 @@ class Scorer:
 
     The response is tokenized anew from its text, which can split it differently from how it was sampled; the same split
     is used for every model with the same tokenizer. A response that ended by itself counts its end token.
-
-    Args:
-        folder: model folder.
-        device, dtype: as for sampling.
-        batch_size: responses per forward pass.
     """
 
     def __init__(self, folder: Path, device: str = "cpu", dtype: str = "float32", batch_size: int = 8) -> None:
@@ -132,15 +127,11 @@ def build_rare_set(
     if not correct:
         raise ValueError(f"{run} has no correct sample: nothing can be rare")
     chosen = rarest(_score_all(run, scorer, correct, problems, preset, progress), share)
-    trajectories = [
-        Trajectory(
-            problems[score.benchmark, score.problem_id],
-            preset,
-            *_text(correct[key_of(score)]),
-            score.nll / score.num_tokens,
-        )
-        for score in chosen
-    ]
+    trajectories = []
+    for score in chosen:
+        sample, nll = correct[key_of(score)], score.nll / score.num_tokens
+        problem = problems[score.benchmark, score.problem_id]
+        trajectories.append(Trajectory(problem, preset, sample.response, sample.finish_reason, nll))
     content = {
         "base": scorer.identity(),
         "share": share,
@@ -183,7 +174,7 @@ def _score_all(
     scores = ScoreStore(run / "scores", scorer.identity())
     with scores.writer(flush_rows=64, drop=lambda row: digests.get(key_of(row)) != row.digest) as writer:
         todo = [key for key in samples if key not in writer]
-        items = [(problems[key[:2]], preset, *_text(samples[key])) for key in todo]
+        items = [(problems[key[:2]], preset, samples[key].response, samples[key].finish_reason) for key in todo]
         done = len(samples) - len(todo)
         with tqdm(total=len(samples), initial=done, desc="scoring", disable=not progress) as bar:
             for key, (nll, length) in zip(todo, scorer.score(items), strict=True):
@@ -219,10 +210,6 @@ def score_rare_set(
     band = bootstrap_over_problems(base, values)
     means = {"mean_nll": float(values.mean()), "base_mean_nll": float(base.mean()), "trajectories": len(base)}
     return {"name": name, "difference": band.estimate, **means, "low": band.interval[0], "high": band.interval[1]}
-
-
-def _text(sample: Sample) -> tuple[str, str]:
-    return sample.response, sample.finish_reason
 
 
 def add_parser(all_commands: Any) -> None:

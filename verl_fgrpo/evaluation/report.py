@@ -207,10 +207,7 @@ def plot_pass_at_k(rows: Sequence[Row], stem: Path | str, title: str = "") -> li
 def plot_training_curve(rows: Sequence[Row], stem: Path | str, title: str = "") -> list[Path]:
     """Figure of pass@k over training: one panel per k, one line per run; writes PNG and SVG.
 
-    Args:
-        rows: with step, run, k, value (fraction) and, optionally, low and high.
-        stem: path without suffix.
-        title: above the panels.
+    Rows have step, run, k, value (fraction) and, optionally, low and high.
     """
     figure, axes = _lines_with_bands(rows, "k", sorted({row["k"] for row in rows}), "step", title)
     for k, axis in axes.items():
@@ -242,10 +239,7 @@ def _lines_with_bands(
 def plot_trade_off(rows: Sequence[Row], stem: Path | str, title: str = "") -> list[Path]:
     """Figure of pass@(largest k) against pass@(smallest k), one point per run; up and right is better; PNG and SVG.
 
-    Args:
-        rows: with run, k, value (fraction), low and high.
-        stem: path without suffix.
-        title: above the panel.
+    Rows have run, k, value (fraction), low and high.
     """
     ks = sorted({row["k"] for row in rows})
     figure, (axis, *_) = new_figure(6.8, 4.2)

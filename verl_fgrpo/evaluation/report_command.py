@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from verl_fgrpo.core.command import COUNT, named_path
+from verl_fgrpo.core.command import COUNT, named_path, shown_text
 from verl_fgrpo.core.files import write_atomic, write_parquet
 from verl_fgrpo.core.tables import markdown_escape, markdown_table, write_table
 from verl_fgrpo.evaluation import html, report
@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder for report.*, problems.parquet, pass_at_k.*")
     parser.add_argument("--ks", type=COUNT, nargs="+", help="values of k; default 1, 2, 4, ..., n")
     parser.add_argument("--taus", type=float, nargs="+", default=list(TAUS), help="success rates of cover@tau")
-    parser.add_argument("--title", default="")
+    parser.add_argument("--title", type=shown_text, default="")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write one self-contained HTML file")
     parser.set_defaults(run_command=_report)
 
@@ -142,10 +142,10 @@ def named_runs(entries: Sequence[str]) -> dict[str, Path]:
     for entry in entries:
         name, path = named_path(entry)
         name = name or ("" if entry.startswith("=") else path.name)
-        if not name or name in runs:
-            raise ValueError(
-                f"the name {name!r} is given twice" if name else f"{entry!r} has no name: give NAME=FOLDER"
-            )
+        if not name:
+            raise ValueError(f"{entry!r} has no name: give NAME=FOLDER")
+        if name in runs or name.encode("utf-8", "ignore").decode() != name:
+            raise ValueError(f"the name {name!r} is given twice, or no text")
         if not (path / "samples" / "manifest.json").exists():
             raise ValueError(f"{path} is not a run folder: {path / 'samples' / 'manifest.json'} is missing")
         if not (path / "verdicts" / "manifest.json").exists():

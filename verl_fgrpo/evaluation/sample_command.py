@@ -25,15 +25,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--benchmarks", nargs="+", help="only these of the files; default all")
     parser.add_argument("--limit", type=COUNT, help="only the first problems of each benchmark (for trying out)")
     parser.add_argument("--num-samples", type=COUNT, default=1024)
-    parser.add_argument(
-        "--stop-after-correct",
-        type=COUNT,
-        metavar="R",
-        help="sample a problem until R correct samples; grades in rounds",
-    )
-    parser.add_argument(
-        "--grade-workers", type=PROCESSES, default=os.cpu_count() or 1, help="with --stop-after-correct"
-    )
+    parser.add_argument("--stop-after-correct", type=COUNT, metavar="R", help="until R are correct, graded in rounds")
+    parser.add_argument("--grade-workers", type=PROCESSES, default=os.cpu_count() or 1, help="that grade these rounds")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--top-k", type=int, default=-1)

@@ -153,13 +153,8 @@ class RowStore(Generic[RowT]):
         elif settings is None:
             raise ValueError(f"no {kind} store at {self.path}: {manifest_path.name} is missing")
         else:
-            # as it will be read back: tuples become lists
-            self.manifest = {
-                "format": FORMAT,
-                "kind": kind,
-                "settings": json.loads(json.dumps(dict(settings))),
-                "created": provenance(),
-            }
+            kept = json.loads(json.dumps(dict(settings)))  # as it will be read back: tuples become lists
+            self.manifest = {"format": FORMAT, "kind": kind, "settings": kept, "created": provenance()}
             write_json(manifest_path, self.manifest)
         self.settings: dict[str, Any] = self.manifest["settings"]
         owner = (self.path / "parts").resolve().parent
@@ -196,9 +191,7 @@ class RowStore(Generic[RowT]):
         for offset, member in read_members(part, unique=True):
             try:
                 rows: list[RowT] = decoder.decode_lines(member)
-            except (
-                msgspec.MsgspecError
-            ):  # a lone surrogate in a text, which msgspec does not take; or a row that is bad
+            except msgspec.MsgspecError:  # a row that is bad, or a lone surrogate, which msgspec does not take
                 rows = [self._made(part, log_row(part, offset, line)) for line in member.splitlines()]
             for row in rows:
                 if not 0 <= row.sample_idx < MAX_INDEX:
@@ -244,9 +237,7 @@ class RowStore(Generic[RowT]):
     ) -> "RowWriter[RowT]":
         """Open a new part for writing (use as a context manager). One writer per store at a time.
 
-        Args:
-            flush_rows, flush_seconds: rows reach the disk after so many of them, or so long.
-            drop: rows for which it is true are deleted first.
+        Rows reach the disk after `flush_rows` of them, or so many seconds; those that `drop` tells are deleted first.
         """
         return RowWriter(self, flush_rows, flush_seconds, drop)
 

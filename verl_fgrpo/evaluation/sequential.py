@@ -30,13 +30,7 @@ def next_targets(graded: Mapping[Key, ProblemSamples], keys: Sequence[Key], rule
     gets what its rate says it still needs, (r - c) * n / c samples, at least r - c and at most as many as it has: one
     round at most doubles it, so little is drawn beyond the stop. Only samples before the first missing index count.
 
-    Args:
-        graded: samples with their verdicts.
-        keys: problems of the run.
-        rule: with `stop_after_correct`.
-
-    Returns:
-        Targets of the problems that need more; empty when all are done.
+    Problems that are done have no target.
     """
     r, cap = rule.stop_after_correct or rule.num_samples, rule.num_samples
     targets = {}
@@ -70,14 +64,8 @@ def sample_until_correct(
 ) -> SampleStore:
     """Sample and grade in rounds until every problem is at its stop; interrupt it in any way and call it again.
 
-    Grading uses the settings of RUN/verdicts if there are verdicts, else the defaults.
-
-    Args:
-        run, problems, backend, decoding, preset, retry_refused: see `generation.sample_run`.
-        rule: with `stop_after_correct`.
-        num_workers: grading processes.
-        progress: show bars.
-        say: takes a line after every round.
+    Grading, by `num_workers` processes, uses the settings of RUN/verdicts if there are verdicts, else the defaults.
+    `say` takes a line after every round; the rest as for `generation.sample_run`.
     """
     say = say or (lambda line: None)
     keys = [problem.key for problem in problems]
@@ -88,9 +76,8 @@ def sample_until_correct(
         store = sample_run(run, problems, backend, targets, decoding, preset, progress, retry_refused, say)
         retry_refused = False
         rule.save(run)
-        grade_store(
-            store, run / "verdicts", load_problems([run / "problems.jsonl"]), limits, num_workers, options, progress
-        )
+        asked = load_problems([run / "problems.jsonl"])
+        grade_store(store, run / "verdicts", asked, limits, num_workers, options, progress)
         graded = graded_so_far(run)
         if rounds:
             say(f"round {rounds}: {_progress(graded, keys, rule)}")
@@ -102,11 +89,9 @@ def sample_until_correct(
 
 
 def _progress(graded: Mapping[Key, ProblemSamples], keys: Sequence[Key], rule: StopRule) -> str:
-    left = len(next_targets(graded, keys, rule))
+    done = len(keys) - len(next_targets(graded, keys, rule))
     drawn = sum(len(graded[key]) for key in keys if key in graded)
-    return (
-        f"{len(keys) - left:,} of {len(keys):,} problems done, {drawn:,} samples; {expected_text(graded, keys, rule)}"
-    )
+    return f"{done:,} of {len(keys):,} problems done, {drawn:,} samples; {expected_text(graded, keys, rule)}"
 
 
 def expected_draws(

@@ -31,7 +31,6 @@ class SubsampleTest:
         p_value: two-sided, see `paired_subsample_test`.
         base, focal: pass@k of each model from all n samples.
         standard_deviation: of the subsampled differences.
-        k, m, iterations, num_problems: the settings.
     """
 
     difference: float
@@ -40,10 +39,6 @@ class SubsampleTest:
     base: float
     focal: float
     standard_deviation: float
-    k: int
-    m: int
-    iterations: int
-    num_problems: int
 
     @property
     def significant(self) -> bool:
@@ -58,8 +53,6 @@ class BootstrapResult:
     estimate: float
     interval: tuple[float, float]
     p_value: float | None
-    iterations: int
-    num_problems: int
 
 
 def paired_subsample_test(
@@ -111,17 +104,8 @@ def paired_subsample_test(
         ValueError: m > n, k > m, counts out of range, arrays of different length, no problems. Nothing is lowered
             silently.
     """
-    return subsample_tests(
-        base_correct,
-        focal_correct,
-        num_samples,
-        [k],
-        m=m,
-        iterations=iterations,
-        rng=rng,
-        focal_num_samples=focal_num_samples,
-        groups=groups,
-    )[k]
+    counts = (base_correct, focal_correct, num_samples)
+    return subsample_tests(*counts, [k], m, iterations, rng, focal_num_samples=focal_num_samples, groups=groups)[k]
 
 
 def subsample_tests(
@@ -165,10 +149,6 @@ def subsample_tests(
             base=base,
             focal=focal,
             standard_deviation=float(differences.std()),
-            k=k,
-            m=m,
-            iterations=iterations,
-            num_problems=len(base_c),
         )
     return results
 
@@ -257,8 +237,6 @@ def bootstrap_columns(
             estimate=float(estimate),
             interval=_interval(column),
             p_value=None if paired_values is None else _two_sided_p(column),
-            iterations=iterations,
-            num_problems=len(scores),
         )
         for estimate, column in zip(estimates, draws.T, strict=True)
     ]

@@ -137,7 +137,6 @@ def collect(
     """Gather verdicts by problem; lengths and texts from the samples, as far as given.
 
     Args:
-        verdicts, samples: of one run.
         judged: tells whether a verdict is on the response, problem and gold answer that are there now; those of
             earlier versions do not say what they are on, and count.
         about: more of `RunData`.

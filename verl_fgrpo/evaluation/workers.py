@@ -62,9 +62,7 @@ class Limits:
         if not 0 < self.seconds <= 86_400:
             raise ValueError(f"seconds={self.seconds} must be positive, and at most a day")
         if not 64 <= self.memory_mib <= 2**24:
-            raise ValueError(
-                f"memory_mib={self.memory_mib} must be at least 64, as sympy itself needs some, at most 2**24"
-            )
+            raise ValueError(f"memory_mib={self.memory_mib} must be at least 64 (sympy needs some), at most 2**24")
 
 
 @dataclass
@@ -82,10 +80,6 @@ class WorkerClosed(Exception):
 
 class Worker:
     """One grading process after another: started when needed, replaced when it was killed or has grown.
-
-    Args:
-        limits: of one response.
-        options: of the graders, see `graders.grader_of`.
 
     Attributes:
         process: the present one; None before the first task.
@@ -244,12 +238,9 @@ _starting = threading.Lock()  # multiprocessing counts its children in one set
 
 
 class GradingPool:
-    """A fixed number of grading processes, for `grade` (`grade_tasks`) and for the reward (`grade`, from any thread).
+    """Up to `size` grading processes, for `grade` (`grade_tasks`) and for the reward (`grade`, from any thread).
 
-    Args:
-        limits: of one response.
-        size: processes, started when first needed.
-        options: of the graders, see `graders.grader_of`.
+    `options` are those of the graders, see `graders.grader_of`.
     """
 
     def __init__(self, limits: Limits | None = None, size: int = 1, options: str = "{}") -> None:

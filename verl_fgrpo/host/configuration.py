@@ -43,7 +43,7 @@ class ContradictionError(CompactHydraException, ValueError):  # type: ignore[mis
     """The configuration contradicts itself. verl's entry points, which are Hydra's, show it without a traceback."""
 
 
-def check(config: Any) -> None:
+def check(config: Any, running: str = "") -> None:
     """Stop a run whose configuration contradicts itself; nothing happens for one that is not a trainer's.
 
     Raises:
@@ -51,7 +51,7 @@ def check(config: Any) -> None:
     """
     if not isinstance(config, DictConfig) or missing_section(config):
         return
-    problems = find_problems(config)
+    problems = find_problems(config, running)
     if problems:
         raise ContradictionError(
             "verl_fgrpo: " + "\n".join(problems) + "\n(verl-fgrpo explain shows the same, before a run)"
@@ -64,14 +64,10 @@ def missing_section(config: DictConfig) -> str:
     return next((path for path in paths if not isinstance(OmegaConf.select(config, path), DictConfig)), "")
 
 
-def find_problems(config: DictConfig) -> list[str]:
+def find_problems(config: DictConfig, running: str = "") -> list[str]:
     """Everything in verl's whole configuration that would silently train otherwise than it says.
 
-    Args:
-        config: as verl's entry points compose it.
-
-    Returns:
-        One sentence per problem: value, rule, remedy.
+    One sentence per problem: value, rule, remedy. `running` is the estimator that is called, where that is known.
     """
     algorithm = config.algorithm
     estimator, loss = str(algorithm.get("adv_estimator")), str(OmegaConf.select(config, f"{POLICY_LOSS}.loss_mode"))
@@ -103,7 +99,7 @@ def find_problems(config: DictConfig) -> list[str]:
         problems += _gapo_problems(config, estimator, loss, settings) if loss in GAPO_LOSSES else []
     problems += _fade_problems(config) if estimator in ("fade", "f_fade") else []
     problems += _passk_problems(config) if estimator in ("passk_training", "f_passk_training") else []
-    problems += _unread_method_keys(config, estimator, hosts)
+    problems += _unread_method_keys(config, running or estimator, hosts)
     problems += _distillation_problems(config) if in_use else []
     if not config.trainer.get("use_v1", True) and OmegaConf.select(config, "trainer.v1.trainer_mode") in MODES:
         problems.append(

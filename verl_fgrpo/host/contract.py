@@ -132,14 +132,7 @@ def import_host(module: str = "verl") -> ModuleType:
 
 
 def broken_symbols(symbols: dict[str, tuple[str, ...]] = HOST_SYMBOLS) -> list[str]:
-    """Say what of `symbols` the installed verl lacks.
-
-    Args:
-        symbols: "module:attribute" (or "module:class.method") to the parameter names that must be there.
-
-    Returns:
-        One sentence per missing symbol or parameter; empty when all is there.
-    """
+    """What of `symbols` the installed verl lacks: one sentence per missing symbol or parameter."""
     broken = []
     for symbol, parameters in symbols.items():
         module, attribute = symbol.split(":")

@@ -34,11 +34,7 @@ def _version(package: str) -> str | None:
 
 
 def check() -> list[str]:
-    """Print what is installed and registered.
-
-    Returns:
-        The problems found, each with its remedy; empty when all is well.
-    """
+    """Print what is installed and registered; returns the problems found, each with its remedy."""
     print(f"verl_fgrpo {verl_fgrpo.__version__}, Python {platform.python_version()}")
     for package in ("verl", "torch", "ray", "transformers", "hydra-core", "TransferQueue", "vllm", "sglang"):
         print(f"  {package:<14} {_version(package) or 'not installed'}")

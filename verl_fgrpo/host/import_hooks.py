@@ -10,9 +10,7 @@ from wrapt import register_post_import_hook
 def when_imported(name: str, callback: Callable[[ModuleType], object]) -> None:
     """Call `callback(module)` once: now if module `name` is loaded, else right after its first import.
 
-    Args:
-        name: full dotted name of the module.
-        callback: gets the module, whose code has run completely. What it raises, the import raises.
+    What it raises, the import raises.
 
     Raises:
         ImportError: the module is half imported, and wrapt would call too early.

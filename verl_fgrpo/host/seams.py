@@ -105,7 +105,7 @@ def _in_compute_advantage(module: ModuleType) -> None:
         root = config._get_root() if hasattr(config, "_get_root") else config
         run = run_of(root)
         if not run.checked:
-            check(root)
+            check(root, str(getattr(given["adv_estimator"], "value", given["adv_estimator"])))
             run.checked = True
         if ours(ADV_ESTIMATOR_REGISTRY, given["adv_estimator"]) is None:
             return host(*args, **kwargs)

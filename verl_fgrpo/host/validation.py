@@ -17,9 +17,9 @@ from verl_fgrpo.core.command import command_parser
 from verl_fgrpo.core.dumps import final_rows, find_dumps, read_whole
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.sources import PromptSources, run_files
-from verl_fgrpo.core.tables import csv_text, markdown_table
+from verl_fgrpo.core.tables import csv_text
 from verl_fgrpo.evaluation.counts import ProblemCounts
-from verl_fgrpo.evaluation.report import pass_at_k_rows
+from verl_fgrpo.evaluation.report import markdown_table, pass_at_k_rows
 from verl_fgrpo.host.val_metrics import AVERAGE
 
 COLUMNS = ("step", "benchmark", "k", "pass_at_k", "low", "high", "problems", "samples")
@@ -81,12 +81,9 @@ def pass_at_k_of(step: int, counts: ProblemCounts) -> list[Row]:
 
 def summary(rows: Sequence[Row]) -> str:
     """Markdown: a line per step and benchmark, pass@k in percent."""
-    ks = sorted({row["k"] for row in rows})
-    lines: defaultdict[tuple[int, str], dict[int, str]] = defaultdict(dict)
-    for row in rows:
-        lines[row["step"], row["benchmark"]][row["k"]] = f"{100 * row['pass_at_k']:.1f}"
-    header = ["step", "benchmark", *(f"pass@{k}" for k in ks)]
-    return markdown_table(header, [[*place, *(cells.get(k) for k in ks)] for place, cells in lines.items()], left=2)
+    index = ("step", "benchmark")
+    values = [{**{name: row[name] for name in (*index, "k")}, "value": row["pass_at_k"]} for row in rows]
+    return markdown_table(values, index)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -44,15 +44,7 @@ def group_metrics(num_correct: ArrayLike, group_size: ArrayLike) -> dict[str, fl
 
 
 def count_groups(correct: torch.Tensor, codes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Number of correct rollouts and size of every group.
-
-    Args:
-        correct: (B,) bool.
-        codes: (B,) int64 group number 0 .. G - 1, from `focal.group_codes`.
-
-    Returns:
-        X and N, (G,) int64 each.
-    """
+    """X and N of every group, (G,) int64 each, from (B,) bool `correct` and (B,) group numbers of `group_codes`."""
     num_correct = torch.bincount(codes, weights=correct.to(codes.device, torch.float64)).to(torch.int64)
     return num_correct.cpu().numpy(), torch.bincount(codes).cpu().numpy()
 

@@ -209,9 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--focal-gamma", type=float, required=True, help="gamma of the run, or the one to try")
     parser.add_argument("--threshold", type=float, default=0.5, help="a score above it is correct, without acc (0.5)")
     parser.add_argument("--threshold-by-source", nargs="+", default=[], metavar="SOURCE=T", help="of single sources")
-    parser.add_argument(
-        "--data-file", type=Path, nargs="+", help="parquet that tells sources; default: RUN/config.yaml"
-    )
+    parser.add_argument("--data-file", type=Path, nargs="+", help="parquet with sources; default: RUN/config.yaml")
     parser.add_argument("--reward-correct", type=float, help="f_grpo_reward_correct: success rate by the mean reward")
     parser.add_argument("--reward-wrong", type=float, help="f_grpo_reward_wrong")
     parser.add_argument("--log", type=Path, help="verl's metrics (.jsonl) or console log; default: sought in the run")
@@ -233,10 +231,8 @@ def _settings(given: argparse.Namespace) -> FocalConfig:
             raise ValueError(f"--threshold-by-source is {entry!r}, but it must be SOURCE=NUMBER, e.g. openai/gsm8k=0.5")
     rewards = None
     if given.reward_correct is not None or given.reward_wrong is not None:
-        rewards = wrong, correct = (
-            given.reward_wrong or 0.0,
-            1.0 if given.reward_correct is None else given.reward_correct,
-        )
+        wrong, correct = given.reward_wrong or 0.0, 1.0 if given.reward_correct is None else given.reward_correct
+        rewards = wrong, correct
         if not correct > wrong:
             raise ValueError(f"--reward-correct is {correct:g}, but it must exceed --reward-wrong, which is {wrong:g}")
     gamma = check_gamma(given.focal_gamma, "--focal-gamma")

@@ -55,10 +55,8 @@ def estimate(
     for the old log-probs, 2 more for a reference model; attention is left out.
 
     Args:
-        config: composed configuration.
         billions: parameters of the model.
-        problems: rows of the training file.
-        validation: rows of the validation file, which the final evaluation samples too.
+        problems, validation: rows of the two files; the final evaluation samples those of the second.
         samples: per problem of the final evaluation.
     """
     trainer, rollout = config.trainer, config.actor_rollout_ref.rollout

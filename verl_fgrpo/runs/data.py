@@ -16,7 +16,7 @@ manifest.json (counts after every step, next to the paper's 39,202). Presets: qw
 import argparse
 from pathlib import Path
 
-from verl_fgrpo.core.command import COUNT, command_parser
+from verl_fgrpo.core.command import COUNT, command_parser, shown_text
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,11 +29,9 @@ def main(arguments: list[str] | None = None) -> None:
     benchmarks.add_argument("--any-size", action="store_true", help="do not check the number of problems")
     benchmarks.add_argument("--list", action="store_true", help="print sources and sizes and stop")
     benchmarks.set_defaults(run_command=_benchmarks)
-    problems = commands.add_parser(
-        "problems", help="problems of one file, e.g. in verl's format, as a benchmark of your own"
-    )
+    problems = commands.add_parser("problems", help="a file of problems, e.g. in verl's format, as a benchmark")
     problems.add_argument("--data", required=True, type=Path, help=".json, .jsonl or .parquet")
-    problems.add_argument("--name", required=True, help="of the benchmark")
+    problems.add_argument("--name", type=shown_text, required=True, help="of the benchmark")
     problems.add_argument("--kind", default="math", help="how it is graded: math, choice or maze")
     problems.add_argument("--out", required=True, type=Path)
     problems.set_defaults(run_command=_problems)

@@ -15,7 +15,7 @@ from verl_fgrpo.core.files import write_json, write_parquet
 from verl_fgrpo.core.pretrained import load_pretrained, render_chat
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.core.rows import Row, iter_rows
-from verl_fgrpo.evaluation.benchmarks import gold_of, prompt_of
+from verl_fgrpo.evaluation.benchmarks import gold_of, hub_rows, prompt_of
 from verl_fgrpo.evaluation.graders import parse_math, verify_math
 from verl_fgrpo.evaluation.problems import Problem, mended, problem_id_of, written_answers
 from verl_fgrpo.evaluation.prompts import build_prompt
@@ -75,7 +75,6 @@ def select(
         max_tokens: longest prompt kept.
         equal: whether two different spellings are the same answer.
         parsable: whether a gold answer can be graded.
-        progress: show a bar.
     """
     from tqdm import tqdm
 
@@ -154,13 +153,11 @@ def prepare(
     """Write OUT/train.parquet, with `validation` OUT/val.parquet, and OUT/manifest.json with counts and provenance.
 
     Args:
-        out: folder.
         model: folder or hub id whose tokenizer and chat template count the tokens.
         preset: prompt preset, see `evaluation.prompts`.
         source: a local .json, .jsonl or .parquet file; DeepScaleR from the hub without one.
         validation: benchmark files of `verl-fgrpo data benchmarks`; problems graded by math-verify are taken.
         max_tokens: longest prompt kept.
-        progress: show bars.
 
     Raises:
         ValueError: no row is left, or a validation file without math problems.
@@ -180,7 +177,8 @@ def prepare(
         return len(tokenizer(problem, add_special_tokens=False).input_ids)
 
     benchmarks = _validation_rows(validation, preset, prompt_tokens, max_tokens)  # before anything is written
-    found = iter_rows(source) if source is not None else _from_hub()
+    remedy = "download it elsewhere and give --source FILE"
+    found = iter_rows(source) if source is not None else hub_rows(HUB_ID, None, "train", remedy)
     kept, counts = select(found, prompt_tokens, bare_tokens, max_tokens, _equal, _parsable, progress)
     if not kept:
         raise ValueError(f"no problem is left of {source or HUB_ID}:\n{counts.describe()}")
@@ -232,16 +230,3 @@ def _equal(one: str, other: str) -> bool:
 
 def _parsable(answer: str) -> bool:
     return bool(parse_math(f"\\boxed{{{answer}}}"))
-
-
-def _from_hub() -> Iterable[Mapping[str, Any]]:
-    from datasets import load_dataset
-
-    try:
-        rows: Iterable[Mapping[str, Any]] = load_dataset(HUB_ID, split="train")
-    except Exception as error:
-        raise RuntimeError(
-            f"cannot load {HUB_ID} ({type(error).__name__}: {str(error)[:300]}); without a network, download it "
-            "elsewhere and give --source FILE"
-        ) from error
-    return rows

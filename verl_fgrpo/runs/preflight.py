@@ -31,34 +31,18 @@ from verl_fgrpo.runs.inputs import data_problems, local_model, model_problems, p
 from verl_fgrpo.runs.run_folder import claim, last_checkpoint, trainers_of
 
 #: What makes two runs different experiments. Resuming a run folder with another value of these is refused.
-EXPERIMENT = (
-    "algorithm.adv_estimator",
-    *(f"algorithm.{key}" for key in ALGORITHM_KEYS),
-    "algorithm.norm_adv_by_std_in_grpo",
-    "algorithm.filter_groups.enable",
-    "actor_rollout_ref.actor.policy_loss.loss_mode",
-    "actor_rollout_ref.actor.policy_loss.focal_gamma",
-    "actor_rollout_ref.actor.clip_ratio_low",
-    "actor_rollout_ref.actor.clip_ratio_high",
-    "actor_rollout_ref.actor.loss_agg_mode",
-    "actor_rollout_ref.actor.entropy_coeff",
-    "actor_rollout_ref.actor.use_kl_loss",
-    "actor_rollout_ref.actor.kl_loss_coef",
-    "actor_rollout_ref.actor.optim.lr",
-    "actor_rollout_ref.actor.ppo_mini_batch_size",
-    "actor_rollout_ref.actor.ppo_epochs",
-    "actor_rollout_ref.model.path",
-    "actor_rollout_ref.rollout.n",
-    "actor_rollout_ref.rollout.temperature",
-    "trainer.v1.trainer_mode",
-    "data.train_files",
-    "data.train_batch_size",
-    "data.max_prompt_length",
-    "data.max_response_length",
-    "data.seed",
-    "reward.custom_reward_function.path",
-    "reward.reward_manager.name",
-)
+_EXPERIMENT = {
+    "algorithm": ("adv_estimator", *ALGORITHM_KEYS, "norm_adv_by_std_in_grpo", "filter_groups.enable"),
+    "actor_rollout_ref.actor": (
+        *("policy_loss.loss_mode", "policy_loss.focal_gamma", "clip_ratio_low", "clip_ratio_high", "loss_agg_mode"),
+        *("entropy_coeff", "use_kl_loss", "kl_loss_coef", "optim.lr", "ppo_mini_batch_size", "ppo_epochs"),
+    ),
+    "actor_rollout_ref": ("model.path", "rollout.n", "rollout.temperature"),
+    "trainer.v1": ("trainer_mode",),
+    "data": ("train_files", "train_batch_size", "max_prompt_length", "max_response_length", "seed"),
+    "reward": ("custom_reward_function.path", "reward_manager.name"),
+}
+EXPERIMENT = tuple(f"{section}.{key}" for section, keys in _EXPERIMENT.items() for key in keys)
 
 
 def findings(config: DictConfig, plan: Estimate, billions: float) -> list[str]:

@@ -105,33 +105,13 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def watch(runs: Sequence[Path], steps: int, pids: Sequence[int], poll: float = 1.0) -> list[Path]:
-    """Show one progress bar per run until its process ends.
-
-    Args:
-        runs: run folders.
-        steps: total steps of each.
-        pids: process of each run.
-        poll: seconds between looks.
-
-    Returns:
-        The runs whose process ended before the last step.
-    """
+    """Show one progress bar per run of so many steps until its process ends; returns the runs that ended before."""
     import psutil
     from tqdm import tqdm
 
     interval = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no line a second
-    bars = [
-        tqdm(
-            total=steps,
-            desc=f"{run.name:>8}",
-            position=i,
-            initial=last_checkpoint(run),
-            unit="step",
-            mininterval=interval,
-            maxinterval=2 * interval,
-        )
-        for i, run in enumerate(runs)
-    ]
+    how = {"total": steps, "unit": "step", "mininterval": interval, "maxinterval": 2 * interval}
+    bars = [tqdm(desc=f"{run.name:>8}", position=i, initial=last_checkpoint(run), **how) for i, run in enumerate(runs)]
     running = set(range(len(runs)))
     while running:
         time.sleep(poll)

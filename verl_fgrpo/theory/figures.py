@@ -136,10 +136,7 @@ def simulation_tail_miss_figure() -> Figure:
 
 
 def read_outcomes(path: Path) -> dict[tuple[int, float], NDArray[np.float64]]:
-    """The last step of every run of a sweep: {(group_size, focal_gamma): (q_pos, m_ret), each [seeds]}.
-
-    Args:
-        path: CSV of `verl-fgrpo simulate`, or docs/figures/simulation.csv.
+    """The last step of every run of a sweep's CSV: {(group_size, focal_gamma): (q_pos, m_ret), each [seeds]}.
 
     Raises:
         FileNotFoundError: no CSV there; the message says how to make it.
@@ -209,12 +206,7 @@ def simulation_figure(outcomes: Outcomes, settings: Mapping[str, Any]) -> Figure
 def success_rate_figure(
     sources: Mapping[str, SuccessCounts], *, rare_share: float, group_size: int, danger: float = 0.5
 ) -> Figure:
-    """Histogram of success rates per prompt, one per source, with the danger zone shaded.
-
-    Args:
-        sources: success counts by name, for instance before and after training.
-        rare_share, group_size, danger: see `rollouts.danger_report`.
-    """
+    """Histogram of success rates per prompt, one per source, with the danger zone (`rollouts.danger_zone`) shaded."""
     zone = danger_zone(rare_share, group_size, danger)
     figure, (axes,) = new_figure(6.5, 4.0)
     if zone is not None:

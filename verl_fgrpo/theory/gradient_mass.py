@@ -52,9 +52,6 @@ def gradient_mass(
         group_size: N.
         settings: of `algorithm`.
         fade: where FADE's moving averages stand: solve rate, and how far the entropy is below its target.
-
-    Returns:
-        Two arrays of N + 1 numbers.
     """
     import torch
 

@@ -11,16 +11,15 @@ of squares over a set X, and Q_pos, Q_neg are the total correct and wrong mass.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class CorrectMassChange:
+class CorrectMassChange(NamedTuple):
     """Change of the total correct mass, dQ_pos, split into the four terms of eq. 17 (`total` is their sum)."""
 
     sampled_correct: float  # (eta/N) * (R_c - S) * Q_neg * A2
@@ -31,11 +30,10 @@ class CorrectMassChange:
     @property
     def total(self) -> float:
         """dQ_pos."""
-        return self.sampled_correct + self.sampled_wrong + self.unsampled_wrong + self.unsampled_correct
+        return sum(self)
 
 
-@dataclass(frozen=True)
-class UnsampledCorrectMassChange:
+class UnsampledCorrectMassChange(NamedTuple):
     """Change of the unsampled correct mass, dQ_u,pos, split into the terms of Prop. 3.2 (`total` is their sum)."""
 
     own_logits: float  # -(eta/N) * S * Upos2: the unsampled correct actions' own logits move by -S
@@ -46,7 +44,7 @@ class UnsampledCorrectMassChange:
     @property
     def total(self) -> float:
         """dQ_u,pos."""
-        return self.own_logits + self.pull_of_sampled_correct + self.push_of_sampled_wrong + self.unsampled_normaliser
+        return sum(self)
 
 
 @dataclass(frozen=True)
@@ -93,9 +91,6 @@ def one_step_mass_balance(
         reward_correct: R_c, above reward_wrong.
         reward_wrong: R_w.
 
-    Returns:
-        The terms, the masses, S and dz.
-
     Raises:
         ValueError: shapes differ, p is no distribution, N < 1, more distinct samples than N, R_c <= R_w.
     """
@@ -113,16 +108,10 @@ def one_step_mass_balance(
     if not reward_correct > reward_wrong:
         raise ValueError(f"reward_correct must exceed reward_wrong, got {reward_correct!r} and {reward_wrong!r}")
 
-    def mass(which: BoolArray) -> float:
-        return float(p[which].sum())
-
-    def squares(which: BoolArray) -> float:
-        return float(np.square(p[which]).sum())
-
-    q_pos, q_neg, q_u_pos = mass(correct), mass(~correct), mass(correct & ~sampled)
-    p_pos, p_neg = mass(correct & sampled), mass(~correct & sampled)
-    a2, b2 = squares(correct & sampled), squares(~correct & sampled)
-    u_pos2, u_neg2 = squares(correct & ~sampled), squares(~correct & ~sampled)
+    parts = [correct & sampled, ~correct & sampled, correct & ~sampled, ~correct & ~sampled]
+    p_pos, p_neg, q_u_pos, q_u_neg = (float(p[part].sum()) for part in parts)
+    a2, b2, u_pos2, u_neg2 = (float(np.square(p[part]).sum()) for part in parts)
+    q_pos, q_neg = p_pos + q_u_pos, p_neg + q_u_neg
     s = reward_correct * p_pos + reward_wrong * p_neg
     rewards = np.where(sampled, np.where(correct, reward_correct, reward_wrong), 0.0)
     rate = learning_rate / group_size

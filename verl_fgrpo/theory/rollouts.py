@@ -70,17 +70,12 @@ def read_success_counts(
         steps: for rollout dumps, the steps to pool; default all.
         success_threshold: a rollout is correct if its `score` is above (as `algorithm.focal_success_threshold`).
 
-    Returns:
-        The counts, prompts in order of first appearance.
-
     Raises:
         ValueError: nothing to read, a column missing, a score that is no number, steps that are not there.
         FileNotFoundError: no such path.
     """
     if not source.exists():
-        raise FileNotFoundError(
-            f"{source} does not exist: name a rollout dump folder or a graded .jsonl or .parquet file"
-        )
+        raise FileNotFoundError(f"{source} does not exist: name a folder of rollout dumps, or a graded file")
     present = dump_files(source)
     if steps is not None and not present:
         raise ValueError(f"steps were asked for, but {source} is no folder of verl rollout dumps (<step>.jsonl)")
@@ -123,9 +118,6 @@ def risk_of_prompts(success_rate: ArrayLike, rare_share: float, group_size: int)
         rare_share: rho in [0, 1], the share of correct mass one would not like to lose.
         group_size: N >= 1.
 
-    Returns:
-        float64 array of success_rate's shape.
-
     Raises:
         ValueError: rare_share, a success rate or group_size out of range.
     """
@@ -146,9 +138,6 @@ def danger_report(
         group_size: N of the training run; default the one seen in the data.
         danger: risk above which a prompt counts as in danger, in [0, 1). 0.5: more likely than not, a group updates the
             prompt without having seen its rare correct solutions.
-
-    Returns:
-        The report.
 
     Raises:
         ValueError: no prompt, an argument out of range.
@@ -174,17 +163,7 @@ def danger_report(
 
 
 def danger_zone(rare_share: float, group_size: int, danger: float = 0.5) -> tuple[float, float] | None:
-    """Success rates whose tail-miss risk is above `danger`: (lowest, highest) on a grid of 0.001, or None.
-
-    Args:
-        rare_share, group_size, danger: as in `danger_report`.
-
-    Returns:
-        The ends of the zone, or None.
-
-    Raises:
-        ValueError: an argument out of range.
-    """
+    """The ends, on a grid of 0.001, of the success rates whose tail-miss risk is above `danger`; None without any."""
     grid = np.linspace(0.0, 1.0, 1001)
     inside = grid[risk_of_prompts(grid, rare_share, group_size) > danger]
     return (float(inside[0]), float(inside[-1])) if inside.size else None

@@ -92,9 +92,6 @@ def simulate(group_size: int, focal_gamma: float, steps: int = 1000, seed: int =
         seed: with group_size it fixes every random number. Same seed, device and thread count: same numbers.
         **settings: the keywords of `simulate_batch`, e.g. logits, learning_rate, device.
 
-    Returns:
-        Trajectory with arrays of length steps + 1.
-
     Raises:
         ValueError: an argument outside its range.
     """
@@ -128,9 +125,6 @@ def simulate_batch(
         optimizer: "adam" (betas 0.9 / 0.999, eps 1e-8) or "sgd".
         device: torch device of the whole run.
         dtype: of logits and optimiser state. The CDF is float64 in any case.
-
-    Returns:
-        One Trajectory per pair, in order.
 
     Raises:
         ValueError: an argument outside its range.
@@ -246,9 +240,7 @@ def _uniforms(group_size: int, generator: torch.Generator) -> torch.Tensor:
 
 def _check_num_correct(num_correct: int, num_actions: int) -> None:
     if not 1 <= num_correct < num_actions:
-        raise ValueError(
-            f"num_correct must lie in [1, {num_actions - 1}] for {num_actions} actions, got {num_correct!r}"
-        )
+        raise ValueError(f"num_correct must lie in [1, {num_actions - 1}], got {num_correct!r}")
 
 
 def _check(

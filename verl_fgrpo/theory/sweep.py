@@ -75,13 +75,8 @@ def run_sweep(config: SweepConfig, output: Path, workers: int = 1, progress: boo
     neither on the order, nor on the workers, nor on what else is in the sweep.
 
     Args:
-        config: the sweep.
         output: CSV with one row per recorded step (columns: `COLUMNS`); `output` + ".json" holds settings and versions.
         workers: processes with one thread each. On a CUDA device use 1: all runs of a group size then form one batch.
-        progress: show a progress bar of runs.
-
-    Returns:
-        output.
 
     Raises:
         ValueError: workers < 1, an existing output made with other settings, or an output without its settings, or
@@ -187,23 +182,11 @@ def _results(
 
 
 def _simulate(config: SweepConfig, group_size: int, runs: Sequence[tuple[float, int]]) -> list[Trajectory]:
+    levels = {"anchor": config.anchor_logit, "correct": config.correct_logit, "wrong": config.wrong_logit}
+    logits = published_logits(config.num_actions, config.num_correct, **levels)
+    names = ("num_correct", "reward_correct", "reward_wrong", "learning_rate", "optimizer", "device")
     return simulate_batch(
-        group_size,
-        runs,
-        config.steps,
-        logits=published_logits(
-            config.num_actions,
-            config.num_correct,
-            anchor=config.anchor_logit,
-            correct=config.correct_logit,
-            wrong=config.wrong_logit,
-        ),
-        num_correct=config.num_correct,
-        reward_correct=config.reward_correct,
-        reward_wrong=config.reward_wrong,
-        learning_rate=config.learning_rate,
-        optimizer=config.optimizer,
-        device=config.device,
+        group_size, runs, config.steps, logits=logits, **{name: getattr(config, name) for name in names}
     )
 
 

@@ -19,19 +19,8 @@ import numpy as np
 from verl_fgrpo.core.command import COUNT, command_parser
 from verl_fgrpo.core.dumps import dump_files
 from verl_fgrpo.core.tables import markdown_table
-from verl_fgrpo.core.tail_miss import (
-    activity_probability,
-    peak_group_size,
-    safe_group_sizes,
-    tail_miss_probability,
-)
-from verl_fgrpo.theory.rollouts import (
-    DangerReport,
-    danger_report,
-    danger_zone,
-    read_success_counts,
-    risk_of_prompts,
-)
+from verl_fgrpo.core.tail_miss import activity_probability, peak_group_size, safe_group_sizes, tail_miss_probability
+from verl_fgrpo.theory.rollouts import DangerReport, danger_report, danger_zone, read_success_counts, risk_of_prompts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,9 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = command_parser("tail-miss", __doc__)
     parser.add_argument("--success-rate", type=float, help="mu: probability that one rollout is correct")
     parser.add_argument("--rare-share", type=float, default=0.1, help="share of the correct mass that is rare (0.1)")
-    parser.add_argument(
-        "--group-size", type=COUNT, help="N, rollouts per prompt; default with data: the one seen there"
-    )
+    parser.add_argument("--group-size", type=COUNT, help="N, rollouts per prompt; of dumps, default: the one seen")
     parser.add_argument("--target-risk", type=float, default=0.1, help="risk you would accept (0.1)")
     parser.add_argument("--run", type=Path, help="rollout dump folder, or graded samples")
     parser.add_argument("--compare-steps", type=COUNT, help="with --run: first and last K steps (default: all as one)")

@@ -16,11 +16,7 @@ TOLERANCE = 1e-6  # smaller differences, relative to the values plus 1, prove no
 def differ_at_a_point(a: Any, b: Any) -> bool:
     """Whether a and b are certainly not the same function: |a - b| > 1e-6 (|a| + |b| + 1) at a point.
 
-    Args:
-        a, b: of sympy; anything but an expression proves nothing.
-
-    Returns:
-        False also where one of them has no certain value at the point, see `value_at_a_point`.
+    False also where one of them is no expression of sympy, or has no certain value at the point (`value_at_a_point`).
     """
     from sympy import Expr
 
@@ -39,9 +35,6 @@ def value_at_a_point(expression: Any) -> complex | None:
     Positive values, because some rewritings hold for them alone: sqrt(x**2) = x. A symbol that is assumed not to be
     real gets a value with a small angle, for the same reason. An undefined function f(x, y) stands for any function,
     so also for one that is linear in its arguments.
-
-    Args:
-        expression: a sympy expression.
 
     Returns:
         None for anything but sums, products, powers and elementary functions of numbers and symbols; for a symbol that
