@@ -220,7 +220,7 @@ def test_malformed_addresses(url: str) -> None:
 
 
 def test_what_a_request_says_itself_is_not_overridden() -> None:
-    with pytest.raises(ValueError, match="--extra-body has temperature, seed, which requests do not take from it"):
+    with pytest.raises(ValueError, match="--extra-body has temperature, seed, which no request may change"):
         OpenAIBackend("http://127.0.0.1:9/v1", "tiny", extra_body={"seed": 1, "temperature": 0, "top_k": -1})
 
 

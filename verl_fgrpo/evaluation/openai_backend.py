@@ -63,9 +63,7 @@ class OpenAIBackend:
         if not 1 <= concurrency <= MAX_CONCURRENCY:
             raise ValueError(f"concurrency={concurrency} must be from 1 to {MAX_CONCURRENCY} requests in flight")
         if clash := [key for key in OWN if key in (extra_body or {})]:
-            raise ValueError(
-                f"--extra-body has {', '.join(clash)}, which no request may change; use the options for it"
-            )
+            raise ValueError(f"--extra-body has {', '.join(clash)}, which no request may change; use the options")
         self.url = _checked_url(url)
         self.model = model
         self.concurrency = concurrency
