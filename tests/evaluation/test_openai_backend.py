@@ -219,6 +219,11 @@ def test_malformed_addresses(url: str) -> None:
         OpenAIBackend(url, "tiny")
 
 
+def test_what_a_request_says_itself_is_not_overridden() -> None:
+    with pytest.raises(ValueError, match="--extra-body has temperature, seed, which no request may change"):
+        OpenAIBackend("http://127.0.0.1:9/v1", "tiny", extra_body={"seed": 1, "temperature": 0, "top_k": -1})
+
+
 def test_proxies_of_the_environment_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://\x01")
     with pytest.raises(ValueError, match="a proxy or SSL_CERT_FILE of the environment cannot be used"):

@@ -24,6 +24,7 @@ TRANSIENT = (408, 409, 425, 429)  # and all from 500
 ATTEMPTS = 6  # per request, with doubling pauses from one second: TRANSIENT, connection errors, answers that are none
 TIMEOUT = 3600.0  # seconds a response may take
 MAX_CONCURRENCY = 4096
+OWN = ("model", "messages", "temperature", "top_p", "max_tokens", "seed", "n", "stream")  # what a request says itself
 
 
 class ServerError(RuntimeError):
@@ -61,6 +62,8 @@ class OpenAIBackend:
 
         if not 1 <= concurrency <= MAX_CONCURRENCY:
             raise ValueError(f"concurrency={concurrency} must be from 1 to {MAX_CONCURRENCY} requests in flight")
+        if clash := [key for key in OWN if key in (extra_body or {})]:
+            raise ValueError(f"--extra-body has {', '.join(clash)}, which no request may change; use the options")
         self.url = _checked_url(url)
         self.model = model
         self.concurrency = concurrency
