@@ -248,6 +248,7 @@ def test_every_report_says_how_answers_were_read(tmp_path: Path) -> None:
         (["--ks", "1", "0"], "--ks: 0 must be a whole number from 1"),
         (["--m", "0"], "--m: 0 must be"),
         (["--iterations", "-1"], "--iterations: -1 must be"),
+        (["--iterations", "10000000000000"], "must be a whole number from 1, below 100000000"),
         (["--seed", "-1"], "--seed: -1 must be a whole number from 0"),
         (["--taus", "nan"], "--taus: nan must be a finite number"),
         (["--out", ""], "--out: '' is no path"),

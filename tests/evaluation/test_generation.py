@@ -222,6 +222,8 @@ def test_rare_drift_is_zero_for_the_base_and_the_nll_is_the_models(model: Path, 
     assert same["difference"] == pytest.approx(0, abs=1e-5)
     other = score_rare_set(chosen, Scorer(make_model(tmp_path / "other", 1)), "other", progress=False)
     assert abs(other["difference"]) > 0.1
+    with pytest.raises(ValueError, match="a name is given twice in --models A=x A=y"):
+        main(["nll", "score", "--set", f"{tmp_path}/rare.json", "--out", f"{tmp_path}/d", "--models", "A=x", "A=y"])
     store.path.rename(tmp_path / "old")  # lost, and drawn again with another seed
     sample_run(run, PROBLEMS, backend, 64, Decoding(max_tokens=6, seed=1), "none", progress=False)
     with pytest.raises(ValueError, match="is on another response: run `verl-fgrpo eval grade`"):

@@ -174,3 +174,10 @@ def test_plain_gradient_ascent_moves_nothing_at_the_published_step_size():
 def test_bad_input(changes, word):
     with pytest.raises(ValueError, match=word):
         simulate(**({"group_size": 4, "focal_gamma": 0.0, "steps": 1} | SMALL | changes))
+
+
+@pytest.mark.parametrize("logit", [1e300, -501.0, float("nan"), float("inf")])
+def test_a_logit_whose_exponential_is_no_float_is_refused(logit):
+    with pytest.raises(ValueError, match="the anchor logit is"):
+        published_logits(20, 4, anchor=logit)
+    assert published_logits(20, 4, anchor=500.0)[0] == 500.0

@@ -98,6 +98,7 @@ def _whole(minimum: int, below: int = 2**63) -> Callable[[str], int]:
 
 
 COUNT, SEED = _whole(1), _whole(0)  # types of most options that are whole numbers
+DRAWS = _whole(1, 10**8)  # of a bootstrap, each a number in memory
 PROCESSES = _whole(1, 1025)  # more than a machine has cores are a typing error that could stop it
 
 

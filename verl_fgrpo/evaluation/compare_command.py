@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.command import COUNT, SEED, shown_text
+from verl_fgrpo.core.command import COUNT, DRAWS, SEED, shown_text
 from verl_fgrpo.evaluation import compare, html
 from verl_fgrpo.evaluation.metrics import TAUS, check_taus
 from verl_fgrpo.evaluation.problems import load_problems
@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--ks", type=COUNT, nargs="+", default=[1, 256], help="values of k (at most m); default 1 256")
     parser.add_argument("--m", type=COUNT, default=256, help="subsample size")
-    parser.add_argument("--iterations", type=COUNT, default=50_000)
+    parser.add_argument("--iterations", type=DRAWS, default=50_000)
     parser.add_argument("--taus", type=float, nargs="+", default=list(TAUS), help="success rates of cover@tau")
     parser.add_argument("--seed", type=SEED, default=0)
     parser.add_argument("--title", type=shown_text, default="")

@@ -259,9 +259,11 @@ def _build(options: argparse.Namespace) -> None:
 def _score(options: argparse.Namespace) -> None:
     trajectories = load_rare_set(options.rare_set)
     rows, models = [], {}
-    for entry in options.models:
-        name, model = named_path(entry)
-        name = name or model.name
+    entries = [named_path(entry) for entry in options.models]
+    named = {name or model.name: model for name, model in entries}
+    if len(named) < len(entries):
+        raise ValueError(f"a name is given twice in --models {' '.join(options.models)}; name each NAME=MODEL")
+    for name, model in named.items():
         cache = options.out.parent / f"{options.out.name}-{name}"
         scorer = Scorer(resolve_model(str(model), cache), options.device, options.dtype, options.batch_size)
         rows.append(score_rare_set(trajectories, scorer, name))

@@ -71,9 +71,14 @@ def published_logits(
         float64 vector of shape [num_actions].
 
     Raises:
-        ValueError: num_correct outside [1, num_actions).
+        ValueError: num_correct outside [1, num_actions); a logit beyond 500, whose exponential is no float64.
     """
     _check_num_correct(num_correct, num_actions)
+    for name, value in (("anchor", anchor), ("correct", correct), ("wrong", wrong)):
+        if not abs(value) <= 500:
+            raise ValueError(
+                f"the {name} logit is {value}, but it must lie in [-500, 500], where exp does not overflow"
+            )
     logits = np.full(num_actions, wrong, dtype=np.float64)
     logits[:num_correct] = correct
     logits[0] = anchor

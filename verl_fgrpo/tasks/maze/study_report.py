@@ -223,13 +223,15 @@ def maze_figure(runs: Sequence[StudyRun], step: int) -> Any:
 @figure_style()
 def weight_figure(runs: Sequence[StudyRun]) -> Any:
     """Update scale and share of active groups over training, mean over seeds, smoothed over 10 steps."""
+    import pandas as pd
+
     figure, axes = new_figure(8.5, 3.4, 1, 2)
     labels = {"update_scale": "update scale, sum g|A| / sum |A|", "active_share": "share of active groups"}
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
         for arm, colour in zip(_arms(runs), COLOURS, strict=False):
             own = [run for run in runs if run.arm == arm]
             length = min(len(run.training["step"]) for run in own)
-            mean = np.nanmean([np.array(run.training[column][:length], dtype=float) for run in own], axis=0)
+            mean = pd.DataFrame([run.training[column][:length] for run in own], dtype=float).mean().to_numpy()
             window = min(10, length)
             smooth = np.convolve(mean, np.ones(window) / window, mode="valid")
             axis.plot(own[0].training["step"][window - 1 : length], smooth, color=colour, label=_name(arm))
