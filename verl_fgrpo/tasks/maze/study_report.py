@@ -111,8 +111,8 @@ def _pair_table(runs: Sequence[StudyRun]) -> str:
     if not rows:
         return ""
     text = (
-        "\n## Is it more than a lower learning rate?\n\nDifferences at every checkpoint; in brackets [95% interval] and "
-        "(each seed). The learning rate x 0.5 is as much lower as gamma 1 makes the gradient smaller.\n\n"
+        "\n## Is it more than a lower learning rate?\n\nDifferences at every checkpoint; in brackets [95% interval] "
+        "and (each seed). The learning rate x 0.5 is as much lower as gamma 1 makes the gradient smaller.\n\n"
     )
     return text + markdown_table(["arms", "step", "pass@1", "pass@4", f"pass@{LARGE_K}"], rows)
 
