@@ -1,4 +1,7 @@
-"""A toy task for tests of the CPU platform: repeat the last word of a random prompt, with a tiny random Qwen2 model."""
+"""A toy task for tests of the CPU platform, with a tiny random Qwen2 model: a word of the parity of the prompt's last one.
+
+A random model is right a third of the time, so that nearly every batch has groups with both outcomes.
+"""
 
 import random
 from pathlib import Path
@@ -76,6 +79,6 @@ def write_data(file: Path, rows: int, prompt_words: int, seed: int = 0) -> Path:
 
 
 def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: Any = None, **_: Any) -> float:
-    """1.0 if the answer's first word is the prompt's last one."""
+    """1.0 if the answer begins with a word whose number is even or odd as that of the prompt's last word."""
     words = solution_str.split()
-    return float(bool(words) and words[0] == ground_truth)
+    return float(bool(words) and words[0] in WORDS and WORDS.index(words[0]) % 2 == WORDS.index(ground_truth) % 2)
