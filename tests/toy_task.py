@@ -1,4 +1,4 @@
-"""A toy task for tests of the CPU platform, with a tiny random Qwen2 model: a word of the parity of the prompt's last one.
+"""A toy task for tests of the CPU platform, with a tiny random model: a word of the parity of the prompt's last one.
 
 A random model is right a third of the time, so that nearly every batch has groups with both outcomes.
 """
