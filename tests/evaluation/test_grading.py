@@ -420,6 +420,25 @@ def test_math_verifys_time_limit_is_cpu_time(monkeypatch: pytest.MonkeyPatch, fu
     assert signal.getsignal(signal.SIGPROF) == before and signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
 
 
+class SlowlyFinalized:
+    def __del__(self) -> None:
+        while True:
+            pass
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_time_limit_that_rings_in_a_finalizer_rings_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*args: object, **options: object) -> object:
+        SlowlyFinalized()  # Python ignores what is raised in __del__
+        while True:
+            pass
+
+    monkeypatch.setattr("math_verify.parser.extract_target_from_pred", slow)
+    verdict, _, detail = grade_math(HALF, "\\boxed{7}")
+    assert verdict == "timeout" and detail.endswith("over 5 s of CPU time")
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
+
+
 def store_of(path: Path, responses: list[str], problem: Problem = HALF) -> SampleStore:
     store = SampleStore(path, {"model": "x"})
     with store.writer() as writer:

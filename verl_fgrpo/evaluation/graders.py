@@ -286,19 +286,26 @@ def verify_math(gold: list[Any], target: list[Any], **options: Any) -> bool:
 
 @contextmanager
 def _cpu_time() -> Iterator[None]:
-    """Raise math-verify's TimeoutException after its default 5 s, in CPU time.
+    """Raise math-verify's TimeoutException after its default 5 s, in CPU time, and each second from then on.
 
-    Its own limit counts wall-clock time: on a busy machine it ends what needs milliseconds.
+    Its own limit counts wall-clock time: on a busy machine it ends what needs milliseconds. Python ignores an exception
+    that happens to be raised in a finalizer or a callback of the garbage collector, so one is not enough.
     """
     from math_verify.errors import TimeoutException
 
+    inside = True
+
     def expired(*_: object) -> None:
-        raise TimeoutException("over 5 s of CPU time")
+        if inside:
+            raise TimeoutException("over 5 s of CPU time")
 
     before = signal.signal(signal.SIGPROF, expired)
-    signal.setitimer(signal.ITIMER_PROF, 5)
+    signal.setitimer(signal.ITIMER_PROF, 5, 1)
     try:
-        yield
+        try:
+            yield
+        finally:
+            inside = False
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
