@@ -52,7 +52,7 @@ def pass_at_k_rows(
             part = counts.of_benchmark(benchmark)
             asked = powers_of_two(part.largest_k) if ks is None else ks
             values = np.stack([part.pass_at_k(k) for k in asked], axis=1)
-            size = {"problems": len(values), "samples": int(part.num_samples.min())}
+            size = {"problems": len(values), "samples": int(np.min(part.num_samples))}
             for k, band in zip(asked, bootstrap_columns(values, iterations=iterations), strict=True):
                 rows.append({"run": run, "benchmark": benchmark, "k": int(k), **_value(band), **size})
     return rows

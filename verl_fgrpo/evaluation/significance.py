@@ -138,7 +138,7 @@ def subsample_tests(
             "counts for the same problems in the same order"
         )
     ks = [int(as_counts(k, "k")) for k in ks]
-    _check_sizes(ks, m, int(min(base_n.min(), focal_n.min())), iterations)
+    _check_sizes(ks, m, int(min(np.min(base_n), np.min(focal_n))), iterations)
     weights = _problem_weights(len(base_c), groups)
     generator = np.random.default_rng(rng)
     tables = {k: pass_at_k_table(m, k) for k in ks}
@@ -283,7 +283,7 @@ def _subsampled_means(
     rng: np.random.Generator,
 ) -> dict[int, NDArray[np.float64]]:
     """{k: [B] weighted mean over problems of pass@k on m drawn samples}."""
-    means = {k: np.zeros(iterations) for k in tables}
+    means: dict[int, NDArray[np.float64]] = {k: np.zeros(iterations) for k in tables}
     pairs, which = np.unique(np.stack([num_samples, correct], axis=1), axis=0, return_inverse=True)
     drawn_correct = np.arange(m + 1)
     pmf = hypergeom.pmf(drawn_correct, pairs[:, :1], pairs[:, 1:], m)

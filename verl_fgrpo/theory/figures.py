@@ -104,7 +104,7 @@ def advantage_scale_figure(focal_gammas: Sequence[float] = (0.0, 0.5, 1.0)) -> F
         scale = mean_absolute_advantage(mu, gamma)
         name = "focal_gamma = 0 (plain GRPO)" if gamma == 0 else f"focal_gamma = {gamma:g}"
         axes.plot(mu, scale, color=colour, label=name)
-        axes.plot(mu[np.argmax(scale)], scale.max(), "o", color=colour)
+        axes.plot(mu[np.argmax(scale)], np.max(scale), "o", color=colour)
     axes.set(xlim=(0, 1), ylim=(0, 1.05))
     axes.set(xlabel="success rate of the group", ylabel="mean |advantage| of its rollouts")
     axes.legend(loc="lower center")
@@ -226,7 +226,7 @@ def success_rate_figure(
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    p = np.exp(logits - logits.max())
+    p = np.exp(logits - np.max(logits))
     return np.asarray(p / p.sum())
 
 
