@@ -74,7 +74,7 @@ def pass_at_k_of(step: int, counts: ProblemCounts) -> list[Row]:
         values = [row["pass_at_k"] for row in rows if row["k"] == k]
         if len(values) == len(names):
             mean = {"step": step, "benchmark": AVERAGE, "k": k, "pass_at_k": sum(values) / len(values)}
-            sizes = {"problems": len(counts.problem_ids), "samples": int(np.min(counts.num_samples))}
+            sizes = {"problems": len(counts.problem_ids), "samples": int(min(counts.num_samples))}
             rows.append(mean | {"low": None, "high": None} | sizes)
     return rows
 
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if left_out := sorted({*dumps} - {*found}):
         print(f"Left out, for their dumps are not whole: steps {', '.join(map(str, left_out))}.\n")
     for step, counts in found.items():
-        if (short := int(np.min(counts.num_samples))) < (full := int(np.max(counts.num_samples))):
+        if (short := int(min(counts.num_samples))) < (full := int(max(counts.num_samples))):
             fewer = int((counts.num_samples < full).sum())
             print(
                 f"note: step {step}: {fewer} of {len(counts.problem_ids)} problems have fewer than {full} samples, the "

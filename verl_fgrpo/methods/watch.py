@@ -4,8 +4,8 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 import torch
+from numpy.typing import NDArray
 
 from verl_fgrpo.core.groups import group_is_constant, group_sum
 from verl_fgrpo.methods.context import EstimatorContext, Run
@@ -86,7 +86,9 @@ def observe_step(
         judge_threshold(run, sources, unequal.cpu().numpy(), mixed.cpu().numpy(), span, settings, stops)
 
 
-def _proof(name: str, settings: FocalConfig, success: Success, size: NDArray[np.int64], metrics: dict[str, float]) -> str:
+def _proof(
+    name: str, settings: FocalConfig, success: Success, size: NDArray[np.int64], metrics: dict[str, float]
+) -> str:
     """The one line that tells what is weighted by what."""
     rollouts = str(size.min()) if size.min() == size.max() else f"{size.min()} to {size.max()}"
     weight = metrics.get("focal/weight_mean")
