@@ -214,11 +214,12 @@ class RowStore(Generic[RowT]):
                 "have its rows made again"
             ) from None
 
-    def present(self) -> dict[tuple[str, str], Indices]:
-        """{(benchmark, problem_id): sample indices stored}. Raises ValueError on a key stored twice."""
+    def present(self, look: Callable[[RowT], object] = bool) -> dict[tuple[str, str], Indices]:
+        """{(benchmark, problem_id): sample indices stored}; `look` is handed each row. ValueError on a key twice."""
         found: dict[tuple[str, str], Indices] = {}
         for part in self.part_paths():
             for row in self._read_part(part):
+                look(row)
                 indices = found.setdefault((row.benchmark, row.problem_id), Indices())
                 if row.sample_idx in indices:
                     raise ValueError(

@@ -4,6 +4,7 @@ verl-fgrpo countdown report --results docs/results/smollm2
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def _figure(
     strata = [str(run.seed) for run in runs if run.arm == REFERENCE for _ in run.correct[0]]
     found = [bootstrap_over_problems(scores, groups=strata) for scores in start]
     _curve(axes[0], ks, [(one.estimate, *one.interval) for one in found], "start model", GREY)
-    for arm, colour in zip(arms, COLOURS, strict=False):
+    for arm, colour in zip(arms, cycle(COLOURS), strict=False):
         own = [(row["value"], row["low"], row["high"]) for row in rows if row["arm"] == arm]
         _curve(axes[0], ks, own, NAMES.get(arm, arm), colour)
     axes[0].set_xscale("log", base=2)
