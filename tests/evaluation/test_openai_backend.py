@@ -318,7 +318,7 @@ def test_ctrl_c_ends_sampling_soon_and_keeps_what_was_drawn(
 
     def answer(body: dict[str, Any]) -> tuple[int, Any]:
         if next(order) > 6:
-            release.wait(60)
+            release.wait(600)
         return 200, chat("x")
 
     server.answer = answer
