@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from verl_fgrpo.evaluation.graders import GraderOptions
 from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.samples import Key, Sample, key_of
 
@@ -74,9 +75,9 @@ def bench_grading(options: argparse.Namespace) -> int:
     """
     problems, samples = make_samples(options)
     some = samples[: (options.compared or len(problems)) * options.num_samples]
-    default = grade_all(samples, problems, options.workers, "{}")
+    default = grade_all(samples, problems, options.workers, GraderOptions())
     print(f"grade, {options.workers} workers: {default}", flush=True)
-    fast = grade_all(samples, problems, options.workers, '{"fast": true}')
+    fast = grade_all(samples, problems, options.workers, GraderOptions(fast=True))
     print(f"grade --fast, {options.workers} workers: {fast}", flush=True)
     plain = one_by_one(some, problems)
     print(f"math-verify one by one: {plain}")
@@ -132,7 +133,9 @@ def make_samples(options: argparse.Namespace) -> tuple[dict[tuple[str, str], Pro
     return {problem.key: problem for problem in chosen}, samples
 
 
-def grade_all(samples: list[Sample], problems: dict[tuple[str, str], Problem], workers: int, options: str) -> Graded:
+def grade_all(
+    samples: list[Sample], problems: dict[tuple[str, str], Problem], workers: int, options: GraderOptions
+) -> Graded:
     """By this package."""
     from verl_fgrpo.evaluation.grading import FastCheck, grade_samples
     from verl_fgrpo.evaluation.workers import Limits

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from verl_fgrpo.core.provenance import provenance
-from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, Graded, GraderOptions
+from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, DEFAULTS, Graded, GraderOptions
 from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.samples import REFUSED, Sample, SampleStore, Verdict, VerdictStore, key_of
-from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task
+from verl_fgrpo.evaluation.workers import DEFAULT_LIMITS, GradingPool, Limits, Task
 
 WINDOW = 32_768  # samples held in memory at a time (twice as many while the workers finish a window) ...
 WINDOW_CHARACTERS = 2**25  # ... or as many as have so many characters
@@ -46,16 +46,15 @@ MACHINE_ERRORS = (
 PROBES = {"ifeval": "One sentence. Another.", "mathlib": "  trivial\n```"}
 
 
-def grading_settings(limits: Limits, options: str = "{}") -> dict[str, Any]:
+def grading_settings(limits: Limits, options: GraderOptions = DEFAULTS) -> dict[str, Any]:
     """What a verdict depends on besides sample and problem; stored with the verdicts: different ones never mix.
 
     Of the options, those that are not the defaults.
     """
-    chosen = GraderOptions.from_json(options)
     return {
         "seconds": float(limits.seconds),
         "memory_mib": int(limits.memory_mib),
-        "options": {name: value for name, value in asdict(chosen).items() if value != getattr(GraderOptions(), name)},
+        "options": {name: value for name, value in asdict(options).items() if value != getattr(DEFAULTS, name)},
         "answer_characters": ANSWER_CHARACTERS,
         "versions": provenance(GRADER_PACKAGES)["versions"],
     }
@@ -128,9 +127,9 @@ class FastCheck:
 def grade_samples(
     samples: Iterable[Sample],
     problems: Mapping[tuple[str, str], Problem],
-    limits: Limits | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     num_workers: int = 1,
-    options: str = "{}",
+    options: GraderOptions = DEFAULTS,
     check: FastCheck | None = None,
     ray: bool = False,
 ) -> Iterator[Verdict]:
@@ -145,28 +144,26 @@ def grade_samples(
         problems: by key.
         limits: of one response.
         num_workers: processes; with `ray` one for each CPU of a Ray cluster instead.
-        options: of the graders, JSON, see `graders.grader_of`. With "fast", one distinct response in 32, and the first,
-            is also graded by the unchanged library, whose verdict counts.
+        options: of the graders. With `fast`, one distinct response in 32, and the first, is also graded by the
+            unchanged library, whose verdict counts.
         check: takes the result of that comparison.
 
     Raises:
         ValueError: a sample of an unknown problem.
         RuntimeError: a grader that the problems need is missing.
     """
-    limits = limits or Limits()
     source = iter(samples)
     if (first := next(source, None)) is None:
         return
     run = _Run(chain([first], source), problems, Judged(problems.values(), grading_settings(limits, options)))
-    chosen = GraderOptions.from_json(options)
-    unchanged = json.dumps(asdict(replace(chosen, fast=False)))
+    unchanged = replace(options, fast=False)
     with _pool(ray, limits, num_workers, options) as pool, _pool(ray, limits, num_workers, unchanged) as second:
         _refuse_missing_graders(pool, problems.values())
         graded = pool.grade_tasks(run.tasks())
-        yield from run.verdicts(_checked(graded, second, run, check or FastCheck()) if chosen.fast else graded)
+        yield from run.verdicts(_checked(graded, second, run, check or FastCheck()) if options.fast else graded)
 
 
-def _pool(ray: bool, limits: Limits, num_workers: int, options: str) -> GradingPool:
+def _pool(ray: bool, limits: Limits, num_workers: int, options: GraderOptions) -> GradingPool:
     if not ray:
         return GradingPool(limits, num_workers, options)
     from verl_fgrpo.evaluation.ray_grading import RayPool
@@ -178,9 +175,9 @@ def grade_store(
     store: SampleStore,
     destination: Path | str,
     problems: Iterable[Problem],
-    limits: Limits | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     num_workers: int = 1,
-    options: str = "{}",
+    options: GraderOptions = DEFAULTS,
     progress: bool = True,
     regrade: bool = False,
     say: Callable[[str], None] = lambda line: None,
@@ -202,7 +199,6 @@ def grade_store(
     """
     from tqdm import tqdm
 
-    limits = limits or Limits()
     by_key = {problem.key: problem for problem in problems}
     settings = grading_settings(limits, options)
     verdicts = VerdictStore.emptied(destination, settings) if regrade else VerdictStore(destination, settings)

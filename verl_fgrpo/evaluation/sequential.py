@@ -4,7 +4,6 @@ What to draw next follows from the stored samples and verdicts alone, so a run t
 where it was. How the numbers are estimated: `core.passk.sequential_pass_at_k`.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,13 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from verl_fgrpo.core.files import typed
 from verl_fgrpo.evaluation.counts import StopRule
 from verl_fgrpo.evaluation.generation import Backend, Decoding, sample_run
+from verl_fgrpo.evaluation.graders import DEFAULTS, GraderOptions
 from verl_fgrpo.evaluation.grading import grade_store
 from verl_fgrpo.evaluation.problems import Problem, load_problems
 from verl_fgrpo.evaluation.samples import SampleStore, VerdictStore
 from verl_fgrpo.evaluation.summary import ProblemSamples, collect
-from verl_fgrpo.evaluation.workers import Limits
+from verl_fgrpo.evaluation.workers import DEFAULT_LIMITS, Limits
 
 Key = tuple[str, str]
 
@@ -60,14 +61,13 @@ def sample_until_correct(
     num_workers: int = 1,
     progress: bool = True,
     retry_refused: bool = False,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> SampleStore:
     """Sample and grade in rounds until every problem is at its stop; interrupt it in any way and call it again.
 
     Grading, by `num_workers` processes, uses the settings of RUN/verdicts if there are verdicts, else the defaults.
     `say` takes a line after every round; the rest as for `generation.sample_run`.
     """
-    say = say or (lambda line: None)
     keys = [problem.key for problem in problems]
     limits, options = _grading(run)
     targets = dict.fromkeys(keys, 0)  # nothing to draw: what an earlier session left ungraded is graded first
@@ -131,8 +131,9 @@ def graded_so_far(run: Path) -> dict[Key, ProblemSamples]:
     return dict(collect(VerdictStore(run / "verdicts").read()).problems)
 
 
-def _grading(run: Path) -> tuple[Limits, str]:
-    if not (run / "verdicts" / "manifest.json").exists():
-        return Limits(), "{}"
-    settings = VerdictStore(run / "verdicts").settings
-    return Limits(settings["seconds"], settings["memory_mib"]), json.dumps(settings["options"])
+def _grading(run: Path) -> tuple[Limits, GraderOptions]:
+    folder = run / "verdicts"
+    if not (folder / "manifest.json").exists():
+        return DEFAULT_LIMITS, DEFAULTS
+    settings = VerdictStore(folder).settings
+    return typed(settings, Limits, folder), typed(settings.get("options", {}), GraderOptions, folder)
