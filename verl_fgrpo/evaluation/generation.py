@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from verl_fgrpo.core.files import read_json, write_atomic
 from verl_fgrpo.evaluation.counts import StopRule
@@ -78,18 +78,13 @@ class Backend(Protocol):
         ...
 
 
-class Plan(NamedTuple):
-    """What a call of `sample_run` will do: samples that are there, samples to draw, and a text with the estimate."""
-
-    present: int
-    to_draw: int
-    text: str
-
-
-def make_plan(
+def plan_text(
     run: Path, problems: Sequence[Problem], num_samples: int, decoding: Decoding, tokens_per_second: float | None = None
-) -> Plan:
-    """Count what is stored and what is missing; the speed of earlier sessions of this run gives the estimate."""
+) -> str:
+    """What `sample_run` will do: samples that are there, samples to draw, and how long it takes.
+
+    The estimate is from the speed of earlier sessions of this run, unless `tokens_per_second` is given.
+    """
     stored = SampleStore(run / "samples").present() if (run / "samples" / "manifest.json").exists() else {}
     total, most = len(problems) * num_samples, decoding.max_tokens
     to_draw = total - sum(index < num_samples for problem in problems for index in stored.get(problem.key, ()))
@@ -102,12 +97,11 @@ def make_plan(
     if tokens_per_second:
         time_needed = _duration(to_draw * mean_tokens / tokens_per_second)
         estimate = f"{time_needed} at {tokens_per_second:,.0f} tokens/s and {mean_tokens:.0f} tokens a response"
-    text = (
+    return (
         f"{names}: {len(problems)} prompts x {num_samples} samples = {total:,} responses of at most {most} tokens\n"
         f"already there: {total - to_draw:,}; to draw: {to_draw:,} (at most {to_draw * most:,} tokens)\n"
         f"estimate: {estimate}"
     )
-    return Plan(total - to_draw, to_draw, text)
 
 
 def sample_run(
@@ -119,7 +113,7 @@ def sample_run(
     preset: str,
     progress: bool = True,
     retry_refused: bool = False,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> SampleStore:
     """Draw what is missing of `num_samples` samples of every problem into the folder `run`.
 
@@ -170,7 +164,7 @@ def sample_run(
             else:
                 writer.append(Sample(*item.key, item.seed, item.response, item.num_tokens, item.finish_reason))
         if refused:
-            _record_refused(store, writer, refused, wanted, decoding.seed, say or (lambda line: None))
+            _record_refused(store, writer, refused, wanted, decoding.seed, say)
         left = sum(1 for _ in missing_of(writer.present, wanted))
     watch.warn_if_equal()
     if left:

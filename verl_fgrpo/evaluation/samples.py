@@ -17,7 +17,7 @@ the log.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -29,6 +29,7 @@ from verl_fgrpo.core.files import (
     read_json,
     read_members,
     refuse_other_settings,
+    typed,
     write_json,
 )
 from verl_fgrpo.core.provenance import provenance
@@ -192,27 +193,13 @@ class RowStore(Generic[RowT]):
             try:
                 rows: list[RowT] = decoder.decode_lines(member)
             except msgspec.MsgspecError:  # a row that is bad, or a lone surrogate, which msgspec does not take
-                rows = [self._made(part, log_row(part, offset, line)) for line in member.splitlines()]
+                rows = [typed(log_row(part, offset, line), self.row_type, part) for line in member.splitlines()]
             for row in rows:
                 if not 0 <= row.sample_idx < MAX_INDEX:
                     raise ValueError(f"{part}: sample_idx {row.sample_idx!r} must lie in 0..{MAX_INDEX - 1}")
                 if not (tokens := getattr(row, "num_tokens", 0)) < MAX_COUNT:
                     raise ValueError(f"{part}: num_tokens {shown(tokens)} must be below {MAX_COUNT}")
                 yield row
-
-    def _made(self, part: Path, row: Mapping[str, Any]) -> RowT:
-        import msgspec
-
-        known = {field.name: field.default for field in fields(self.row_type)}
-        if absent := [name for name, default in known.items() if default is MISSING and name not in row]:
-            raise ValueError(f"{part}: a row has no {absent[0]!r}; restore the file, or move it away")
-        try:
-            return msgspec.convert(dict(row), self.row_type)
-        except msgspec.ValidationError as error:
-            raise ValueError(
-                f"{part}: a row is no {self.row_type.__name__.lower()} ({error}); restore the file, or move it away to "
-                "have its rows made again"
-            ) from None
 
     def present(self) -> dict[tuple[str, str], Indices]:
         """{(benchmark, problem_id): sample indices stored}. Raises ValueError on a key stored twice."""

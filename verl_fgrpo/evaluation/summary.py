@@ -70,14 +70,15 @@ class RunData:
     def benchmarks(self) -> list[str]:
         return sorted({benchmark for benchmark, _ in self.problems}, key=_benchmark_order)
 
-    def keys(self, benchmark: str | None = None) -> list[Key]:
-        """Problems that are counted, in a fixed order: none refused, of a sequential run only those at their stop."""
+    def counted(self, benchmark: str | None = None) -> dict[Key, ProblemSamples]:
+        """The samples that count, by problem in a fixed order; of one benchmark, or of all."""
         keys = sorted(self.problems, key=lambda key: (_benchmark_order(key[0]), key))
-        return [key for key in keys if benchmark in (None, key[0]) and self.counted(key) is not None]
+        found = {key: self._counted(key) for key in keys if benchmark in (None, key[0])}
+        return {key: samples for key, samples in found.items() if samples is not None}
 
     def counts(self) -> ProblemCounts:
         """Samples and correct samples of the counted problems; any verdict but "correct" is not correct."""
-        counted = {key: samples for key in self.keys() if (samples := self.counted(key)) is not None}
+        counted = self.counted()
         if not counted:
             raise ValueError("no problem of the run is sampled to its end: rerun `verl-fgrpo eval sample` to resume")
         return ProblemCounts.of(
@@ -89,7 +90,7 @@ class RunData:
             self.num_samples if self.stop_after_correct else None,
         )
 
-    def counted(self, key: Key) -> ProblemSamples | None:
+    def _counted(self, key: Key) -> ProblemSamples | None:
         """The samples of a problem that count: the first `num_samples`, or those up to the stop, in index order.
 
         None if the server refused the prompt, or a sequential run is neither at its stop nor at the cap.
@@ -121,7 +122,7 @@ class RunData:
         if self.unbound:
             told.append(f"{self.unbound} verdicts, of a version before 0.2, do not say on which response they are")
         if self.stop_after_correct is not None:
-            if keys := sorted(set(asked) - set(self.keys())):
+            if keys := sorted(set(asked) - set(self.counted())):
                 told.append(f"{len(keys)} problems are not sampled to their stop and are not counted ({_named(keys)})")
             return told
         sizes = [len(samples) for samples in asked.values()]
