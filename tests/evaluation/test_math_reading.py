@@ -1,8 +1,8 @@
 r"""The extended reading: the table of docs/grading.md with the default's verdict beside it; each rule in general."""
 
 import json
-import time
 import math
+import time
 from fractions import Fraction
 
 import pytest
