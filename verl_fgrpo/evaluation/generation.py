@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 from verl_fgrpo.core.files import read_json, write_atomic
 from verl_fgrpo.evaluation.counts import StopRule
-from verl_fgrpo.evaluation.problems import Problem, load_problems, save_problems
+from verl_fgrpo.evaluation.problems import Problem, ProblemKey, load_problems, save_problems
 from verl_fgrpo.evaluation.prompts import Prompt, build_prompt, prompt_hash
-from verl_fgrpo.evaluation.samples import REFUSED, Key, RowWriter, Sample, SampleStore, missing_of, sample_seed
+from verl_fgrpo.evaluation.samples import REFUSED, RowWriter, Sample, SampleKey, SampleStore, missing_of, sample_seed
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Decoding:
 class Request:
     """One sample to draw."""
 
-    key: Key
+    key: SampleKey
     seed: int
     prompt: Prompt
 
@@ -60,7 +60,7 @@ class Generated:
     With the finish reason "refused" there is no response, and `detail` has the server's words.
     """
 
-    key: Key
+    key: SampleKey
     seed: int
     response: str
     num_tokens: int
@@ -108,7 +108,7 @@ def sample_run(
     run: Path,
     problems: Sequence[Problem],
     backend: Backend,
-    num_samples: int | Mapping[tuple[str, str], int],
+    num_samples: int | Mapping[ProblemKey, int],
     decoding: Decoding,
     preset: str,
     progress: bool = True,
@@ -145,7 +145,7 @@ def sample_run(
     by_key = {problem.key: problem for problem in problems}
     wanted = {key: num_samples if isinstance(num_samples, int) else num_samples[key] for key in by_key}
     watch = _Watch(run, decoding.temperature)
-    refused: dict[tuple[str, str], str] = {}
+    refused: dict[ProblemKey, str] = {}
     with store.writer(drop=(lambda row: row.finish_reason == REFUSED) if retry_refused else None) as writer:
         _add_problems(run / "problems.jsonl", problems)
         if isinstance(num_samples, int):
@@ -175,8 +175,8 @@ def sample_run(
 def _record_refused(
     store: SampleStore,
     writer: RowWriter[Sample],
-    refused: dict[tuple[str, str], str],
-    wanted: Mapping[tuple[str, str], int],
+    refused: dict[ProblemKey, str],
+    wanted: Mapping[ProblemKey, int],
     seed: int,
     say: Callable[[str], None],
 ) -> None:
@@ -196,7 +196,7 @@ class _Watch:
     def __init__(self, run: Path, temperature: float) -> None:
         self._run = run
         self._temperature = temperature
-        self._first: dict[tuple[str, str], int] = {}  # problem -> hash of its first new response
+        self._first: dict[ProblemKey, int] = {}  # problem -> hash of its first new response
         self._samples = self._tokens = 0
         self._varied = False
 

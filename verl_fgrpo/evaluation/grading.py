@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, DEFAULTS, Graded, GraderOptions
-from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.problems import Problem, ProblemKey
 from verl_fgrpo.evaluation.samples import REFUSED, Sample, SampleStore, Verdict, VerdictStore, key_of
 from verl_fgrpo.evaluation.workers import DEFAULT_LIMITS, GradingPool, Limits, Task
 
@@ -33,7 +33,7 @@ TASK_CHARACTERS = 2**24  # or as many as have so many characters: the worker hol
 CHECKED_SHARE = 32  # with `fast`, one distinct response in so many is graded by the unchanged library too
 CHECKED_AT_ONCE = 512  # so many of them, or TASK_CHARACTERS
 T = TypeVar("T")
-Key = tuple[str, str, str]  # benchmark, problem id, digest of a response: see `Judged.digest`
+ResponseKey = tuple[str, str, str]  # benchmark, problem id, digest of a response: see `Judged.digest`
 GRADER_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy", "lm-eval")
 #: What a grader reads of `Problem.extra`.
 NEEDED_EXTRA = {"ifeval": ("instruction_id_list", "kwargs"), "synlogic": ("task", "game_data_str")}
@@ -71,8 +71,8 @@ class Judged:
     def __init__(self, problems: Iterable[Problem], settings: Mapping[str, Any]) -> None:
         self._problems = {problem.key: problem for problem in problems}
         self._settings = json.dumps(dict(settings), sort_keys=True)
-        self._begun: dict[tuple[str, str], Any] = {}
-        self._digests: dict[tuple[str, str], array[int]] = {}
+        self._begun: dict[ProblemKey, Any] = {}
+        self._digests: dict[ProblemKey, array[int]] = {}
         self.samples = 0
 
     def digest(self, sample: Sample) -> str:
@@ -126,7 +126,7 @@ class FastCheck:
 
 def grade_samples(
     samples: Iterable[Sample],
-    problems: Mapping[tuple[str, str], Problem],
+    problems: Mapping[ProblemKey, Problem],
     limits: Limits = DEFAULT_LIMITS,
     num_workers: int = 1,
     options: GraderOptions = DEFAULTS,
@@ -270,18 +270,18 @@ def _refuse_missing_graders(pool: GradingPool, problems: Iterable[Problem]) -> N
 class _Run:
     """The bookkeeping of one `grade_samples`: which samples wait for the verdict on which distinct response."""
 
-    def __init__(self, source: Iterator[Sample], problems: Mapping[tuple[str, str], Problem], judged: Judged) -> None:
+    def __init__(self, source: Iterator[Sample], problems: Mapping[ProblemKey, Problem], judged: Judged) -> None:
         self._source = source
         self.problems = problems
         self._judged = judged
-        self._known: dict[Key, Graded] = {}
+        self._known: dict[ResponseKey, Graded] = {}
         self._ready: deque[Verdict] = deque()
-        self.pending: dict[Key, list[Sample]] = {}
+        self.pending: dict[ResponseKey, list[Sample]] = {}
 
     def tasks(self) -> Iterator[Task]:
         """What the workers have to grade: distinct responses that are not known, problem by problem."""
         for window in _parts(self._source, lambda sample: sample.response, WINDOW, WINDOW_CHARACTERS):
-            groups: dict[Key, list[Sample]] = {}
+            groups: dict[ResponseKey, list[Sample]] = {}
             for sample in window:
                 key = (sample.benchmark, sample.problem_id, self._judged.digest(sample))
                 if sample.finish_reason == REFUSED:
@@ -295,7 +295,7 @@ class _Run:
             self.pending.update(groups)
             yield from _tasks(groups, self.problems)
 
-    def verdicts(self, graded: Iterable[tuple[Key, Graded]]) -> Iterator[Verdict]:
+    def verdicts(self, graded: Iterable[tuple[ResponseKey, Graded]]) -> Iterator[Verdict]:
         """The verdicts on all samples, from those on the distinct responses."""
         for key, verdict in graded:
             self._known[key] = verdict
@@ -309,13 +309,13 @@ class _Run:
 
 
 def _checked(
-    graded: Iterable[tuple[Key, Graded]], unchanged: GradingPool, run: _Run, check: FastCheck
-) -> Iterator[tuple[Key, Graded]]:
+    graded: Iterable[tuple[ResponseKey, Graded]], unchanged: GradingPool, run: _Run, check: FastCheck
+) -> Iterator[tuple[ResponseKey, Graded]]:
     """Grade some of the responses again with the unchanged library; its verdicts replace the fast ones."""
-    held: dict[Key, Graded] = {}
+    held: dict[ResponseKey, Graded] = {}
     characters = 0
 
-    def compared() -> Iterator[tuple[Key, Graded]]:
+    def compared() -> Iterator[tuple[ResponseKey, Graded]]:
         firsts = {key: run.pending[key][:1] for key in held}
         for key, verdict in unchanged.grade_tasks(_tasks(firsts, run.problems)):
             check.compare(firsts[key][0], held[key], verdict)
@@ -334,12 +334,12 @@ def _checked(
     yield from compared()
 
 
-def _verdict(sample: Sample, key: Key, graded: Graded) -> Verdict:
+def _verdict(sample: Sample, key: ResponseKey, graded: Graded) -> Verdict:
     return Verdict(sample.benchmark, sample.problem_id, sample.sample_idx, *graded, digest=key[2])
 
 
-def _tasks(groups: Mapping[Key, list[Sample]], problems: Mapping[tuple[str, str], Problem]) -> Iterator[Task]:
-    by_problem: dict[tuple[str, str], list[Key]] = defaultdict(list)
+def _tasks(groups: Mapping[ResponseKey, list[Sample]], problems: Mapping[ProblemKey, Problem]) -> Iterator[Task]:
+    by_problem: dict[ProblemKey, list[ResponseKey]] = defaultdict(list)
     for key in groups:
         by_problem[key[:2]].append(key)
     for problem_key, keys in by_problem.items():

@@ -28,9 +28,9 @@ from verl_fgrpo.core.tables import markdown_table, write_table
 from verl_fgrpo.evaluation.backends import TransformersBackend, prompt_tokens, resolve_model
 from verl_fgrpo.evaluation.benchmarks import read_problems
 from verl_fgrpo.evaluation.grading import Judged
-from verl_fgrpo.evaluation.problems import Problem, load_problems, save_problems
+from verl_fgrpo.evaluation.problems import Problem, ProblemKey, load_problems, save_problems
 from verl_fgrpo.evaluation.prompts import build_prompt
-from verl_fgrpo.evaluation.samples import Key, Sample, SampleStore, Score, ScoreStore, VerdictStore, key_of
+from verl_fgrpo.evaluation.samples import Sample, SampleKey, SampleStore, Score, ScoreStore, VerdictStore, key_of
 from verl_fgrpo.evaluation.significance import bootstrap_over_problems
 
 
@@ -161,8 +161,8 @@ def _correct_samples(run: Path, store: SampleStore, problems: Sequence[Problem])
 def _score_all(
     run: Path,
     scorer: Scorer,
-    samples: Mapping[Key, Sample],
-    problems: Mapping[tuple[str, str], Problem],
+    samples: Mapping[SampleKey, Sample],
+    problems: Mapping[ProblemKey, Problem],
     preset: str,
     progress: bool,
 ) -> list[Score]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from verl_fgrpo.core import dumps
 from verl_fgrpo.core.rows import Row, iter_rows, shown, told_with
-from verl_fgrpo.evaluation.problems import Problem, graded_problem, problem_id_of, written_answers
+from verl_fgrpo.evaluation.problems import Problem, ProblemKey, graded_problem, problem_id_of, written_answers
 from verl_fgrpo.evaluation.samples import FINISH_REASONS, Sample
 
 FORMATS = ("plain", "verl", "lm-eval")
@@ -44,8 +44,8 @@ def iter_samples(
         ValueError: unknown columns, a value that a column cannot have, several steps in verl dumps, one file twice, or
             one problem with two different answers.
     """
-    problems: dict[tuple[str, str], Problem] = {}
-    counter: Counter[tuple[str, str]] = Counter()
+    problems: dict[ProblemKey, Problem] = {}
+    counter: Counter[ProblemKey] = Counter()
     steps: dict[int, Path] = {}
     if len({Path(path).resolve() for path in paths}) < len(paths):
         raise ValueError(f"a file is given twice: {', '.join(map(str, paths))}; its samples would count twice")

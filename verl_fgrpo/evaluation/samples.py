@@ -34,6 +34,7 @@ from verl_fgrpo.core.files import (
 )
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.core.rows import MAX_COUNT, shown
+from verl_fgrpo.evaluation.problems import ProblemKey
 
 FORMAT = 1
 MAX_INDEX = 2**24  # of a sample; a larger one is no index
@@ -90,12 +91,12 @@ class Score:
     digest: str = ""
 
 
-Key = tuple[str, str, int]
+SampleKey = tuple[str, str, int]  # benchmark, problem id, index
 RowT = TypeVar("RowT", Sample, Verdict, Score)
 StoreT = TypeVar("StoreT", bound="RowStore[Any]")
 
 
-def key_of(row: Sample | Verdict | Score) -> Key:
+def key_of(row: Sample | Verdict | Score) -> SampleKey:
     return (row.benchmark, row.problem_id, row.sample_idx)
 
 
@@ -201,9 +202,9 @@ class RowStore(Generic[RowT]):
                     raise ValueError(f"{part}: num_tokens {shown(tokens)} must be below {MAX_COUNT}")
                 yield row
 
-    def present(self) -> dict[tuple[str, str], Indices]:
+    def present(self) -> dict[ProblemKey, Indices]:
         """{(benchmark, problem_id): sample indices stored}. Raises ValueError on a key stored twice."""
-        found: dict[tuple[str, str], Indices] = {}
+        found: dict[ProblemKey, Indices] = {}
         for part in self.part_paths():
             for row in self._read_part(part):
                 indices = found.setdefault((row.benchmark, row.problem_id), Indices())
@@ -215,7 +216,7 @@ class RowStore(Generic[RowT]):
                 indices.add(row.sample_idx)
         return found
 
-    def missing(self, problems: Iterable[tuple[str, str]], num_samples: int) -> list[Key]:
+    def missing(self, problems: Iterable[ProblemKey], num_samples: int) -> list[SampleKey]:
         """Keys still to be made for `num_samples` rows of every (benchmark, problem_id), problem by problem."""
         return list(missing_of(self.present(), dict.fromkeys(problems, num_samples)))
 
@@ -229,7 +230,7 @@ class RowStore(Generic[RowT]):
         return RowWriter(self, flush_rows, flush_seconds, drop)
 
 
-def missing_of(present: Mapping[tuple[str, str], Indices], wanted: Mapping[tuple[str, str], int]) -> Iterator[Key]:
+def missing_of(present: Mapping[ProblemKey, Indices], wanted: Mapping[ProblemKey, int]) -> Iterator[SampleKey]:
     """The keys that `RowStore.missing` lists, one after another; `wanted` is the number of rows of each problem."""
     for key, num_samples in wanted.items():
         there = present.get(key, ())
@@ -295,7 +296,7 @@ class RowWriter(Generic[RowT]):
                 if not drop(row):
                     log.append(_as_row(row))
 
-    def __contains__(self, key: Key) -> bool:
+    def __contains__(self, key: SampleKey) -> bool:
         benchmark, problem_id, sample_idx = key
         return sample_idx in self._present.get((benchmark, problem_id), ())
 
@@ -307,7 +308,7 @@ class RowWriter(Generic[RowT]):
         self._log.append(_as_row(row))
 
     @property
-    def present(self) -> Mapping[tuple[str, str], Indices]:
+    def present(self) -> Mapping[ProblemKey, Indices]:
         """What is stored, the rows appended so far included; see `RowStore.present`."""
         return self._present
 
