@@ -10,11 +10,13 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from verl_fgrpo.core.command import COUNT, PROCESSES, command_parser, named_path, run_command
 from verl_fgrpo.evaluation.graders import GraderOptions
 from verl_fgrpo.evaluation.problems import Problem, ProblemKey
 from verl_fgrpo.evaluation.samples import Sample, SampleKey, key_of
@@ -106,7 +108,7 @@ def make_samples(options: argparse.Namespace) -> tuple[dict[ProblemKey, Problem]
     rng = np.random.default_rng(0)
     pool: list[Problem] = []
     solutions = []
-    for name, path in (entry.split("=", 1) for entry in options.benchmark):
+    for name, path in map(named_path, options.benchmark):
         pool += load_benchmark(name, path, check_size=False)
         for row in iter_rows(path):
             solution = row.get("solution") or ""
@@ -197,17 +199,17 @@ def _cpu_seconds() -> float:
     return total
 
 
-def main(args: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> int:
+    parser = command_parser(Path(__file__).name, __doc__)
     parser.add_argument("what", choices=("subsample", "grading"))
     parser.add_argument("--benchmark", action="append", default=[], metavar="NAME=FILE")
-    parser.add_argument("--problems", type=int, default=120)
-    parser.add_argument("--compared", type=int, help="problems that math-verify grades one by one (all)")
-    parser.add_argument("--num-samples", type=int, default=1024)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--problems", type=COUNT, default=120)
+    parser.add_argument("--compared", type=COUNT, help="problems that math-verify grades one by one (all)")
+    parser.add_argument("--num-samples", type=COUNT, default=1024)
+    parser.add_argument("--workers", type=PROCESSES, default=2)
     parser.add_argument("--same-text", action="store_true", help="the reasoning is equal in all samples of a problem")
     parser.add_argument("--skewed", action="store_true", help="the right answer most often (1/rank), not all equally")
-    options = parser.parse_args(args)
+    options = parser.parse_args(arguments)
     if options.what == "subsample":
         bench_subsample()
         return 0
@@ -217,4 +219,4 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(Path(__file__).name, main, sys.argv[1:]))

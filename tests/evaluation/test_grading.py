@@ -632,12 +632,12 @@ def test_responses_that_are_programs_are_refused_unless_allowed(tmp_path: Path, 
 
 def test_the_extended_reading_says_how_many_verdicts_differ(tmp_path: Path) -> None:
     store = store_of(tmp_path / "samples", ["\\boxed{50\\%}", "\\boxed{0.5}", "\\boxed{3}"])
-    options = GraderOptions(reading="extended-3")
+    options = GraderOptions(reading="extended-4")
     verdicts = grade_store(store, tmp_path / "verdicts", [HALF], options=options, progress=False)
     rows = [(row.verdict, row.detail) for row in verdicts.read()]
     assert sorted(rows) == [("correct", ""), ("correct", "default reading: wrong"), ("wrong", "")]
     assert graders.reading_note(verdicts.settings["options"], rows) == (
-        "reading extended-3: 1 of 3 verdicts differ from the default reading's "
+        "reading extended-4: 1 of 3 verdicts differ from the default reading's "
         "(1 correct here only, 0 correct there only)"
     )
     assert graders.reading_note({}, []) == "reading default (math-verify unchanged)"

@@ -52,6 +52,11 @@ TABLE = [
     (r"e^{i\pi/3}", r"\boxed{\frac12 + \frac{\sqrt3}{2}i}", "wrong", "correct"),
     (r"e^{i\pi/3}", r"\boxed{\frac12 - \frac{\sqrt3}{2}i}", "wrong", "wrong"),
     ("7", "所以答案是7。", "unparsed", "correct"),
+    ("7", "\\boxed{7以上}", "wrong", "wrong"),
+    ("7", "\\boxed{约7}", "wrong", "correct"),
+    ("7", "\\boxed{8}\\boxed{7}", "wrong", "wrong"),
+    ("7", "\\boxed{\\textcolor{red}{7}}", "wrong", "correct"),
+    ("7", "\\boxed{\u200b7}", "wrong", "correct"),
     ("6", r"答案是 \boxed{6个}", "wrong", "correct"),
     ("6", r"答案是 \boxed{7个}", "wrong", "wrong"),
     ("2314_5", r"\boxed{2314_6}", "correct", "wrong"),
@@ -237,11 +242,11 @@ def test_no_final_answer_leaves_the_default() -> None:
 
 
 def test_the_option_names_the_version() -> None:
-    assert EXTENDED == "extended-3"
+    assert EXTENDED == "extended-4"
     problem = Problem("b", "p", "q", "math", ("0.35",))
     for reading, verdict in (("default", "wrong"), (EXTENDED, "correct")):
         assert grader_of("math", GraderOptions(reading=reading))(problem, r"\boxed{35\%}")[0] == verdict
-    with pytest.raises(ValueError, match="reading 'loose' must be one of default, extended-3"):
+    with pytest.raises(ValueError, match="reading 'loose' must be one of default, extended-4"):
         GraderOptions(reading="loose")
 
 

@@ -18,7 +18,17 @@ from verl_fgrpo.core.files import read_json, write_atomic
 from verl_fgrpo.evaluation.counts import StopRule
 from verl_fgrpo.evaluation.problems import Problem, ProblemKey, load_problems, save_problems
 from verl_fgrpo.evaluation.prompts import Prompt, build_prompt, prompt_hash
-from verl_fgrpo.evaluation.samples import REFUSED, RowWriter, Sample, SampleKey, SampleStore, missing_of, sample_seed
+from verl_fgrpo.evaluation.samples import (
+    REFUSED,
+    Indices,
+    RowWriter,
+    Sample,
+    SampleKey,
+    SampleStore,
+    key_of,
+    missing_of,
+    sample_seed,
+)
 
 
 @dataclass(frozen=True)
@@ -79,15 +89,26 @@ class Backend(Protocol):
 
 
 def plan_text(
-    run: Path, problems: Sequence[Problem], num_samples: int, decoding: Decoding, tokens_per_second: float | None = None
+    run: Path,
+    problems: Sequence[Problem],
+    num_samples: int,
+    decoding: Decoding,
+    tokens_per_second: float | None = None,
+    retry_refused: bool = False,
 ) -> str:
     """What `sample_run` will do: samples that are there, samples to draw, and how long it takes.
 
     The estimate is from the speed of earlier sessions of this run, unless `tokens_per_second` is given.
     """
-    stored = SampleStore(run / "samples").present() if (run / "samples" / "manifest.json").exists() else {}
+    refused: list[SampleKey] = []
+    stored: Mapping[ProblemKey, Indices] = {}
+    if (run / "samples" / "manifest.json").exists():
+        store, asked = SampleStore(run / "samples"), {problem.key for problem in problems}
+        stored = store.present(lambda row: refused.extend([key_of(row)] if row.finish_reason == REFUSED else []))
+        refused = [key for key in refused if key[:2] in asked and key[2] < num_samples]
     total, most = len(problems) * num_samples, decoding.max_tokens
     to_draw = total - sum(index < num_samples for problem in problems for index in stored.get(problem.key, ()))
+    to_draw += len(refused) if retry_refused else 0
     names = ", ".join(f"{name} ({count})" for name, count in Counter(one.benchmark for one in problems).items())
     mean_tokens = float(most)
     if (run / "speed.json").exists() and (speed := read_json(run / "speed.json")).get("tokens"):
@@ -97,9 +118,12 @@ def plan_text(
     if tokens_per_second:
         time_needed = _duration(to_draw * mean_tokens / tokens_per_second)
         estimate = f"{time_needed} at {tokens_per_second:,.0f} tokens/s and {mean_tokens:.0f} tokens a response"
+    prompts, skipped = len({key[:2] for key in refused}), ""
+    if refused and not retry_refused:
+        skipped = f"refused before: {len(refused):,} samples, of {prompts:,} prompts; --retry-refused asks again\n"
     return (
         f"{names}: {len(problems)} prompts x {num_samples} samples = {total:,} responses of at most {most} tokens\n"
-        f"already there: {total - to_draw:,}; to draw: {to_draw:,} (at most {to_draw * most:,} tokens)\n"
+        f"already there: {total - to_draw:,}; to draw: {to_draw:,} (at most {to_draw * most:,} tokens)\n{skipped}"
         f"estimate: {estimate}"
     )
 

@@ -63,7 +63,7 @@ def _grade(options: argparse.Namespace) -> None:
     if options.reading != "default":
         print(reading_note(verdicts.settings["options"], ((row.verdict, row.detail) for row in verdicts.read())))
     for row in verdict_rows({options.run.name: load_run(options.run)}):
-        print("  ".join(f"{key} {value}" for key, value in row.items()))
+        print("  ".join(f"{key} {value if str(value).isprintable() else repr(value)}" for key, value in row.items()))
 
 
 def _check_fast() -> None:
@@ -78,17 +78,17 @@ def _import(options: argparse.Namespace) -> None:
     """Read the files twice, so that nothing is stored of files with an error, and nothing is held in memory."""
     from tqdm import tqdm
 
-    digest = hashlib.sha256()
-    for path in options.input:
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
     source = (options.input, options.benchmark, options.kind, options.format)
     problems = {}
     count = 0
     for problem, _ in tqdm(iter_samples(*source), desc="checking", unit="sample"):
         problems[problem.key] = problem
         count += 1
+    digest = hashlib.sha256()
+    for path in options.input:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
     settings = {"imported": sorted(path.name for path in options.input), "sha256": digest.hexdigest()}
     store = SampleStore(options.run / "samples", settings)
     save_problems(list(problems.values()), options.run / "problems.jsonl")

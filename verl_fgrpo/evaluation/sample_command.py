@@ -60,13 +60,14 @@ def _sample(options: argparse.Namespace) -> None:
         raise ValueError(f"--tokens-per-second {options.tokens_per_second} must be positive")
     problems = _first_of_each(load_problems(options.problems, options.benchmarks), options.limit)
     rule = StopRule(options.num_samples, options.stop_after_correct)
-    print(plan_text(options.run, problems, options.num_samples, decoding, options.tokens_per_second), flush=True)
+    speed, retry = options.tokens_per_second, options.retry_refused
+    print(plan_text(options.run, problems, options.num_samples, decoding, speed, retry), flush=True)
     if options.stop_after_correct is not None:
         print(expected_text(graded_so_far(options.run), [problem.key for problem in problems], rule), flush=True)
     if options.dry_run:
         return
     backend = _backend(options)
-    more: dict[str, Any] = {"retry_refused": options.retry_refused, "say": print}
+    more: dict[str, Any] = {"retry_refused": retry, "say": print}
     if options.stop_after_correct is not None:
         workers = options.grade_workers
         sample_until_correct(options.run, problems, backend, rule, decoding, options.preset, workers, **more)

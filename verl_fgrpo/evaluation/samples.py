@@ -202,11 +202,12 @@ class RowStore(Generic[RowT]):
                     raise ValueError(f"{part}: num_tokens {shown(tokens)} must be below {MAX_COUNT}")
                 yield row
 
-    def present(self) -> dict[ProblemKey, Indices]:
-        """{(benchmark, problem_id): sample indices stored}. Raises ValueError on a key stored twice."""
+    def present(self, look: Callable[[RowT], object] = bool) -> dict[ProblemKey, Indices]:
+        """{(benchmark, problem_id): sample indices stored}; `look` is handed each row. ValueError on a key twice."""
         found: dict[ProblemKey, Indices] = {}
         for part in self.part_paths():
             for row in self._read_part(part):
+                look(row)
                 indices = found.setdefault((row.benchmark, row.problem_id), Indices())
                 if row.sample_idx in indices:
                     raise ValueError(

@@ -39,7 +39,7 @@ from typing import Any
 from verl_fgrpo.evaluation.graders import DEFAULTS, Graded, GraderOptions, grader_of
 from verl_fgrpo.evaluation.problems import Problem
 
-START_SECONDS = 120.0
+START_SECONDS = 600.0  # loading the libraries takes 6 s of CPU time, which a busy machine may stretch
 REPLY_SECONDS = 0.02
 #: Modules of the fork server: loaded once, so that a new worker starts in milliseconds.
 PRELOAD = ("verl_fgrpo.evaluation.workers", "verl_fgrpo.evaluation.preload")

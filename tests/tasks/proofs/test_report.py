@@ -140,6 +140,13 @@ def test_only_runs_that_can_be_compared_stand_side_by_side(result, tmp_path):
     change(runs / "seed2-grpo.json", settings={"group_size": "4", "steps": "9"})
     with pytest.raises(ValueError, match="trained with different group_size"):
         load_runs(tmp_path)
+    start, kept = runs / "seed1-start_model.json", (runs / "seed1-start_model.json").read_text()
+    ranked = json.loads(kept)["ranked"]
+    for damage in ({"ranked": [[99, 1, "h1"], *ranked[1:]]}, {"ranked": ranked[1:]}, {"distinct": [9] * 6}):
+        change(start, **damage)
+        with pytest.raises(ValueError, match="seed1-start_model.json does not hold what it must"):
+            load_runs(tmp_path)
+    start.write_text(kept)
     change(runs / "seed1-grpo.json", num_samples=9)
     with pytest.raises(ValueError, match="other theorems or samples"):
         load_runs(tmp_path)

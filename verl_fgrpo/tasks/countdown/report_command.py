@@ -4,6 +4,7 @@ verl-fgrpo countdown report --results docs/results/smollm2
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def _figure(
     figure, axes = new_figure(4.4 * (1 + len(arms)), 3.8, 1, 1 + len(arms))
     start = [over_seeds([run.scores(k, 0) for run in runs if run.arm == REFERENCE]) for k in ks]
     _curve(axes[0], ks, [(one.value, one.low, one.high) for one in start], "start model", GREY)
-    for arm, colour in zip(arms, COLOURS, strict=False):
+    for arm, colour in zip(arms, cycle(COLOURS), strict=False):
         own = [(row["value"], row["low"], row["high"]) for row in rows if row["arm"] == arm]
         _curve(axes[0], ks, own, NAMES.get(arm, arm), colour)
     axes[0].set_xscale("log", base=2)

@@ -3,6 +3,7 @@
 RESULTS/runs/seed<S>-<method>.json; the start model of a seed is the method `START`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,14 @@ class ProofRun:
     def __post_init__(self) -> None:
         if {len(self.correct), len(self.distinct), len(self.enumerated)} != {len(self.statements)}:
             raise ValueError("correct, distinct and enumerated must have a number for each statement")
+        if not all(0 <= d <= c <= self.num_samples for c, d in zip(self.correct, self.distinct, strict=True)):
+            raise ValueError("distinct must be at most correct, and correct at most num_samples, none below 0")
+        if not all(0 <= place < len(self.statements) and rank > 0 for place, rank, _ in self.ranked):
+            raise ValueError("ranked must name the place of a statement and a rank from 1")
+        if not all(-math.inf < value <= 0 for value in self.log_probs):
+            raise ValueError("log_probs must be finite and at most 0")
+        if self.arm == START and len(self.ranked) != len(self.log_probs):
+            raise ValueError("ranked and log_probs of the start model must be equally long")
 
     @property
     def counts(self) -> ProblemCounts:
@@ -173,7 +182,7 @@ def load_runs(results: Path, methods: Sequence[str] | None = None) -> dict[int, 
             f"{results} has no seed with {', '.join(names) or 'a method that all seeds have'}; train first"
         )
     for of_seed in chosen.values():
-        if len({(tuple(run.statements), run.num_samples) for run in of_seed.values()}) > 1:
+        if len({(tuple(run.statements), run.num_samples, len(run.log_probs)) for run in of_seed.values()}) > 1:
             raise ValueError(f"{results}: methods of one seed were tested on other theorems or samples")
     shared = {
         tuple(sorted((k, v) for k, v in run.settings.items() if k not in OWN_SETTINGS))

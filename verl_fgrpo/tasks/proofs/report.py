@@ -7,6 +7,7 @@ unique.{csv,...,png,svg}, examples.{md,csv,json}
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def _write_uplift(results: Mapping[int, Mapping[str, ProofRun]], methods: Sequen
 @figure_style()
 def _uplift_figure(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Any:
     figure, (axis,) = new_figure(6.0, 3.6)
-    for method, colour in zip(methods, COLOURS, strict=False):
+    for method, colour in zip(methods, cycle(COLOURS), strict=False):
         own = [row for row in rows if row["run"] == method]
         # binomial standard error of the share: samples of one theorem are not independent, so it is a lower bound
         errors = [100 * math.sqrt(r["share"] * (1 - r["share"]) / r["samples"]) if r["samples"] else 0 for r in own]
@@ -157,7 +158,7 @@ def _write_unique(results: Mapping[int, Mapping[str, ProofRun]], methods: Sequen
 @figure_style()
 def _unique_figure(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Any:
     figure, (axis,) = new_figure(6.0, 3.6)
-    for method, colour in zip(methods, COLOURS, strict=False):
+    for method, colour in zip(methods, cycle(COLOURS), strict=False):
         own = [row for row in rows if row["run"] == method]
         steps = sorted({row["step"] for row in own})
         means = [float(np.mean([row["unique_proofs"] for row in own if row["step"] == step])) for step in steps]
