@@ -38,7 +38,7 @@ check_number() {
     said=${rule//&&/and}
     shift 2
     for name in "$@"; do
-        [[ ${!name} =~ ^((0|[1-9][0-9]*)\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,2})?$ ]] && awk -v x="${!name}" "BEGIN { x += 0; exit !($rule) }" ||
+        [[ ${!name} =~ ^((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,2})?$ ]] && awk -v x="${!name}" "BEGIN { x += 0; exit !($rule) }" ||
             fault "$name is '${!name}', but it must be a number with ${said//x/$name}, e.g. $example"
     done
 }

@@ -21,6 +21,7 @@ from verl_fgrpo.core.pretrained import load_pretrained, render_chat
 from verl_fgrpo.core.processes import ends_with_parent
 from verl_fgrpo.evaluation.generation import Decoding, Generated, Request, weights_fingerprint
 from verl_fgrpo.evaluation.prompts import Prompt
+from verl_fgrpo.evaluation.ray_grading import connect
 
 
 def resolve_model(model: str, cache: Path, revision: str | None = None, trust_checkpoint: bool = False) -> Path:
@@ -248,7 +249,7 @@ class VllmRayBackend:
         from ray.data.llm import vLLMEngineProcessorConfig
 
         if not ray.is_initialized():
-            ray.init()
+            connect()
         gpus = int(ray.cluster_resources().get("GPU", 0))
         engines = self.concurrency or gpus // self.tensor_parallel_size
         if engines < 1:

@@ -203,7 +203,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
 
     config = compose_config(given.overrides)
-    problems = implausible(config)
+    problems = implausible(config) + (machine.cluster(config) if given.command == "compose" else [])
     if given.command != "compose":
         count, validation = rows(config.data.train_files), rows(config.data.val_files)
         billions = parameters(str(config.actor_rollout_ref.model.path)) or given.billions
