@@ -17,7 +17,7 @@ import pytest
 from test_generation import PROBLEMS, Server, requests_for, server  # noqa: F401 - `server` is a fixture
 
 from verl_fgrpo.cli import main
-from verl_fgrpo.evaluation.generation import Decoding, make_plan, sample_run
+from verl_fgrpo.evaluation.generation import Decoding, plan_text, sample_run
 from verl_fgrpo.evaluation.grading import grade_store
 from verl_fgrpo.evaluation.openai_backend import FIRST_SECONDS, OpenAIBackend, read_answer
 from verl_fgrpo.evaluation.problems import save_problems
@@ -105,10 +105,10 @@ def test_a_refused_prompt_is_recorded_named_and_skipped(server: Server, tmp_path
     assert asked.count("so") < N  # those in flight when the first was refused
     asked.clear()
     assert len(sample(server, run)) == 2 * N and not asked  # nothing is left to do
-    plan = make_plan(run, PROBLEMS, N, Decoding())
-    assert plan.to_draw == 0 and f"refused before: {N} samples, of 1 prompts; --retry-refused asks again" in plan.text
-    assert make_plan(run, PROBLEMS, N, Decoding(), retry_refused=True).to_draw == N
-    assert "refused" not in make_plan(run, PROBLEMS[1:], N, Decoding()).text
+    plan = plan_text(run, PROBLEMS, N, Decoding())
+    assert "to draw: 0 " in plan and f"refused before: {N} samples, of 1 prompts; --retry-refused asks again" in plan
+    assert f"to draw: {N} " in plan_text(run, PROBLEMS, N, Decoding(), retry_refused=True)
+    assert "refused" not in plan_text(run, PROBLEMS[1:], N, Decoding())
     grade_store(SampleStore(run / "samples"), run / "verdicts", PROBLEMS, progress=False)
     [counts] = verdict_rows({"run": load_run(run)})
     assert (counts["correct"], counts["refused"], counts["wrong"]) == (N, N, 0)

@@ -111,7 +111,7 @@ class TransformersBackend:
         self.dtype = dtype
         self.tokenizer = load_pretrained("AutoTokenizer", folder)
         self.model = load_pretrained("AutoModelForCausalLM", folder, dtype=getattr(torch, dtype)).to(device).eval()
-        self._end_ids = self._find_end_ids()
+        self.end_ids = self._find_end_ids()
 
     def identity(self) -> dict[str, Any]:
         weights = weights_fingerprint(self.folder)
@@ -120,13 +120,9 @@ class TransformersBackend:
     def generate(self, requests: Iterable[Request], decoding: Decoding) -> Iterator[Generated]:
         for _, same_problem in groupby(requests, key=lambda request: request.key[:2]):
             group = list(same_problem)
-            prompt_ids = self.encode(group[0].prompt)
+            prompt_ids = prompt_tokens(self.tokenizer, group[0].prompt)
             for start in range(0, len(group), self.batch_size):
                 yield from self._generate_batch(group[start : start + self.batch_size], prompt_ids, decoding)
-
-    def encode(self, prompt: Prompt) -> list[int]:
-        """`prompt_tokens` of this model."""
-        return prompt_tokens(self.tokenizer, prompt)
 
     def _generate_batch(
         self, batch: Sequence[Request], prompt_ids: Sequence[int], decoding: Decoding
@@ -150,24 +146,19 @@ class TransformersBackend:
                 do_sample=False,  # the processor has already drawn: one token is left
                 logits_processor=processors,
                 max_new_tokens=decoding.max_tokens,
-                eos_token_id=self._end_ids,
-                pad_token_id=self._end_ids[0],
+                eos_token_id=self.end_ids,
+                pad_token_id=self.end_ids[0],
                 temperature=None,
                 top_p=None,
                 top_k=None,
                 repetition_penalty=1.0,
             )
-        ends = set(self._end_ids)
+        ends = set(self.end_ids)
         for request, row in zip(batch, output[:, len(prompt_ids) :].tolist(), strict=True):
             stop = next((index for index, token in enumerate(row) if token in ends), None)
             text = self.tokenizer.decode(row[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False)
             length, reason = (len(row), "length") if stop is None else (stop + 1, "stop")
             yield Generated(request.key, request.seed, text, length, reason)
-
-    @property
-    def end_id(self) -> int:
-        """The token that ends a response."""
-        return self._end_ids[0]
 
     def _find_end_ids(self) -> list[int]:
         """End tokens of the generation config and the tokenizer, and the end of a chat turn if there is such a one."""
@@ -227,8 +218,13 @@ class VllmRayBackend:
         self.tokenizer = load_pretrained("AutoTokenizer", folder)
 
     def identity(self) -> dict[str, Any]:
-        weights, more = weights_fingerprint(self.folder), {"engine_kwargs": self.engine_kwargs}
-        return {"backend": "vllm", "model": self.folder.name, "weights": weights, **more}
+        weights = weights_fingerprint(self.folder)
+        return {
+            "backend": "vllm",
+            "model": self.folder.name,
+            "weights": weights,
+            "engine_kwargs": self.engine_kwargs,
+        }
 
     def generate(self, requests: Iterable[Request], decoding: Decoding) -> Iterator[Generated]:
         import ray

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.evaluation.graders import Graded
+from verl_fgrpo.evaluation.graders import Graded, GraderOptions
 from verl_fgrpo.evaluation.problems import Problem
 from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task, in_flight
 
@@ -19,7 +19,7 @@ class RayPool(GradingPool):
     with it; at most two tasks a CPU are in flight, which bounds what is held here and in the object store.
     """
 
-    def __init__(self, limits: Limits, options: str = "{}") -> None:
+    def __init__(self, limits: Limits, options: GraderOptions) -> None:
         import ray
 
         self._started = not ray.is_initialized()
@@ -68,10 +68,10 @@ def unreachable(address: str) -> str:
     return ""
 
 
-def _grade(task: Task, limits: Limits, options: str) -> list[tuple[Any, Graded]]:
+def _grade(task: Task, limits: Limits, options: GraderOptions) -> list[tuple[Any, Graded]]:
     return _pool(limits, options).run(task)
 
 
 @lru_cache(maxsize=2)
-def _pool(limits: Limits, options: str) -> GradingPool:
+def _pool(limits: Limits, options: GraderOptions) -> GradingPool:
     return GradingPool(limits, 1, options)

@@ -15,7 +15,7 @@ from typing import Any
 
 from verl_fgrpo.core import dumps
 from verl_fgrpo.core.rows import Row, iter_rows, shown, told_with
-from verl_fgrpo.evaluation.problems import Problem, graded_problem, problem_id_of, written_answers
+from verl_fgrpo.evaluation.problems import Problem, ProblemKey, graded_problem, problem_id_of, written_answers
 from verl_fgrpo.evaluation.samples import FINISH_REASONS, Sample
 
 FORMATS = ("plain", "verl", "lm-eval")
@@ -47,8 +47,8 @@ def iter_samples(
         ValueError: unknown columns, a value that a column cannot have, several steps in verl dumps, one file twice, or
             one problem with two different answers (in plain files, or prompts).
     """
-    problems: dict[tuple[str, str], Problem] = {}
-    counter: Counter[tuple[str, str]] = Counter()
+    problems: dict[ProblemKey, Problem] = {}
+    counter: Counter[ProblemKey] = Counter()
     steps: dict[int, Path] = {}
     for one, other in combinations(paths, 2):
         if filecmp.cmp(one, other, shallow=False):

@@ -10,7 +10,7 @@ from typing import Any
 from verl_fgrpo.core.command import COUNT, PROCESSES, SEED, torch_device
 from verl_fgrpo.evaluation.backends import TransformersBackend, VllmRayBackend, resolve_model
 from verl_fgrpo.evaluation.counts import StopRule
-from verl_fgrpo.evaluation.generation import Backend, Decoding, make_plan, sample_run
+from verl_fgrpo.evaluation.generation import Backend, Decoding, plan_text, sample_run
 from verl_fgrpo.evaluation.openai_backend import OpenAIBackend
 from verl_fgrpo.evaluation.problems import Problem, load_problems
 from verl_fgrpo.evaluation.prompts import PRESETS
@@ -61,8 +61,7 @@ def _sample(options: argparse.Namespace) -> None:
     problems = _first_of_each(load_problems(options.problems, options.benchmarks), options.limit)
     rule = StopRule(options.num_samples, options.stop_after_correct)
     speed, retry = options.tokens_per_second, options.retry_refused
-    plan = make_plan(options.run, problems, options.num_samples, decoding, speed, retry)
-    print(plan.text, flush=True)
+    print(plan_text(options.run, problems, options.num_samples, decoding, speed, retry), flush=True)
     if options.stop_after_correct is not None:
         print(expected_text(graded_so_far(options.run), [problem.key for problem in problems], rule), flush=True)
     if options.dry_run:

@@ -32,7 +32,7 @@ def result(tmp_path_factory, kernel):
     sft = SftSettings(steps=2, batch_size=8, model=SIZE)
     prepare(data, ProofSettings(supervised=10, train=4, heldout=6, sft=sft), progress=False, say=lambda text: None)
     theorems = read_heldout(data)
-    problems = [as_problem(theorem) for theorem in theorems]
+    problems = [as_problem(theorem.statement) for theorem in theorems]
     checkpoints = {}
     for number, name in enumerate((START, "grpo", "f_grpo")):
         run = root / "seed1" / name
@@ -110,7 +110,7 @@ def test_a_record_is_there_once_or_not_at_all_through_a_fault_at_every_call(resu
 def test_grading_again_finds_nothing_to_do(result, monkeypatch):
     root, theorems, checkpoints = result
     monkeypatch.setattr("verl_fgrpo.tasks.proofs.rewards.check_proofs", lambda items, seconds: 1 / 0)
-    problems = [as_problem(theorem) for theorem in theorems]
+    problems = [as_problem(theorem.statement) for theorem in theorems]
     grade_samples(PROOFS, root / "samples" / checkpoints["grpo"].name, problems)
 
 
@@ -118,7 +118,7 @@ def test_a_changed_response_is_graded_again(result, tmp_path):
     root, theorems, checkpoints = result
     folder = tmp_path / "run"
     shutil.copytree(root / "samples" / checkpoints["grpo"].name, folder)
-    problems = [as_problem(theorem) for theorem in theorems]
+    problems = [as_problem(theorem.statement) for theorem in theorems]
     store = SampleStore(folder / "samples")
     rows = [*store.read()]
     shutil.rmtree(folder / "samples" / "parts")
@@ -133,7 +133,7 @@ def test_a_changed_response_is_graded_again(result, tmp_path):
 def test_a_run_that_proves_nothing_still_has_a_report(result, tmp_path):
     """A start model without a right sample: no ranks, no examples, and NaN nowhere."""
     root, theorems, checkpoints = result
-    problems = [as_problem(theorem) for theorem in theorems]
+    problems = [as_problem(theorem.statement) for theorem in theorems]
     samples = tmp_path / "samples"
     shutil.copytree(root / "samples", samples)
     folder = samples / checkpoints[START].name

@@ -123,7 +123,7 @@ def _difference_cell(runs: Sequence[StudyRun], arm: str, other: str, k: int, ste
     if found is None:
         return ""
     middle, low, high = (100 * value for value in found[:3])
-    by_seed = " ".join(f"{100 * value:+.1f}" for value in found[3])
+    by_seed = " ".join(f"{100 * value:+.1f}" for value in found.by_seed)
     return f"{middle:+.1f} [{low:+.1f}, {high:+.1f}] ({by_seed})"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from verl_fgrpo.evaluation.counts import ProblemCounts
+from verl_fgrpo.evaluation.samples import SampleStore
 from verl_fgrpo.tasks.common.experiment import START, Checkpoint
 from verl_fgrpo.tasks.common.model import load_model
 from verl_fgrpo.tasks.common.records import load_records, record_path, save_record, trained_with
@@ -77,7 +78,7 @@ class ProofRun:
     @property
     def counts(self) -> ProblemCounts:
         """n and c of every theorem."""
-        ids = [as_problem(Theorem(statement, ())).problem_id for statement in self.statements]
+        ids = [as_problem(statement).problem_id for statement in self.statements]
         return ProblemCounts.of([self.num_samples] * len(ids), self.correct, ids, "proofs")
 
 
@@ -101,7 +102,7 @@ def record_seed(
     """
     ranked, own = _rank_start(samples / checkpoints[START].name, checkpoints[START], theorems)
     pairs = [(prompt_of(theorems[index].statement), text) for index, _, text in ranked]
-    ids = [as_problem(theorem).problem_id for theorem in theorems]
+    ids = [as_problem(theorem.statement).problem_id for theorem in theorems]
     for method, checkpoint in checkpoints.items():
         if record_path(results, seed, method).exists():
             continue
@@ -136,9 +137,7 @@ def _rank_start(
     folder: Path, start: Checkpoint, theorems: Sequence[Theorem]
 ) -> tuple[list[tuple[int, int, str]], list[float]]:
     """(theorem, rank, text) and log-probability of each correct one among the first samples of the start model."""
-    from verl_fgrpo.evaluation.samples import SampleStore
-
-    places = {as_problem(theorem).problem_id: place for place, theorem in enumerate(theorems)}
+    places = {as_problem(theorem.statement).problem_id: place for place, theorem in enumerate(theorems)}
     texts: list[dict[int, str]] = [{} for _ in theorems]
     for sample in SampleStore(folder / "samples").read():
         if sample.sample_idx < RANKED_SAMPLES and sample.finish_reason == "stop" and sample.problem_id in places:
