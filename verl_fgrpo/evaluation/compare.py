@@ -10,7 +10,13 @@ from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.metrics import TAUS, common_k, problem_metrics
 from verl_fgrpo.evaluation.report import Cells
-from verl_fgrpo.evaluation.significance import BootstrapResult, SubsampleTest, bootstrap_columns, subsample_tests
+from verl_fgrpo.evaluation.significance import (
+    BootstrapResult,
+    SubsampleTest,
+    bootstrap_columns,
+    problem_weights,
+    subsample_tests,
+)
 from verl_fgrpo.evaluation.summary import RunData
 
 Row = dict[str, Any]
@@ -62,9 +68,9 @@ def compare_runs(
             tests = subsample_tests(one.num_correct, other.num_correct, one.num_samples, ks, **how)
         values, others = (np.stack([part.pass_at_k(k) for k in ks], axis=1) for part in (one, other))
         boots = bootstrap_columns(values, others, bootstrap_iterations, seed, groups=groups)
-        means = [bootstrap_columns(part, None, 1, seed, groups=groups) for part in (values, others)]
-        for k, boot, before, after in zip(ks, boots, *means, strict=True):
-            row = {"benchmark": name, "k": k, "base": before.estimate, "focal": after.estimate}
+        weights = problem_weights(len(values), groups)
+        for k, boot, before, after in zip(ks, boots, weights @ values, weights @ others, strict=True):
+            row = {"benchmark": name, "k": k, "base": float(before), "focal": float(after)}
             if (test := tests.get(k)) is None:
                 significant = boot.interval[0] > 0 or boot.interval[1] < 0
                 row |= {"difference": boot.estimate, "low": None, "high": None, "p": None}
@@ -96,8 +102,8 @@ def compare_metrics(
     for benchmark in base.counts().benchmark_names:
         max_k, k = common_k([base, focal], benchmark)
         sides = [problem_metrics(run, benchmark, max_k, k, taus, seed) for run in (base, focal)]
-        order = {key: position for position, key in enumerate(focal.keys(benchmark))}
-        positions = [order[key] for key in base.keys(benchmark)]
+        order = {key: position for position, key in enumerate(focal.counted(benchmark))}
+        positions = [order[key] for key in base.counted(benchmark)]
         names = [name for name in sides[0] if name in sides[1]]
         values = np.stack([sides[0][name].values for name in names], axis=1)
         others = np.stack([sides[1][name].values[positions] for name in names], axis=1)

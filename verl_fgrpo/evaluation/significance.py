@@ -31,7 +31,6 @@ class SubsampleTest:
         p_value: two-sided, see `paired_subsample_test`.
         base, focal: pass@k of each model from all n samples.
         standard_deviation: of the subsampled differences.
-        k, m, iterations, num_problems: the settings.
     """
 
     difference: float
@@ -40,10 +39,6 @@ class SubsampleTest:
     base: float
     focal: float
     standard_deviation: float
-    k: int
-    m: int
-    iterations: int
-    num_problems: int
 
     @property
     def significant(self) -> bool:
@@ -58,8 +53,6 @@ class BootstrapResult:
     estimate: float
     interval: tuple[float, float]
     p_value: float | None
-    iterations: int
-    num_problems: int
 
 
 def paired_subsample_test(
@@ -139,7 +132,7 @@ def subsample_tests(
         )
     ks = [int(as_counts(k, "k")) for k in ks]
     _check_sizes(ks, m, int(min(np.min(base_n), np.min(focal_n))), iterations)
-    weights = _problem_weights(len(base_c), groups)
+    weights = problem_weights(len(base_c), groups)
     generator = np.random.default_rng(rng)
     tables = {k: pass_at_k_table(m, k) for k in ks}
     base_draws = _subsampled_means(base_c, base_n, weights, tables, m, iterations, generator)
@@ -156,10 +149,6 @@ def subsample_tests(
             base=base,
             focal=focal,
             standard_deviation=float(differences.std()),
-            k=k,
-            m=m,
-            iterations=iterations,
-            num_problems=len(base_c),
         )
     return results
 
@@ -242,14 +231,12 @@ def bootstrap_columns(
     names = np.unique(labels)
     draws = sum(_resampled_means(scores[labels == name], iterations, generator) for name in names) / len(names)
     draws = _without_rounding(np.asarray(draws))
-    estimates = _problem_weights(len(scores), groups) @ scores
+    estimates = problem_weights(len(scores), groups) @ scores
     return [
         BootstrapResult(
             estimate=float(estimate),
             interval=_interval(column),
             p_value=None if paired_values is None else _two_sided_p(column),
-            iterations=iterations,
-            num_problems=len(scores),
         )
         for estimate, column in zip(estimates, draws.T, strict=True)
     ]
@@ -333,7 +320,7 @@ def _labels(num_problems: int, groups: Sequence[str] | NDArray[np.generic] | Non
     return labels
 
 
-def _problem_weights(num_problems: int, groups: Sequence[str] | NDArray[np.generic] | None) -> NDArray[np.float64]:
+def problem_weights(num_problems: int, groups: Sequence[str] | NDArray[np.generic] | None) -> NDArray[np.float64]:
     """Weights that sum to one: 1/P, or 1/(number of groups * size of the problem's group)."""
     _, which, sizes = np.unique(_labels(num_problems, groups), return_inverse=True, return_counts=True)
     return np.asarray(1.0 / (len(sizes) * sizes[which.ravel()]), dtype=np.float64)

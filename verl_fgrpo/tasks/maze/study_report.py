@@ -1,6 +1,7 @@
 """The maze study's report: tables and figures of the recorded runs, see `study`."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def _difference_cell(runs: Sequence[StudyRun], arm: str, other: str, k: int, ste
     if found is None:
         return ""
     middle, low, high = (100 * value for value in found[:3])
-    by_seed = " ".join(f"{100 * value:+.1f}" for value in found[3])
+    by_seed = " ".join(f"{100 * value:+.1f}" for value in found.by_seed)
     return f"{middle:+.1f} [{low:+.1f}, {high:+.1f}] ({by_seed})"
 
 
@@ -162,7 +163,7 @@ def training_figure(runs: Sequence[StudyRun]) -> Any:
     """pass@1 and pass@64 on held-out mazes against training steps: thick the mean over seeds, thin each seed."""
     figure, axes = new_figure(8.5, 3.6, 1, 2)
     for axis, k in zip(axes, (1, LARGE_K), strict=True):
-        for arm, colour in zip(_arms(runs), COLOURS, strict=False):
+        for arm, colour in zip(_arms(runs), cycle(COLOURS), strict=False):
             own = [run for run in runs if run.arm == arm]
             for run in own:
                 steps = sorted(run.correct)
@@ -228,7 +229,7 @@ def weight_figure(runs: Sequence[StudyRun]) -> Any:
     figure, axes = new_figure(8.5, 3.4, 1, 2)
     labels = {"update_scale": "update scale, sum g|A| / sum |A|", "active_share": "share of active groups"}
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
-        for arm, colour in zip(_arms(runs), COLOURS, strict=False):
+        for arm, colour in zip(_arms(runs), cycle(COLOURS), strict=False):
             own = [run for run in runs if run.arm == arm]
             length = min(len(run.training["step"]) for run in own)
             mean = pd.DataFrame([run.training[column][:length] for run in own], dtype=float).mean().to_numpy()
