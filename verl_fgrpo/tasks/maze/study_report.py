@@ -191,12 +191,11 @@ def difference_figure(rows: Sequence[dict[str, Any]], step: int) -> Any:
         x = [row["k"] * 1.06 ** (offset - (len(arms) - 1) / 2) for row in own]
         y = [100 * row["difference"] for row in own]
         spread = [
-            [100 * (r["difference"] - r["d_low"]) for r in own],
-            [100 * (r["d_high"] - r["difference"]) for r in own],
+            [max(0.0, 100 * (r["difference"] - r["d_low"])) for r in own],  # equal values differ by rounding
+            [max(0.0, 100 * (r["d_high"] - r["difference"])) for r in own],
         ]
-        axis.errorbar(
-            x, y, yerr=spread, marker="o", markersize=4, color=COLOURS[offset + 1], label=_name(arm), capsize=2
-        )
+        colour = COLOURS[(offset + 1) % len(COLOURS)]
+        axis.errorbar(x, y, yerr=spread, marker="o", markersize=4, color=colour, label=_name(arm), capsize=2)
     axis.axhline(0, color=GREY, linewidth=1)
     axis.set_xscale("log", base=2)
     axis.set_xticks(powers_of_two(LARGE_K), [str(k) for k in powers_of_two(LARGE_K)])
