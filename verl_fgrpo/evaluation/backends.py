@@ -78,7 +78,9 @@ def _merge(actor: Path, target: Path, trust_checkpoint: bool) -> None:
                 "loaded. If it is your own, give --trust-checkpoint"
             )
         if done.returncode != 0 or not (partial / "config.json").exists():
-            raise RuntimeError(f"verl's model merger failed on {actor}:\n{done.stderr[-2000:]}")
+            told = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+            by_hand = f"python -m verl.model_merger merge --backend fsdp --local_dir {actor} --target_dir NEW"
+            raise RuntimeError(f"verl's model merger failed on {actor} ({told[-1][:300]}); to see all: {by_hand}")
 
 
 def prompt_tokens(tokenizer: Any, prompt: Prompt) -> list[int]:

@@ -52,7 +52,11 @@ def test_paired_difference_is_the_mean_over_mazes_and_seeds(results):
     [
         *("", "[]", "null", "{}", "nonsense", '{"arm": "grpo"}'),
         *({key: None} for key in ("arm", "seed", "settings", "num_samples", "problems", "correct", "training", "made")),
-        *({"correct": bad} for bad in ({}, {"0": [1], "5": [1, 2]}, {"0": [129]}, {"0": [-1]}, {"x": [1]}, [[1]])),
+        *(
+            {"correct": bad}
+            for bad in ({}, {"0": [1], "5": [1, 2]}, {"0": [129]}, {"0": [-1]}, {"x": [1]}, {"5": [1]}, [[1]])
+        ),
+        *({"training": bad} for bad in ({}, CURVES | {"step": [1]}, CURVES | {"update_scale": ["x", 1]})),
         *({"settings": bad} for bad in ({}, {"focal_gamma": 1}, {"focal_gamma": "1"})),
     ],
     ids=str,

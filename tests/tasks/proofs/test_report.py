@@ -3,10 +3,13 @@
 import csv
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from faulty_os import FAULTS, FaultyOs
 
+from verl_fgrpo.core import files
 from verl_fgrpo.evaluation.samples import Sample, SampleStore
 from verl_fgrpo.tasks.common.experiment import START, Checkpoint, count_correct, grade_samples
 from verl_fgrpo.tasks.common.model import ModelSize, build_model
@@ -80,6 +83,28 @@ def test_the_report_counts_what_was_sampled(result):
     assert text.count("\nexample : ") == 6 and " .1" not in text and "The runs wrote no rollouts." in text
     for name in ("methods", "uplift"):
         assert (report / f"{name}.png").stat().st_size > 10_000
+
+
+def test_a_record_is_there_once_or_not_at_all_through_a_fault_at_every_call(result, tmp_path, monkeypatch):
+    root, theorems, checkpoints = result
+    monkeypatch.setattr("verl_fgrpo.tasks.proofs.record.load_model", lambda folder: None)
+    monkeypatch.setattr("verl_fgrpo.tasks.proofs.record.score_answers", lambda model, words, pairs: [-1.0] * len(pairs))
+    monkeypatch.setattr("verl_fgrpo.tasks.common.records.provenance", dict)
+
+    def record(folder, faulty):
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt, OSError):
+            patch.setattr(files, "os", faulty)
+            record_seed(folder, 1, theorems, checkpoints, root / "samples", N)
+        return {path.name: path.read_text() for path in (folder / "runs").glob("[!.]*")}
+
+    undisturbed = FaultyOs(-1, "before", KeyboardInterrupt)
+    whole = record(tmp_path / "whole", undisturbed)
+    assert len(whole) == 3 and len(undisturbed.calls) > 15
+    for at in range(1, len(undisturbed.calls) + 1):
+        for when in ("before", "after", "halfway"):
+            folder = tmp_path / f"{at}-{when}"
+            assert record(folder, FaultyOs(at, when, FAULTS[at % 2])).items() <= whole.items(), at
+            assert record(folder, FaultyOs(-1, "before", KeyboardInterrupt)) == whole, at
 
 
 def test_grading_again_finds_nothing_to_do(result, monkeypatch):

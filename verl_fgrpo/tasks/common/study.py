@@ -51,6 +51,12 @@ class StudyRun:
             0 <= count <= self.num_samples for counts in self.correct.values() for count in counts
         ):
             raise ValueError(f"correct must have for each step as many counts, of 0 to {self.num_samples} samples")
+        if 0 not in self.correct:
+            raise ValueError("correct must have step 0, the start model")
+        columns = [self.training.get(name, ()) for name in ("step", "update_scale", "active_share")]
+        numbers = all(isinstance(value, int | float | None) for column in columns for value in column)
+        if not columns[0] or len({*map(len, columns)}) != 1 or not numbers:
+            raise ValueError("training must have step, update_scale and active_share, a number or null for each step")
 
     @property
     def last_step(self) -> int:
