@@ -12,7 +12,7 @@ from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.passk import powers_of_two
 from verl_fgrpo.core.tables import markdown_table, write_table
 from verl_fgrpo.core.tail_miss import RARE_SHARE, tail_miss_probability
-from verl_fgrpo.tasks.common.study import StudyRun, arm_rows, before_and_after, difference, results_table
+from verl_fgrpo.tasks.common.study import Change, StudyRun, arm_rows, before_and_after, difference, results_table
 
 REFERENCE = "grpo"
 LARGE_K = 64  # pre-stated endpoints: pass@1 and pass@64 at the last step
@@ -257,7 +257,7 @@ def _size_table(runs: Sequence[StudyRun]) -> str:
         [n, run.settings["focal_gamma"], run.seed, run.last_step]
         + [f"{100 * run.scores(k).mean():.1f}" for k in (1, LARGE_K)]
         + [f"{100 * run.scores(LARGE_K, 0).mean():.1f}"]
-        + [int(((run.scores(1, 0) > 0) & (run.scores(1) == 0)).sum())]
+        + [int(Change.of([run], run.last_step).lost.sum())]
         + [_minus_grpo(runs, run, k) for k in (1, LARGE_K)]
         for n, run in _size_rows(runs)
     ]
