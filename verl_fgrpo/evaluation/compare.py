@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
+from verl_fgrpo.evaluation.benchmarks import BLOCKS, block_of
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.metrics import TAUS, common_k, problem_metrics
 from verl_fgrpo.evaluation.report import Cells
@@ -63,9 +63,17 @@ def compare_runs(
         one, other = base.at(chosen), focal.at(chosen)
         tests: dict[int, SubsampleTest] = {}
         if base.stop_after_correct is None and focal.stop_after_correct is None:
-            how: Row = {"m": m, "iterations": iterations, "rng": seed, "groups": groups}
-            how["focal_num_samples"] = other.num_samples
-            tests = subsample_tests(one.num_correct, other.num_correct, one.num_samples, ks, **how)
+            tests = subsample_tests(
+                one.num_correct,
+                other.num_correct,
+                one.num_samples,
+                ks,
+                m,
+                iterations,
+                seed,
+                focal_num_samples=other.num_samples,
+                groups=groups,
+            )
         values, others = (np.stack([part.pass_at_k(k) for k in ks], axis=1) for part in (one, other))
         boots = bootstrap_columns(values, others, bootstrap_iterations, seed, groups=groups)
         weights = problem_weights(len(values), groups)
@@ -242,8 +250,8 @@ def _parts(counts: ProblemCounts) -> list[tuple[str, NDArray[np.int64], NDArray[
     parts: list[tuple[str, NDArray[np.int64], NDArray[np.str_] | None]] = [
         (name, np.flatnonzero(names == name), None) for name in counts.benchmark_names
     ]
-    for block in ("math", "ood"):
-        members = [name for name in counts.benchmark_names if name in BENCHMARKS and BENCHMARKS[name].block == block]
+    for block in BLOCKS:
+        members = [name for name in counts.benchmark_names if block_of(name) == block]
         if len(members) > 1:
             chosen = np.flatnonzero(np.isin(names, members))
             parts.append((f"avg {block} of {', '.join(members)}", chosen, names[chosen]))

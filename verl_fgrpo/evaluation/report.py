@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from verl_fgrpo.core.figures import COLOURS, GREY, MARKERS, figure_style, new_figure, save_figure
 from verl_fgrpo.core.passk import powers_of_two
-from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
+from verl_fgrpo.evaluation.benchmarks import BLOCKS, block_of
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.metrics import TAUS, common_k, problem_metrics
 from verl_fgrpo.evaluation.significance import BootstrapResult, bootstrap_columns
@@ -135,10 +135,10 @@ def block_rows(pass_rows: Sequence[Row]) -> list[Row]:
     A block's row says which of its benchmarks it averages; a block of one benchmark is left out.
     """
     rows = []
-    for block in ("math", "ood"):
+    for block in BLOCKS:
         groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
         for row in pass_rows:
-            if row["benchmark"] in BENCHMARKS and BENCHMARKS[row["benchmark"]].block == block:
+            if block_of(row["benchmark"]) == block:
                 groups[row["run"], row["k"]].append(row)
         largest = max(map(len, groups.values()), default=0)
         for (run, k), members in groups.items():

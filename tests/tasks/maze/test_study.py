@@ -8,7 +8,7 @@ import pytest
 from verl_fgrpo.cli import main
 from verl_fgrpo.tasks.common.records import save_record
 from verl_fgrpo.tasks.common.study import difference, load_runs, record_run, training_curves
-from verl_fgrpo.tasks.maze.study_report import seed_figure
+from verl_fgrpo.tasks.maze.study_report import difference_figure, seed_figure
 
 CURVES = {"step": [1, 2], "update_scale": [1.0, None], "active_share": [0.5, 0.5]}
 
@@ -149,3 +149,9 @@ def test_without_runs_the_remedy_is_named(tmp_path, capsys):
     for file in (tmp_path, tmp_path / "runs"):
         assert main(["maze", "study", "left", "--results", str(file), "grpo"]) == 1
         assert "is no folder with runs/" in capsys.readouterr().err
+
+
+def test_differences_of_more_arms_than_colours_and_of_a_width_that_rounding_makes_negative():
+    row = {"difference": 0.1, "d_low": 0.1 + 1e-12, "d_high": 0.1}
+    figure = difference_figure([row | {"arm": f"gamma{gamma}", "k": k} for gamma in range(1, 12) for k in (1, 2)], 5)
+    assert len(figure.axes[0].containers) == 11

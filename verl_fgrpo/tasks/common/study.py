@@ -7,7 +7,7 @@ RESULTS/report.md, *.csv, *.png   made from them; nothing here needs the checkpo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,6 +199,28 @@ def results_table(rows: Sequence[dict[str, Any]], names: Mapping[str, str], refe
     return markdown_table(header, lines)
 
 
+class Change(NamedTuple):
+    """Success rates of the held-out problems of some runs before and after training, (P,) each."""
+
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, runs: Sequence[StudyRun], step: int) -> "Change":
+        """From the start model to step `step`."""
+        return cls(*(np.concatenate([run.scores(1, at) for run in runs]) for at in (0, step)))
+
+    @property
+    def lost(self) -> NDArray[np.bool_]:
+        """Solved by some sample before and by none after."""
+        return np.asarray((self.before > 0) & (self.after == 0))
+
+    @property
+    def gained(self) -> NDArray[np.bool_]:
+        """The other way round."""
+        return np.asarray((self.before == 0) & (self.after > 0))
+
+
 def before_and_after(axis: Any, runs: Sequence[StudyRun], step: int, name: str, problem: str) -> None:
     """Draw the success rate of each held-out problem before and after training; on the ground those lost.
 
@@ -208,11 +230,10 @@ def before_and_after(axis: Any, runs: Sequence[StudyRun], step: int, name: str, 
         step: after training.
         name, problem: what to call the arm and a held-out problem.
     """
-    before = np.concatenate([run.scores(1, 0) for run in runs])
-    after = np.concatenate([run.scores(1, step) for run in runs])
-    lost, gained = int(((before > 0) & (after == 0)).sum()), int(((before == 0) & (after > 0)).sum())
-    axis.scatter(100 * before, 100 * after, s=8, alpha=0.4, color=COLOURS[0], linewidths=0)
-    axis.scatter(100 * before[(after == 0) & (before > 0)], np.zeros(lost), s=12, color=COLOURS[1], label="lost")
+    change = Change.of(runs, step)
+    lost = int(change.lost.sum())
+    axis.scatter(100 * change.before, 100 * change.after, s=8, alpha=0.4, color=COLOURS[0], linewidths=0)
+    axis.scatter(100 * change.before[change.lost], np.zeros(lost), s=12, color=COLOURS[1], label="lost")
     axis.plot([0, 100], [0, 100], color=GREY, linewidth=1)
-    axis.set_title(f"{name}: {lost} of {len(before)} {problem}s lost, {gained} gained")
+    axis.set_title(f"{name}: {lost} of {len(change.before)} {problem}s lost, {change.gained.sum()} gained")
     axis.set_xlabel("success rate of the start model (%)")

@@ -17,6 +17,7 @@ from verl_fgrpo.core.passk import powers_of_two
 from verl_fgrpo.core.tables import write_table
 from verl_fgrpo.tasks.common.seeds import over_seeds
 from verl_fgrpo.tasks.common.study import (
+    Change,
     StudyRun,
     arm_rows,
     before_and_after,
@@ -99,12 +100,9 @@ def _changes(runs: Sequence[StudyRun], arms: Sequence[str], step: int) -> str:
     """A sentence an arm: problems that some samples solved before and none after, and the other way round."""
     lines = []
     for arm in arms:
-        own = [run for run in runs if run.arm == arm]
-        before = np.concatenate([run.scores(1, 0) for run in own])
-        after = np.concatenate([run.scores(1, step) for run in own])
-        lost, gained = int(((before > 0) & (after == 0)).sum()), int(((before == 0) & (after > 0)).sum())
-        held = f"{len(before)} problems ({int((before > 0).sum())} solved before)"
-        lines.append(f"{NAMES.get(arm, arm)} loses {lost} of {held} and gains {gained}.")
+        change = Change.of([run for run in runs if run.arm == arm], step)
+        held = f"{len(change.before)} problems ({(change.before > 0).sum()} solved before)"
+        lines.append(f"{NAMES.get(arm, arm)} loses {change.lost.sum()} of {held} and gains {change.gained.sum()}.")
     return " ".join(lines) + " Lost: solved by the start model's samples and by none after training."
 
 

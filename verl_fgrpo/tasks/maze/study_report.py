@@ -12,7 +12,7 @@ from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.passk import powers_of_two
 from verl_fgrpo.core.tables import markdown_table, write_table
 from verl_fgrpo.core.tail_miss import RARE_SHARE, tail_miss_probability
-from verl_fgrpo.tasks.common.study import StudyRun, arm_rows, before_and_after, difference, results_table
+from verl_fgrpo.tasks.common.study import Change, StudyRun, arm_rows, before_and_after, difference, results_table
 
 REFERENCE = "grpo"
 LARGE_K = 64  # pre-stated endpoints: pass@1 and pass@64 at the last step
@@ -191,12 +191,11 @@ def difference_figure(rows: Sequence[dict[str, Any]], step: int) -> Any:
         x = [row["k"] * 1.06 ** (offset - (len(arms) - 1) / 2) for row in own]
         y = [100 * row["difference"] for row in own]
         spread = [
-            [100 * (r["difference"] - r["d_low"]) for r in own],
-            [100 * (r["d_high"] - r["difference"]) for r in own],
+            [max(0.0, 100 * (r["difference"] - r["d_low"])) for r in own],  # equal values differ by rounding
+            [max(0.0, 100 * (r["d_high"] - r["difference"])) for r in own],
         ]
-        axis.errorbar(
-            x, y, yerr=spread, marker="o", markersize=4, color=COLOURS[offset + 1], label=_name(arm), capsize=2
-        )
+        colour = COLOURS[(offset + 1) % len(COLOURS)]
+        axis.errorbar(x, y, yerr=spread, marker="o", markersize=4, color=colour, label=_name(arm), capsize=2)
     axis.axhline(0, color=GREY, linewidth=1)
     axis.set_xscale("log", base=2)
     axis.set_xticks(powers_of_two(LARGE_K), [str(k) for k in powers_of_two(LARGE_K)])
@@ -258,7 +257,7 @@ def _size_table(runs: Sequence[StudyRun]) -> str:
         [n, run.settings["focal_gamma"], run.seed, run.last_step]
         + [f"{100 * run.scores(k).mean():.1f}" for k in (1, LARGE_K)]
         + [f"{100 * run.scores(LARGE_K, 0).mean():.1f}"]
-        + [int(((run.scores(1, 0) > 0) & (run.scores(1) == 0)).sum())]
+        + [int(Change.of([run], run.last_step).lost.sum())]
         + [_minus_grpo(runs, run, k) for k in (1, LARGE_K)]
         for n, run in _size_rows(runs)
     ]
