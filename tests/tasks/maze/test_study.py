@@ -58,6 +58,7 @@ def test_paired_difference_is_the_mean_over_mazes_and_seeds(results):
         ),
         *({"training": bad} for bad in ({}, CURVES | {"step": [1]}, CURVES | {"update_scale": ["x", 1]})),
         *({"settings": bad} for bad in ({}, {"focal_gamma": 1}, {"focal_gamma": "1"})),
+        *({"settings": {"focal_gamma": gamma, "group_size": size}} for gamma, size in (("nan", "8"), ("1", "x"))),
     ],
     ids=str,
 )

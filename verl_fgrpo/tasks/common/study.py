@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from verl_fgrpo.core.dumps import dump_files, read_groups, read_whole
 from verl_fgrpo.core.figures import COLOURS, GREY
+from verl_fgrpo.core.numbers import check_gamma
 from verl_fgrpo.core.passk import pass_at_k
 from verl_fgrpo.core.tables import markdown_table
 from verl_fgrpo.tasks.common.records import load_records, save_record, trained_with
@@ -47,6 +48,9 @@ class StudyRun:
     def __post_init__(self) -> None:
         if absent := {"focal_gamma", "group_size"} - set(self.settings):
             raise ValueError(f"settings without {', '.join(sorted(absent))}")
+        check_gamma(self.settings["focal_gamma"], "focal_gamma")
+        if not self.settings["group_size"].isdecimal():
+            raise ValueError(f"group_size is {self.settings['group_size']!r}, but it must be a whole number")
         if len({len(counts) for counts in self.correct.values()}) != 1 or not all(
             0 <= count <= self.num_samples for counts in self.correct.values() for count in counts
         ):
