@@ -31,6 +31,7 @@ class SubsampleTest:
         p_value: two-sided, see `paired_subsample_test`.
         base, focal: pass@k of each model from all n samples.
         standard_deviation: of the subsampled differences.
+        k, m, iterations, num_problems: the settings, so that a stored result says what it is of.
     """
 
     difference: float
@@ -39,6 +40,10 @@ class SubsampleTest:
     base: float
     focal: float
     standard_deviation: float
+    k: int
+    m: int
+    iterations: int
+    num_problems: int
 
     @property
     def significant(self) -> bool:
@@ -53,6 +58,8 @@ class BootstrapResult:
     estimate: float
     interval: tuple[float, float]
     p_value: float | None
+    iterations: int
+    num_problems: int
 
 
 def paired_subsample_test(
@@ -149,6 +156,10 @@ def subsample_tests(
             base=base,
             focal=focal,
             standard_deviation=float(differences.std()),
+            k=k,
+            m=m,
+            iterations=iterations,
+            num_problems=len(base_c),
         )
     return results
 
@@ -237,6 +248,8 @@ def bootstrap_columns(
             estimate=float(estimate),
             interval=_interval(column),
             p_value=None if paired_values is None else _two_sided_p(column),
+            iterations=iterations,
+            num_problems=len(scores),
         )
         for estimate, column in zip(estimates, draws.T, strict=True)
     ]
