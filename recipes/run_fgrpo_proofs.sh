@@ -41,6 +41,7 @@ RESULTS=${RESULTS:-$OUT/results}              # one file a finished (method, see
 # -------------------------
 
 check_names "${BASH_SOURCE[0]}" scripts/setup_env.sh
+check_list METHODS SEEDS
 check_number 'x >= 0' 0.5 FOCAL_GAMMA
 check_number 'x > 0 && x < 1' 1e-4 LEARNING_RATE
 check_whole 1 STEPS PROMPTS_PER_STEP SUPERVISED TRAIN HELDOUT SFT_STEPS NUM_SAMPLES SAVE_FREQ SIDE_BY_SIDE

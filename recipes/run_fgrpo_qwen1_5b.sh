@@ -45,6 +45,7 @@ DRY_RUN=${DRY_RUN:-0} PREFLIGHT_ONLY=${PREFLIGHT_ONLY:-0} PRINT_ARGUMENTS=${PRIN
 # -------------------------
 
 check_names "${BASH_SOURCE[0]}" scripts/setup_env.sh recipes/shared/train_math.sh recipes/shared/model_qwen1_5b.sh
+check_list ARMS PROBLEMS
 check_choice STAGE all train eval compare
 check_switch DRY_RUN PREFLIGHT_ONLY PRINT_ARGUMENTS
 check_number 'x > 0' '1.0; the reference arm has 0' FOCAL_GAMMA

@@ -51,6 +51,7 @@ RESULTS=${RESULTS:-$OUT/results}              # docs/results/smollm2 holds ours
 # -------------------------
 
 check_names "${BASH_SOURCE[0]}" scripts/setup_env.sh
+check_list ARMS
 check_choice STAGE all prepare train record
 check_choice DEVICE cpu cuda
 check_number 'x > 0' '1.0; the reference arm has 0' FOCAL_GAMMA

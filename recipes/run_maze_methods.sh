@@ -32,6 +32,7 @@ DATA_PREFIX=${DATA_PREFIX:-outputs/maze/data-size$MAZE_SIZE-seed}
 # -------------------------
 
 check_names "${BASH_SOURCE[0]}" scripts/setup_env.sh
+check_list METHODS SEEDS
 check_whole 2 PASSK_K
 [[ " $METHODS " == *" grpo "* ]] || fault "METHODS is '$METHODS', but grpo, the reference of the table, must be among them"
 

@@ -37,6 +37,7 @@ GROUP_SIZE=8 PROMPTS_PER_STEP=32 FOCAL_GAMMA=1 SEED=1 LEARNING_RATE=$BASE_LEARNI
 EXTRA=("$@")
 check_names "${BASH_SOURCE[0]}" scripts/setup_env.sh
 check_switch PLAN
+check_list PARTS SEEDS SIZE_SEEDS ARMS SIZES
 check_whole 1 ROLLOUTS_PER_STEP
 check_maze_settings
 end_checks

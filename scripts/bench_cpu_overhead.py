@@ -6,7 +6,6 @@ What verl_fgrpo/cpu/agent_loop.py saves: once as it is and once with verl's own 
 actor_rollout_ref.rollout.agent.agent_loop_manager_class=null reward.num_workers=1
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from verl_fgrpo.core.command import COUNT, command_parser, run_command
 
 PARTS = ("gen", "old_log_prob", "adv", "update_actor", "update_weights", "step")
 MICRO_BATCH_TOKENS = 4096  # as in presets/platform/cpu.yaml
@@ -88,14 +89,12 @@ def run_trainer(task: Task, folder: Path, steps: int, warm_up: int, overrides: S
         task: what to run.
         folder: new or empty folder for logs.
         steps: total steps; the first `warm_up` are not counted.
-        warm_up: at least 1.
+        warm_up: at least 1, below `steps`.
         overrides: further arguments of the command line.
 
     Raises:
         RuntimeError: if the trainer fails or logs too few steps; the message ends with its last lines.
     """
-    if not 1 <= warm_up < steps:
-        raise ValueError(f"warm_up={warm_up} must be at least 1 and below steps={steps}")
     folder.mkdir(parents=True, exist_ok=True)
     metrics_file, log_file = folder / "metrics.jsonl", folder / "trainer.log"
     metrics_file.unlink(missing_ok=True)
@@ -298,7 +297,22 @@ def maze_task(folder: Path, prompts: int, group_size: int, sft_steps: int) -> Ta
     )
 
 
-def main(args: argparse.Namespace) -> None:
+def main(arguments: Sequence[str]) -> None:
+    parser = command_parser(Path(__file__).name, __doc__)
+    parser.add_argument("--prompts", type=COUNT, default=32)
+    parser.add_argument("--group-size", type=COUNT, default=8)
+    parser.add_argument("--sft-steps", type=COUNT, default=250, help="of the start model")
+    parser.add_argument("--steps", type=COUNT, default=10)
+    parser.add_argument("--warm-up", type=COUNT, default=2, help="steps that are not counted")
+    parser.add_argument(
+        "--repeats", type=COUNT, default=4, help="bare steps before and after; the first is not counted"
+    )
+    parser.add_argument("--threads", type=COUNT, default=1, help="torch threads of the bare run, as in the trainer")
+    parser.add_argument("--dir", type=Path, help="folder to keep; default a new temporary one")
+    parser.add_argument("overrides", nargs="*", help="further overrides for verl")
+    args = parser.parse_args(arguments)
+    if args.warm_up >= args.steps:
+        parser.error(f"--warm-up {args.warm_up} must be below --steps {args.steps}")
     folder = Path(args.dir or tempfile.mkdtemp(prefix="bench-cpu-")).resolve()
     task = maze_task(folder / "data", args.prompts, args.group_size, args.sft_steps)
     print(f"logs in {folder}; bare run, trainer, bare run ...", flush=True)
@@ -312,14 +326,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=32)
-    parser.add_argument("--group-size", type=int, default=8)
-    parser.add_argument("--sft-steps", type=int, default=250, help="of the start model")
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--warm-up", type=int, default=2, help="steps that are not counted")
-    parser.add_argument("--repeats", type=int, default=4, help="bare steps before and after; the first is not counted")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads of the bare run, as in the trainer")
-    parser.add_argument("--dir", help="folder to keep; default a new temporary one")
-    parser.add_argument("overrides", nargs="*", help="further overrides for verl")
-    main(parser.parse_args())
+    sys.exit(run_command(Path(__file__).name, main, sys.argv[1:]))

@@ -8,12 +8,12 @@ with the number of rollouts. Groups of eight, 0/1 rewards at the last token, rag
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ import verl  # noqa: F401  (loads the plugin)
 from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
+from verl_fgrpo.core.command import COUNT, command_parser, run_command, torch_device
 from verl_fgrpo.core.focal import focal_weight, group_codes, success_rate
 from verl_fgrpo.methods.estimators import BASE_ESTIMATORS
 
@@ -57,14 +58,14 @@ def best_times(functions: Sequence[Callable[[], object]], repeats: int) -> list[
     return best
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Print the table; always 0: a benchmark is no test."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7)
+def main(arguments: Sequence[str]) -> None:
+    """Print the table."""
+    parser = command_parser(Path(__file__).name, __doc__)
+    parser.add_argument("--repeats", type=COUNT, default=7)
     parser.add_argument("--only", nargs="*", choices=BASE_ESTIMATORS, default=list(BASE_ESTIMATORS))
     parser.add_argument("--small", action="store_true", help="small shapes, to see that it runs")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    given = parser.parse_args(args)
+    parser.add_argument("--device", default="cpu", type=torch_device)
+    given = parser.parse_args(arguments)
 
     def batch_of(rollouts: int, tokens: int) -> dict[str, Any]:
         batch = make_batch(rollouts, tokens, seed=0)
@@ -95,8 +96,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
         (seconds,) = best_times([focal_part], given.repeats)
         print(f"{rollouts:>8} rollouts {1e3 * seconds:8.2f} ms {1e9 * seconds / rollouts:8.0f} ns a rollout")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(Path(__file__).name, main, sys.argv[1:]))

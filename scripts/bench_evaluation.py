@@ -10,13 +10,16 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from verl_fgrpo.evaluation.problems import Problem
-from verl_fgrpo.evaluation.samples import Key, Sample, key_of
+from verl_fgrpo.core.command import COUNT, PROCESSES, command_parser, named_path, run_command
+from verl_fgrpo.evaluation.graders import GraderOptions
+from verl_fgrpo.evaluation.problems import Problem, ProblemKey
+from verl_fgrpo.evaluation.samples import Sample, SampleKey, key_of
 
 
 def bench_subsample(
@@ -53,7 +56,7 @@ def bench_subsample(
 class Graded:
     """Verdicts of one way of grading, by sample key, and what they took."""
 
-    verdicts: dict[Key, str]
+    verdicts: dict[SampleKey, str]
     seconds: float
     cpu_seconds: float
 
@@ -74,9 +77,9 @@ def bench_grading(options: argparse.Namespace) -> int:
     """
     problems, samples = make_samples(options)
     some = samples[: (options.compared or len(problems)) * options.num_samples]
-    default = grade_all(samples, problems, options.workers, "{}")
+    default = grade_all(samples, problems, options.workers, GraderOptions())
     print(f"grade, {options.workers} workers: {default}", flush=True)
-    fast = grade_all(samples, problems, options.workers, '{"fast": true}')
+    fast = grade_all(samples, problems, options.workers, GraderOptions(fast=True))
     print(f"grade --fast, {options.workers} workers: {fast}", flush=True)
     plain = one_by_one(some, problems)
     print(f"math-verify one by one: {plain}")
@@ -91,7 +94,7 @@ def bench_grading(options: argparse.Namespace) -> int:
     return compare("grade", default, plain) + compare("grade --fast", fast, plain) + compare_ways(default, fast)
 
 
-def make_samples(options: argparse.Namespace) -> tuple[dict[tuple[str, str], Problem], list[Sample]]:
+def make_samples(options: argparse.Namespace) -> tuple[dict[ProblemKey, Problem], list[Sample]]:
     """Samples of real problems: a solution from the files, its sentences in random order, and an answer.
 
     The answers are those of `answer_mix`, 5% of `num_samples` distinct ones a problem.
@@ -105,7 +108,7 @@ def make_samples(options: argparse.Namespace) -> tuple[dict[tuple[str, str], Pro
     rng = np.random.default_rng(0)
     pool: list[Problem] = []
     solutions = []
-    for name, path in (entry.split("=", 1) for entry in options.benchmark):
+    for name, path in map(named_path, options.benchmark):
         pool += load_benchmark(name, path, check_size=False)
         for row in iter_rows(path):
             solution = row.get("solution") or ""
@@ -132,7 +135,9 @@ def make_samples(options: argparse.Namespace) -> tuple[dict[tuple[str, str], Pro
     return {problem.key: problem for problem in chosen}, samples
 
 
-def grade_all(samples: list[Sample], problems: dict[tuple[str, str], Problem], workers: int, options: str) -> Graded:
+def grade_all(
+    samples: list[Sample], problems: dict[ProblemKey, Problem], workers: int, options: GraderOptions
+) -> Graded:
     """By this package."""
     from verl_fgrpo.evaluation.grading import FastCheck, grade_samples
     from verl_fgrpo.evaluation.workers import Limits
@@ -144,7 +149,7 @@ def grade_all(samples: list[Sample], problems: dict[tuple[str, str], Problem], w
     return Graded(verdicts, time.perf_counter() - started, _cpu_seconds() - cpu)
 
 
-def one_by_one(samples: list[Sample], problems: dict[tuple[str, str], Problem]) -> Graded:
+def one_by_one(samples: list[Sample], problems: dict[ProblemKey, Problem]) -> Graded:
     """By math-verify in this process, in which nothing of it is replaced."""
     import math_verify.parser
     from math_verify import parse, verify
@@ -194,17 +199,17 @@ def _cpu_seconds() -> float:
     return total
 
 
-def main(args: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str]) -> int:
+    parser = command_parser(Path(__file__).name, __doc__)
     parser.add_argument("what", choices=("subsample", "grading"))
     parser.add_argument("--benchmark", action="append", default=[], metavar="NAME=FILE")
-    parser.add_argument("--problems", type=int, default=120)
-    parser.add_argument("--compared", type=int, help="problems that math-verify grades one by one (all)")
-    parser.add_argument("--num-samples", type=int, default=1024)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--problems", type=COUNT, default=120)
+    parser.add_argument("--compared", type=COUNT, help="problems that math-verify grades one by one (all)")
+    parser.add_argument("--num-samples", type=COUNT, default=1024)
+    parser.add_argument("--workers", type=PROCESSES, default=2)
     parser.add_argument("--same-text", action="store_true", help="the reasoning is equal in all samples of a problem")
     parser.add_argument("--skewed", action="store_true", help="the right answer most often (1/rank), not all equally")
-    options = parser.parse_args(args)
+    options = parser.parse_args(arguments)
     if options.what == "subsample":
         bench_subsample()
         return 0
@@ -214,4 +219,4 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(Path(__file__).name, main, sys.argv[1:]))

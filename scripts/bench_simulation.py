@@ -8,7 +8,6 @@ torch.multinomial. It is timed on --plain-steps steps of every second group size
 the same slice. CPU time is printed beside wall time: on a busy machine only CPU time compares.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from verl_fgrpo.core.command import COUNT, PROCESSES, command_parser, run_command
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.theory.simulation import NUM_CORRECT, published_logits, simulate_batch
 from verl_fgrpo.theory.sweep import SweepConfig, run_sweep
@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "theory"))
 from plain_simulation import plain_simulate  # noqa: E402
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Parse the command line, measure, print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes of the sweep")
-    parser.add_argument("--plain-steps", type=int, default=20, help="steps per run in the slice")
+    parser = command_parser(Path(__file__).name, __doc__)
+    parser.add_argument("--workers", type=PROCESSES, default=os.cpu_count() or 1, help="processes of the sweep")
+    parser.add_argument("--plain-steps", type=COUNT, default=20, help="steps per run in the slice")
     parser.add_argument("--keep", type=Path, help="keep the sweep's CSV there; must not exist")
     parser.add_argument("--slice-only", action="store_true", help="leave out the whole sweep")
     args = parser.parse_args(arguments)
@@ -97,4 +97,4 @@ def _cpu_seconds() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(Path(__file__).name, main, sys.argv[1:]))

@@ -5,15 +5,17 @@ In each step advantages are computed both ways on the same batch, in turn first,
 both. Without --dir it makes mazes and a start model in a new temporary folder; an older folder is used again.
 """
 
-import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.core.command import COUNT, command_parser, run_command
 from verl_fgrpo.host.import_hooks import when_imported
 
 MODE = "bench_seam"
@@ -61,7 +63,17 @@ def report(steps: list[dict[str, float]]) -> str:
     )
 
 
-def main(args: argparse.Namespace) -> None:
+def main(arguments: Sequence[str]) -> None:
+    parser = command_parser(Path(__file__).name, __doc__)
+    parser.add_argument("--steps", type=COUNT, default=20, help="of the run (default %(default)s)")
+    parser.add_argument("--warm-up", type=COUNT, default=2, help="steps that are not counted (default %(default)s)")
+    parser.add_argument("--prompts", type=COUNT, default=32, help="prompts a step (default %(default)s)")
+    parser.add_argument("--group-size", type=COUNT, default=8, help="rollouts a prompt (default %(default)s)")
+    parser.add_argument("--sft-steps", type=COUNT, default=250, help="of the start model (default %(default)s)")
+    parser.add_argument("--dir", type=Path, help="folder to keep; default a new temporary one")
+    args = parser.parse_args(arguments)
+    if args.warm_up >= args.steps:
+        parser.error(f"--warm-up {args.warm_up} must be below --steps {args.steps}")
     from bench_cpu_overhead import maze_task, run_trainer  # beside this file
 
     folder = Path(args.dir or tempfile.mkdtemp(prefix="bench-mode-")).resolve()
@@ -80,11 +92,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=20, help="of the run (default %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=2, help="steps that are not counted (default %(default)s)")
-    parser.add_argument("--prompts", type=int, default=32, help="prompts a step (default %(default)s)")
-    parser.add_argument("--group-size", type=int, default=8, help="rollouts a prompt (default %(default)s)")
-    parser.add_argument("--sft-steps", type=int, default=250, help="of the start model (default %(default)s)")
-    parser.add_argument("--dir", help="folder to keep; default a new temporary one")
-    main(parser.parse_args())
+    sys.exit(run_command(Path(__file__).name, main, sys.argv[1:]))

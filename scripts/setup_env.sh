@@ -53,16 +53,12 @@ setup_env() {
     python_is_supported "$PYTHON" || die "$PYTHON is $("$PYTHON" --version 2>&1), but verl needs Python 3.10 to 3.12"
 
     if ! environment_is_complete "$PYTHON"; then
-        say "installing verl, torch and the rest of requirements/cpu.txt (about two minutes, 2 GB; log: .setup.log)"
+        say "installing verl, torch and the rest of requirements/cpu.txt (about two minutes and 2.5 GB, or 6 GB where pip takes the CUDA build of torch; log: .setup.log)"
         # torch first: whether a CPU or a CUDA build is taken is the business of the user's pip configuration.
-        local constraints=()
-        if "$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
-            constraints=(-c "$ROOT/requirements/cpu-py311.lock")
-        fi
         if ! {
             "$PYTHON" -m pip install --upgrade "pip>=24" "setuptools>=77" wheel &&
                 "$PYTHON" -m pip install "$(grep '^torch==' "$ROOT/requirements/cpu.txt")" &&
-                "$PYTHON" -m pip install -r "$ROOT/requirements/cpu.txt" ${constraints[@]+"${constraints[@]}"} &&
+                "$PYTHON" -m pip install -r "$ROOT/requirements/cpu.txt" -c "$ROOT/requirements/cpu.lock" &&
                 (cd "$ROOT" && "$PYTHON" -m pip install --no-deps --no-build-isolation -e .) # pip reads "[" in a path as extras
         } >"$ROOT/.setup.log" 2>&1; then
             tail -n 20 "$ROOT/.setup.log" >&2

@@ -38,7 +38,7 @@ check_number() {
     said=${rule//&&/and}
     shift 2
     for name in "$@"; do
-        [[ ${!name} =~ ^([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,2})?$ ]] && awk -v x="${!name}" "BEGIN { x += 0; exit !($rule) }" ||
+        [[ ${!name} =~ ^((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,2})?$ ]] && awk -v x="${!name}" "BEGIN { x += 0; exit !($rule) }" ||
             fault "$name is '${!name}', but it must be a number with ${said//x/$name}, e.g. $example"
     done
 }
@@ -50,6 +50,17 @@ check_choice() {
     for choice in "$@"; do [ "${!name}" != "$choice" ] || return 0; done
     choices=$(printf ', %s' "${@:1:$#-1}")
     fault "$name is '${!name}', but it must be ${choices:2} or ${!#}"
+}
+
+# check_list NAME...: words between blanks, none twice (two trainings in one folder); single blanks are left
+check_list() {
+    local name words
+    for name in "$@"; do
+        read -rd '' -a words <<<"${!name}" || true
+        printf -v "$name" %s "${words[*]-}"
+        [ "${#words[@]}" = 0 ] || [ -z "$(printf '%s\n' "${words[@]}" | sort | uniq -d)" ] ||
+            fault "$name is '${!name}', but it must name each of them once"
+    done
 }
 
 # check_switch NAME...: 1, yes, true, on become 1; 0, no, false, off become 0
@@ -98,7 +109,9 @@ check_names() {
             return d[length(a), length(b)]
         }
         BEGIN { n = split(known, names, "\n"); split(ignored, words, " "); for (i in words) skip[words[i]]; for (i = 1; i <= n; i++) skip[names[i]] }
+        BEGIN { split("GAMMA FOCAL_GAMMA LR LEARNING_RATE STEPS TOTAL_STEPS GPUS GPUS_PER_NODE BATCHSIZE TRAIN_BATCH_SIZE", words, " "); for (i = 1; i in words; i += 2) other[words[i]] = words[i + 1] }
         !($0 in skip) {
+            if (other[plain($0)] in skip) { print $0, other[plain($0)]; next }
             for (i = 1; i <= n; i++) {
                 size = length(plain(names[i]))
                 if (distance(plain($0), plain(names[i]), size < 6 ? 2 : 1) <= (size < 8 ? 1 : 2)) { print $0, names[i]; next }

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -122,6 +123,22 @@ def test_options_that_cannot_be_meant_are_told_in_one_line(words, told, tmp_path
     printed = capsys.readouterr().err
     assert told in printed and printed.startswith("verl-fgrpo x: error: ") and printed.count("\n") == 1
     assert (tmp_path / "file").read_text() == "data"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["bench_cpu_overhead --steps 2", "bench_cpu_overhead --dir FILE", "bench_simulation --plain-steps 0"]
+    + ["bench_evaluation grading --benchmark math500", "bench_evaluation grading --benchmark math500=nowhere"],
+)
+def test_benchmarks_tell_mistakes_in_one_line_too(words, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+    name, *arguments = words.replace("FILE", str(tmp_path / "file")).split()
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(Path(__file__).parents[2] / "scripts" / f"{name}.py"), run_name="__main__")
+    told = capsys.readouterr().err
+    assert end.value.code in (1, 2) and told.startswith(f"{name}.py: ") and told.count("\n") == 1
 
 
 def test_usage_names_every_command(capsys):

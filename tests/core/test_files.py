@@ -68,6 +68,7 @@ def interrupted_at(step: int, code_of: str) -> Iterator[list[int]]:
                 raise KeyboardInterrupt
         return trace
 
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 gives no opcode events unless a frame asked before settrace
     sys.settrace(trace)
     try:
         yield seen

@@ -59,7 +59,12 @@ def undisturbed(cap: int, stop: int) -> dict[str, tuple[int, int]]:
 
 
 def run(
-    folder: Path, cap: int, stop: int, backend: Coins, say: Any = None, problems: Sequence[Problem] = PROBLEMS
+    folder: Path,
+    cap: int,
+    stop: int,
+    backend: Coins,
+    say: Any = lambda line: None,
+    problems: Sequence[Problem] = PROBLEMS,
 ) -> None:
     sample_until_correct(
         folder, problems, backend, StopRule(cap, stop), Decoding(max_tokens=16), "none", progress=False, say=say

@@ -6,13 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from faulty_os import FAULTS, FaultyOs
 from test_generation import PROBLEMS, make_model, requests_for
 
+from verl_fgrpo.core import files
 from verl_fgrpo.evaluation.backends import TransformersBackend, VllmRayBackend, resolve_model
 from verl_fgrpo.evaluation.generation import Decoding
 
@@ -157,6 +160,33 @@ def test_real_shards_are_merged_once_and_others_anew(
     shard = next((step / "actor").glob("*.pt"))
     os.utime(shard, ns=(1, 1))  # another checkpoint at the same place
     assert resolve_model(str(step), tmp_path / "run") != merged
+
+
+def test_a_merged_model_is_whole_or_not_there_through_a_fault_at_every_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model_world_size_1_rank_0.pt").touch()
+
+    def merger(words: list[str], cwd: Path, **_: Any) -> subprocess.CompletedProcess[str]:
+        for name in ("config.json", "model.safetensors"):
+            (cwd / name).write_text(name)
+        return subprocess.CompletedProcess(words, 0, stderr="")
+
+    def merged(cache: Path, faulty: FaultyOs) -> list[list[str]]:
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt, OSError):
+            patch.setattr("verl_fgrpo.evaluation.backends.subprocess.run", merger)
+            patch.setattr(files, "os", faulty)
+            resolve_model(str(tmp_path), cache)
+        return [sorted(path.name for path in folder.iterdir()) for folder in cache.glob("merged-*/merged_model")]
+
+    undisturbed = FaultyOs(-1, "before", KeyboardInterrupt)
+    whole = [["config.json", "model.safetensors"]]
+    assert merged(tmp_path / "whole", undisturbed) == whole and len(undisturbed.calls) > 10
+    for at in range(1, len(undisturbed.calls) + 1):
+        for when in ("before", "after"):
+            cache = tmp_path / f"{at}-{when}"
+            assert merged(cache, FaultyOs(at, when, FAULTS[at % 2])) in ([], whole), at
+            assert merged(cache, FaultyOs(-1, "before", KeyboardInterrupt)) == whole, at
 
 
 class Crafted:

@@ -1,6 +1,7 @@
 r"""Multiple choice: the table of docs/grading.md, and the same kinds with other letters, fonts and words."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,20 @@ NAMED = {
         r"\boxed{A或C}": None,
         r"\boxed{A} or \boxed{B}": None,
         r"\boxed{A} or B": None,
-        r"\boxed{A}, \boxed{B}": "B",
+        r"\boxed{A}, \boxed{B}": None,
+        "(A) 1 (B) 2 (C) 3": None,
+        "Assuming the answer is B, we get a contradiction.": None,
+        "Answer: A to D": None,
+        "甲说答案是A": None,
+        "The correct answer among the options is B.": "B",
+        "The answer is B; A and C are incorrect.": "B",
+        "Answer: A, B are both correct": None,
+        "The answer is, of course, B": "B",
+        "Answer => B": "B",
+        "【答案】D【解析】A错误": "D",
+        "[答案] C": "C",
+        "I'd guess B.": "B",
+        "Final verdict: D": "D",
         r"\boxed{both}": None,
         r"\boxed{a mixture of both}": None,
         r"\boxed{A mixture of two phases}": None,
@@ -596,8 +610,10 @@ def test_any_text_gives_a_letter_or_nothing(text: str, before: str) -> None:
 @pytest.mark.parametrize(
     "piece", ["\\boxed{", "\\text{", "The answer is ", "A or ", "(", "I ", "\\", "**", "选", "the ", "not A "]
 )
-def test_a_hundred_thousand_characters_are_read_in_a_second_or_two(piece: str) -> None:
+def test_a_hundred_thousand_characters_are_read_in_linear_time(piece: str) -> None:
+    started = time.process_time()
     read_choice(piece * (100_000 // len(piece)))
+    assert time.process_time() - started < 60  # a second or two, unless something is quadratic
 
 
 FAILING = BENCHMARKS.parent / "reports" / "failing.jsonl"

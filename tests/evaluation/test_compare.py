@@ -227,7 +227,7 @@ def test_names_of_runs(tmp_path: Path) -> None:
 
 
 def test_every_report_says_how_answers_were_read(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", {"p": "110"}, grading={"options": {"reading": "extended-3"}})
+    run = make_run(tmp_path / "run", {"p": "110"}, grading={"options": {"reading": "extended-4"}})
     verdicts = VerdictStore(run / "verdicts")
     with verdicts.writer() as judge:
         judge.append(Verdict("toy", "p", 3, "correct", "1", "default reading: wrong"))
@@ -236,7 +236,7 @@ def test_every_report_says_how_answers_were_read(tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", {"p": "1100"})
     main(["report", "--runs", f"A={run}", f"B={other}", "--out", str(tmp_path / "r")])
     told = (tmp_path / "r" / "report.md").read_text()
-    assert "A: reading extended-3: 1 of 4 verdicts differ from the default reading's (1 correct here only, 0" in told
+    assert "A: reading extended-4: 1 of 4 verdicts differ from the default reading's (1 correct here only, 0" in told
     assert "B: reading default (math-verify unchanged)" in told
     with pytest.raises(ValueError, match="grading options.reading"):
         main(["compare", "--base", f"A={run}", "--focal", f"B={other}", "--out", str(tmp_path / "c")])

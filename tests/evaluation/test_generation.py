@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from verl_fgrpo.evaluation.backends import TransformersBackend, resolve_model
+from verl_fgrpo.evaluation.backends import TransformersBackend, prompt_tokens, resolve_model
 from verl_fgrpo.evaluation.cli import main
-from verl_fgrpo.evaluation.generation import Decoding, Request, make_plan, sample_run, weights_fingerprint
+from verl_fgrpo.evaluation.generation import Decoding, Request, plan_text, sample_run, weights_fingerprint
 from verl_fgrpo.evaluation.grading import grade_store
 from verl_fgrpo.evaluation.openai_backend import OpenAIBackend
 from verl_fgrpo.evaluation.problems import Problem, save_problems
@@ -94,7 +94,7 @@ def test_first_token_follows_the_models_distribution(model: Path) -> None:
     import torch
 
     backend = TransformersBackend(model, 500)
-    ids = torch.tensor([backend.encode(build_prompt("none", PROBLEMS[0]))])
+    ids = torch.tensor([prompt_tokens(backend.tokenizer, build_prompt("none", PROBLEMS[0]))])
     with torch.inference_mode():
         logits = backend.model(input_ids=ids).logits[0, -1]
     for temperature, top_k in ((1.0, -1), (0.5, -1), (1.0, 2)):
@@ -122,19 +122,23 @@ def test_prompts_are_the_presets(model: Path) -> None:
     assert build_prompt("qwen3", math).template == {"enable_thinking": True}
     with pytest.raises(ValueError, match="preset 'x' is unknown"):
         build_prompt("x", math)
-    assert TransformersBackend(model).encode(build_prompt("none", math)) == [1, 6, 3]  # <user> so <assistant>
+    assert prompt_tokens(TransformersBackend(model).tokenizer, build_prompt("none", math)) == [
+        1,
+        6,
+        3,
+    ]  # <user> so <assistant>
 
 
 def test_plan_top_up_and_refusal(model: Path, tmp_path: Path) -> None:
     decoding = Decoding(max_tokens=8)
     run = tmp_path / "run"
-    assert "to draw: 8 (at most 64 tokens)" in make_plan(run, PROBLEMS, 4, decoding).text
+    assert "to draw: 8 (at most 64 tokens)" in plan_text(run, PROBLEMS, 4, decoding)
     backend = TransformersBackend(model, 4)
     sample_run(run, PROBLEMS, backend, 4, decoding, "none", progress=False)
     before = list(SampleStore(run / "samples").read())
-    plan = make_plan(run, PROBLEMS, 6, decoding)
-    assert (plan.present, plan.to_draw) == (8, 4)
-    assert "estimate:" in plan.text and "none before" not in plan.text
+    plan = plan_text(run, PROBLEMS, 6, decoding)
+    assert "already there: 8; to draw: 4 (at most 32 tokens)" in plan
+    assert "estimate:" in plan and "none before" not in plan
     sample_run(run, PROBLEMS, backend, 6, decoding, "none", progress=False)
     after = list(SampleStore(run / "samples").read())
     assert after[:8] == before and len(after) == 12
@@ -212,7 +216,7 @@ def test_rare_drift_is_zero_for_the_base_and_the_nll_is_the_models(model: Path, 
     assert load_rare_set(tmp_path / "rare.json") == chosen
     assert all(one.base_nll >= other.base_nll for one, other in zip(chosen, chosen[1:], strict=False))
     item = chosen[0]
-    prompt = backend.encode(build_prompt("none", item.problem))
+    prompt = prompt_tokens(backend.tokenizer, build_prompt("none", item.problem))
     answer = [WORDS.index(word) for word in item.response.split()] + [0] * (item.finish_reason == "stop")
     with torch.inference_mode():
         log_p = torch.log_softmax(backend.model(input_ids=torch.tensor([prompt + answer])).logits[0], -1)

@@ -23,12 +23,12 @@ from answer_mix import answer_variants, sample_responses
 
 import verl_fgrpo.evaluation.preload  # noqa: F401 - fills math-verify's parser tables once, as in the workers
 from verl_fgrpo.evaluation import graders, grading
-from verl_fgrpo.evaluation.graders import grade_choice, grade_math
+from verl_fgrpo.evaluation.graders import DEFAULTS, GraderOptions, grade_choice, grade_math
 from verl_fgrpo.evaluation.grading import Judged, grade_samples, grade_store
 from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.evaluation.samples import VERDICTS, Sample, SampleStore, Verdict, VerdictStore
 from verl_fgrpo.evaluation.summary import load_run
-from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task, Worker, _grade
+from verl_fgrpo.evaluation.workers import DEFAULT_LIMITS, GradingPool, Limits, Task, Worker, _grade
 from verl_fgrpo.tasks.maze.rewards import grade_maze
 from verl_fgrpo.tasks.proofs import mathlib
 
@@ -39,12 +39,16 @@ def sample(index: int, response: str, problem: Problem = HALF) -> Sample:
     return Sample(*problem.key, index, None, response, 1, "stop")
 
 
-def graded_by_token(tasks: list[Task], limits: Limits | None = None, options: str = "{}") -> dict[Any, graders.Graded]:
+def graded_by_token(
+    tasks: list[Task], limits: Limits = DEFAULT_LIMITS, options: GraderOptions = DEFAULTS
+) -> dict[Any, graders.Graded]:
     with GradingPool(limits, 1, options) as pool:
         return dict(pool.grade_tasks(tasks))
 
 
-def grade(responses: list[str], problem: Problem = HALF, limits: Limits | None = None, workers: int = 1) -> list[str]:
+def grade(
+    responses: list[str], problem: Problem = HALF, limits: Limits = DEFAULT_LIMITS, workers: int = 1
+) -> list[str]:
     samples = [sample(index, text, problem) for index, text in enumerate(responses)]
     verdicts = list(grade_samples(samples, {problem.key: problem}, limits, workers))
     assert sorted(verdict.sample_idx for verdict in verdicts) == list(range(len(responses)))
@@ -72,7 +76,7 @@ def test_math_golden(response: str, expected: str) -> None:
 def test_digits_that_math_verify_cannot_read_are_an_error_outside_a_box(digits: str) -> None:
     twelve = Problem("b", "p", "q", "math", ("12",))
     verdict, _, detail = grade_math(twelve, f"the answer is {digits}")
-    assert verdict == "error" and "SympifyError" in detail
+    assert verdict == "error" and "math-verify, parsing" in detail
     assert grade_math(twelve, f"\\boxed{{{digits}}}")[0] == "wrong"
     assert graders.grade_math_extended(twelve, f"the answer is {digits}")[0] == "wrong"  # it has read a final answer
 
@@ -577,9 +581,8 @@ def test_a_missing_grader_is_refused_before_anything_is_graded(tmp_path: Path, m
     monkeypatch.delenv("SYNLOGIC_ROOT", raising=False)
     game = synlogic("last", answer="yes")
     store = store_of(tmp_path / "samples", ["so: yes"], game)
-    options = json.dumps(SYNLOGIC_OPTIONS)
     with pytest.raises(RuntimeError, match="kind synlogic cannot be graded: SynLogic.*SYNLOGIC_ROOT"):
-        grade_store(store, tmp_path / "verdicts", [game], options=options, progress=False)
+        grade_store(store, tmp_path / "verdicts", [game], options=PROGRAMS_ALLOWED, progress=False)
     assert list(VerdictStore(tmp_path / "verdicts").read()) == []
     for kind, needed in (("ifeval", "instruction_id_list"), ("synlogic", "task")):
         bare = Problem(*game.key, "q", kind)
@@ -592,9 +595,8 @@ def test_a_lean_that_is_missing_is_refused_before_anything_is_graded(
 ) -> None:
     theorem = Problem("lean", "1", "q", "mathlib", ("theorem t : True := by",))
     store = store_of(tmp_path / "samples", ["  trivial\n```"], theorem)
-    options = json.dumps(SYNLOGIC_OPTIONS)
     graded: dict[str, Any] = {}
-    monkeypatch.setattr(GradingPool, "grade", lambda pool, problem, text: _grade(graded, problem, text, options))
+    monkeypatch.setattr(GradingPool, "grade", lambda pool, *asked: _grade(graded, *asked, PROGRAMS_ALLOWED))
     for name, value, told in (
         ("LEAN_REPL", "", "LEAN_REPL is not set"),
         ("LEAN_REPL", "false", "LEAN_PROJECT is not set"),
@@ -605,7 +607,7 @@ def test_a_lean_that_is_missing_is_refused_before_anything_is_graded(
         monkeypatch.setenv(name, value)
         mathlib._pool.cache_clear()
         with pytest.raises(RuntimeError, match=f"kind mathlib cannot be graded: .*{told}"):
-            grade_store(store, tmp_path / "verdicts", [theorem], options=options, progress=False)
+            grade_store(store, tmp_path / "verdicts", [theorem], options=PROGRAMS_ALLOWED, progress=False)
     assert list(VerdictStore(tmp_path / "verdicts").read()) == []
 
 
@@ -616,7 +618,7 @@ def test_lean_has_the_memory_it_needs_in_a_worker_of_default_limits() -> None:
         assert pool.grade(theorem, "fun h1 => ( h1 , h1 )")[0] in ("wrong", "unparsed")
 
 
-SYNLOGIC_OPTIONS: dict[str, Any] = {"allow_code_execution": True}
+PROGRAMS_ALLOWED = GraderOptions(allow_code_execution=True)
 
 
 @pytest.mark.parametrize("kind", graders.PROGRAMS)
@@ -630,12 +632,12 @@ def test_responses_that_are_programs_are_refused_unless_allowed(tmp_path: Path, 
 
 def test_the_extended_reading_says_how_many_verdicts_differ(tmp_path: Path) -> None:
     store = store_of(tmp_path / "samples", ["\\boxed{50\\%}", "\\boxed{0.5}", "\\boxed{3}"])
-    options = json.dumps({"reading": "extended-3"})
+    options = GraderOptions(reading="extended-4")
     verdicts = grade_store(store, tmp_path / "verdicts", [HALF], options=options, progress=False)
     rows = [(row.verdict, row.detail) for row in verdicts.read()]
     assert sorted(rows) == [("correct", ""), ("correct", "default reading: wrong"), ("wrong", "")]
     assert graders.reading_note(verdicts.settings["options"], rows) == (
-        "reading extended-3: 1 of 3 verdicts differ from the default reading's "
+        "reading extended-4: 1 of 3 verdicts differ from the default reading's "
         "(1 correct here only, 0 correct there only)"
     )
     assert graders.reading_note({}, []) == "reading default (math-verify unchanged)"
@@ -673,7 +675,7 @@ def fake_pool(monkeypatch: pytest.MonkeyPatch, fast: Callable[[str], str], uncha
     """Pools that grade by these functions instead of starting workers."""
 
     def grade_tasks(pool: GradingPool, tasks: Any) -> Any:
-        grade_one = fast if json.loads(pool.workers[0].options).get("fast") else unchanged
+        grade_one = fast if pool.workers[0].options.fast else unchanged
         for task in tasks:
             for token, response in zip(task.tokens, task.responses, strict=True):
                 yield token, (grade_one(response), response, "")
@@ -687,7 +689,7 @@ def test_fast_grading_compares_a_sample_and_math_verify_wins(tmp_path: Path, mon
     store = store_of(tmp_path / "samples", responses * 2)
     said: list[str] = []
     fake_pool(monkeypatch, lambda text: "wrong", lambda text: "wrong")
-    options = json.dumps({"fast": True})
+    options = GraderOptions(fast=True)
     monkeypatch.setattr(grading, "CHECKED_AT_ONCE", 10)
     grade_store(store, tmp_path / "same", [HALF], options=options, progress=False, say=said.append)
     compared = int(said[1].split()[2])
@@ -710,7 +712,7 @@ def test_fast_and_unchanged_grading_agree_on_a_realistic_mix(tmp_path: Path) -> 
     variants = answer_variants(r"\frac{1}{2}", ["3", "x^2", r"\sqrt{2}"], rng, 40)
     store = store_of(tmp_path / "samples", sample_responses("Let $x = 3$.", variants, 300, rng))
     plain = grade_store(store, tmp_path / "plain", [HALF], progress=False)
-    fast = grade_store(store, tmp_path / "fast", [HALF], options='{"fast": true}', progress=False)
+    fast = grade_store(store, tmp_path / "fast", [HALF], options=GraderOptions(fast=True), progress=False)
     assert verdicts_of(plain) == verdicts_of(fast)
 
 
@@ -804,8 +806,7 @@ def test_synlogic_with_its_own_verifiers() -> None:
 def test_graders_that_need_more_say_what(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SYNLOGIC_ROOT", raising=False)
     problem = Problem("synlogic", "p", "q", "synlogic", extra={"task": "game_of_24", "game_data_str": "{}"})
-    options = json.dumps(SYNLOGIC_OPTIONS)
-    graded = graded_by_token([Task(problem, ["x"], [0])], options=options)[0]
+    graded = graded_by_token([Task(problem, ["x"], [0])], options=PROGRAMS_ALLOWED)[0]
     assert graded[0] == "error"
     assert "SYNLOGIC_ROOT" in graded[2] and "clone" in graded[2]
 

@@ -2,6 +2,7 @@ r"""The extended reading: the table of docs/grading.md with the default's verdic
 
 import json
 import math
+import time
 from fractions import Fraction
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_math import BENCHMARKS, NO_DATA
 
-from verl_fgrpo.evaluation.graders import default_verdict, grade_math, grade_math_extended, grader_of
+from verl_fgrpo.evaluation.graders import GraderOptions, default_verdict, grade_math, grade_math_extended, grader_of
 from verl_fgrpo.evaluation.math_reading import EXTENDED, RULES, final_answer, rewritten, same_based
 from verl_fgrpo.evaluation.problems import Problem
 
@@ -51,6 +52,11 @@ TABLE = [
     (r"e^{i\pi/3}", r"\boxed{\frac12 + \frac{\sqrt3}{2}i}", "wrong", "correct"),
     (r"e^{i\pi/3}", r"\boxed{\frac12 - \frac{\sqrt3}{2}i}", "wrong", "wrong"),
     ("7", "所以答案是7。", "unparsed", "correct"),
+    ("7", "\\boxed{7以上}", "wrong", "wrong"),
+    ("7", "\\boxed{约7}", "wrong", "correct"),
+    ("7", "\\boxed{8}\\boxed{7}", "wrong", "wrong"),
+    ("7", "\\boxed{\\textcolor{red}{7}}", "wrong", "correct"),
+    ("7", "\\boxed{\u200b7}", "wrong", "correct"),
     ("6", r"答案是 \boxed{6个}", "wrong", "correct"),
     ("6", r"答案是 \boxed{7个}", "wrong", "wrong"),
     ("2314_5", r"\boxed{2314_6}", "correct", "wrong"),
@@ -236,12 +242,12 @@ def test_no_final_answer_leaves_the_default() -> None:
 
 
 def test_the_option_names_the_version() -> None:
-    assert EXTENDED == "extended-3"
+    assert EXTENDED == "extended-4"
     problem = Problem("b", "p", "q", "math", ("0.35",))
     for reading, verdict in (("default", "wrong"), (EXTENDED, "correct")):
-        assert grader_of("math", json.dumps({"reading": reading}))(problem, r"\boxed{35\%}")[0] == verdict
-    with pytest.raises(ValueError, match="reading 'loose' must be one of default, extended-3"):
-        grader_of("math", '{"reading": "loose"}')
+        assert grader_of("math", GraderOptions(reading=reading))(problem, r"\boxed{35\%}")[0] == verdict
+    with pytest.raises(ValueError, match="reading 'loose' must be one of default, extended-4"):
+        GraderOptions(reading="loose")
 
 
 @given(st.text(max_size=80), st.sampled_from([r"\boxed{", "The answer is ", "<answer>", "答案是"]))
@@ -254,10 +260,12 @@ def test_any_text_is_rewritten_without_an_error(text: str, before: str) -> None:
 @pytest.mark.parametrize(
     "piece", [r"\boxed{", r"\boxed{1} and ", "(", "1 2/3 ", "1e5 ", "1\\,000", "'", "x'", "answer is ", "{", "个"]
 )
-def test_a_hundred_thousand_characters_are_rewritten_in_a_second_or_two(piece: str) -> None:
+def test_a_hundred_thousand_characters_are_rewritten_in_linear_time(piece: str) -> None:
     text = piece * (100_000 // len(piece))
+    started = time.process_time()
     rewritten(text)
     final_answer(text)
+    assert time.process_time() - started < 60  # a second or two, unless something is quadratic
 
 
 FAILING = BENCHMARKS.parent / "reports" / "failing.jsonl"

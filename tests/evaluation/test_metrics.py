@@ -8,6 +8,7 @@ import pytest
 
 from verl_fgrpo.core.passk import auc_at_k, cover_at_tau, pass_at_k
 from verl_fgrpo.evaluation.metrics import common_k, majority_at_k, problem_metrics
+from verl_fgrpo.evaluation.report import metric_rows
 from verl_fgrpo.evaluation.samples import Sample, Verdict
 from verl_fgrpo.evaluation.summary import RunData, collect, verdict_rows
 
@@ -146,6 +147,13 @@ def test_a_problem_whose_prompt_was_refused_is_named_and_not_counted() -> None:
         "|\\n)', and are not counted (aime24/q, aime24/r)"
     ]
     assert verdict_rows({"run": data})[0]["refused"] == 5
+
+
+def test_a_benchmark_of_which_nothing_counts_has_no_metrics() -> None:
+    rows = verdicts_of(outcomes("1010")) + verdicts_of([("refused", None)] * 4, benchmark="math500")
+    found = metric_rows({"run": collect(rows)})
+    assert {row["benchmark"] for row in found} == {"aime24"}
+    assert {row["metric"]: row["value"] for row in found}["pass^4"] == 0.0  # 2 of 4 are right
 
 
 def test_verdicts_and_samples_must_belong_together() -> None:

@@ -17,7 +17,7 @@ import pytest
 from test_generation import PROBLEMS, Server, requests_for, server  # noqa: F401 - `server` is a fixture
 
 from verl_fgrpo.cli import main
-from verl_fgrpo.evaluation.generation import Decoding, sample_run
+from verl_fgrpo.evaluation.generation import Decoding, plan_text, sample_run
 from verl_fgrpo.evaluation.grading import grade_store
 from verl_fgrpo.evaluation.openai_backend import FIRST_SECONDS, OpenAIBackend, read_answer
 from verl_fgrpo.evaluation.problems import save_problems
@@ -105,7 +105,10 @@ def test_a_refused_prompt_is_recorded_named_and_skipped(server: Server, tmp_path
     assert asked.count("so") < N  # those in flight when the first was refused
     asked.clear()
     assert len(sample(server, run)) == 2 * N and not asked  # nothing is left to do
-
+    plan = plan_text(run, PROBLEMS, N, Decoding())
+    assert "to draw: 0 " in plan and f"refused before: {N} samples, of 1 prompts; --retry-refused asks again" in plan
+    assert f"to draw: {N} " in plan_text(run, PROBLEMS, N, Decoding(), retry_refused=True)
+    assert "refused" not in plan_text(run, PROBLEMS[1:], N, Decoding())
     grade_store(SampleStore(run / "samples"), run / "verdicts", PROBLEMS, progress=False)
     [counts] = verdict_rows({"run": load_run(run)})
     assert (counts["correct"], counts["refused"], counts["wrong"]) == (N, N, 0)
@@ -315,7 +318,7 @@ def test_ctrl_c_ends_sampling_soon_and_keeps_what_was_drawn(
 
     def answer(body: dict[str, Any]) -> tuple[int, Any]:
         if next(order) > 6:
-            release.wait(60)
+            release.wait(600)
         return 200, chat("x")
 
     server.answer = answer

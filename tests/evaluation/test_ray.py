@@ -18,7 +18,7 @@ from test_grading import HALF, store_of
 
 from verl_fgrpo.cli import main
 from verl_fgrpo.evaluation.backends import VllmRayBackend
-from verl_fgrpo.evaluation.generation import Decoding, make_plan, sample_run
+from verl_fgrpo.evaluation.generation import Decoding, plan_text, sample_run
 from verl_fgrpo.evaluation.problems import save_problems
 from verl_fgrpo.evaluation.samples import SampleStore, VerdictStore, key_of, sample_seed
 
@@ -93,8 +93,8 @@ def test_sampling_by_ray_data_is_planned_resumed_and_topped_up(
     with pytest.raises(RuntimeError, match="a node is gone"):
         sample_run(run, PROBLEMS, EndsEarly(backend.folder), 20, decoding, "none", progress=False)
     before = {key_of(row): row for row in SampleStore(run / "samples").read()}
-    plan = make_plan(run, PROBLEMS, 20, decoding)
-    assert len(before) == 15 and (plan.present, plan.to_draw) == (15, 20 * len(PROBLEMS) - 15)
+    assert len(before) == 15
+    assert f"already there: 15; to draw: {20 * len(PROBLEMS) - 15} " in plan_text(run, PROBLEMS, 20, decoding)
     for wanted in (20, 24):
         rows = list(sample_run(run, PROBLEMS, backend, wanted, decoding, "none", progress=False).read())
         found = {key_of(row): row for row in rows}

@@ -157,8 +157,16 @@ def test_lm_eval_files_of_two_seeds_both_count(tmp_path: Path) -> None:
     problems, samples = read_samples(files, "imported")
     assert [problem.benchmark for problem in problems] == ["gsm8k"]
     assert [(one.sample_idx, one.response) for one in samples] == [(0, "\\boxed{5}"), (1, "\\boxed{6}")]
-    with pytest.raises(ValueError, match="a file is given twice"):
-        read_samples([files[0], files[0]], "imported")
+    (tmp_path / "samples_copy.jsonl").write_bytes(files[0].read_bytes())
+    for again in (files[0], tmp_path / "samples_copy.jsonl"):
+        with pytest.raises(ValueError, match="are the same file or a copy"):
+            read_samples([*files, again], "imported")
+
+
+def test_one_id_for_two_prompts_is_told(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{**PLAIN, "prompt": prompt} for prompt in ("1+1?", "3-1?")])
+    with pytest.raises(ValueError, match=r"line 2: prompt is '3-1\?', .*'1\+1\?' as in an earlier row"):
+        read_samples([path], "b")
 
 
 def test_lm_eval_logs_of_other_versions(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from verl_fgrpo.core.passk import pass_at_k
-from verl_fgrpo.core.tables import write_table
+from verl_fgrpo.core.tables import markdown_table, write_table
 from verl_fgrpo.evaluation.report import (
     ProblemCounts,
-    markdown_table,
     pass_at_k_rows,
+    pass_cells,
     plot_pass_at_k,
     plot_training_curve,
 )
@@ -47,7 +47,7 @@ def test_benchmarks_are_kept_apart() -> None:
 
 def test_markdown_csv_and_json_say_the_same(tmp_path: Path) -> None:
     rows = pass_at_k_rows(three_runs(), iterations=200)
-    markdown = markdown_table(rows)
+    markdown = markdown_table(*pass_cells(rows))
     paths = write_table(rows, tmp_path / "pass.at.k", markdown, settings={"seed": 0})
     assert [path.name for path in paths] == ["pass.at.k.md", "pass.at.k.csv", "pass.at.k.json"]
     stored = json.loads(paths[2].read_text())

@@ -301,6 +301,8 @@ def test_the_estimate_by_hand():
     [
         ({"FOCAL_GAMMA": "-1"}, "FOCAL_GAMMA is '-1'"),
         ({"FOCAL_GAMMA": "."}, "FOCAL_GAMMA is '.'"),
+        ({"FOCAL_GAMMA": "01"}, "FOCAL_GAMMA is '01'"),  # to Hydra a text
+        ({"GAMMA": "1"}, "GAMMA is no variable of this recipe; did you mean FOCAL_GAMMA?"),
         ({"GROUP_SIZE": "1"}, "GROUP_SIZE is '1', but it must be a whole number of at least 2"),
         ({"GROUP_SIZE": "eight"}, "GROUP_SIZE is 'eight'"),
         ({"CONTROL": "lowlr"}, "CONTROL is 'lowlr', but it must be none, low_lr, entropy or kl"),

@@ -251,7 +251,7 @@ def test_host_memory_of_tied_embeddings(config, monkeypatch):
     assert machine.host_memory(config, 4.02, tied=False) == []
 
 
-def test_limits_compiler_and_cluster(config, monkeypatch):
+def test_limits_compiler_and_cluster(config, monkeypatch, tmp_path):
     monkeypatch.setattr("resource.getrlimit", lambda kind: (1024, 4096))
     assert "ulimit -Hn is 4096" in machine.limits()[0]
     monkeypatch.setenv("PATH", "/nowhere")
@@ -266,8 +266,16 @@ def test_limits_compiler_and_cluster(config, monkeypatch):
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free.getsockname()[1]}")
         assert "does not answer" in machine.cluster(config)[0]
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(os.environ["RAY_ADDRESS"])
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+        monkeypatch.setenv("RAY_ADDRESS", "auto")
+        assert "does not answer" in machine.cluster(config)[0]
         free.listen()
         assert machine.cluster(config) == []
+    for address in ("127.0.0.1", "nonsense", "10.0.0.1:port", "10.0.0.1:99999"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert f"RAY_ADDRESS is '{address}', but it must be HOST:PORT" in machine.cluster(config)[0]
 
 
 # ---- values ----

@@ -59,7 +59,7 @@ def test_metrics_of_several_starts_are_joined_and_a_torn_line_is_left_out(tmp_pa
     logs.mkdir()
     (logs / "1.jsonl").write_text('{"step":1,"data":{"a":1}}\n{"step":2,"data":{"a":2}}\n{"step":3,"da')
     (logs / "2.jsonl").write_text('{"step":2,"data":{"a":20}}\n{"step":3,"data":{"a":30}}\n')
-    assert [(row["step"], row["data"]["a"]) for row in read_metrics(tmp_path)] == [(1, 1), (2, 20), (3, 30)]
+    assert [(step, data["a"]) for step, data in read_metrics(tmp_path).items()] == [(1, 1), (2, 20), (3, 30)]
 
 
 @pytest.mark.parametrize(("name", "spelt"), [("run", "run"), ("it's a=b", "'it\\'s a=b'")])

@@ -72,9 +72,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser that calls itself `verl-fgrpo NAME` and shows its description as it is written."""
+    """A parser that calls itself `verl-fgrpo NAME`, a script by its file's name; its description stays as written."""
     raw = argparse.RawDescriptionHelpFormatter
-    return _Parser(prog=f"verl-fgrpo {name}", description=description, formatter_class=raw)
+    prog = name if name.endswith(".py") else f"verl-fgrpo {name}"
+    return _Parser(prog=prog, description=description, formatter_class=raw)
 
 
 def finite(text: str) -> float:

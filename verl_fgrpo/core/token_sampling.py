@@ -1,7 +1,6 @@
 """Batched, KV-cached sampling from a Hugging Face causal language model, with exact log-probs.
 
-Shapes: _P distinct prompts, _B rows still running (rows are sorted, finished ones leave the batch), _T tokens,
-_V vocabulary.
+Shapes: _B rows still running (finished ones leave the batch), _R of them those cut to top-k or top-p, _V vocabulary.
 """
 
 from collections.abc import Callable, Sequence

@@ -21,6 +21,7 @@ from verl_fgrpo.core.pretrained import load_pretrained, render_chat
 from verl_fgrpo.core.processes import ends_with_parent
 from verl_fgrpo.evaluation.generation import Decoding, Generated, Request, weights_fingerprint
 from verl_fgrpo.evaluation.prompts import Prompt
+from verl_fgrpo.evaluation.ray_grading import connect
 
 
 def resolve_model(model: str, cache: Path, revision: str | None = None, trust_checkpoint: bool = False) -> Path:
@@ -77,7 +78,9 @@ def _merge(actor: Path, target: Path, trust_checkpoint: bool) -> None:
                 "loaded. If it is your own, give --trust-checkpoint"
             )
         if done.returncode != 0 or not (partial / "config.json").exists():
-            raise RuntimeError(f"verl's model merger failed on {actor}:\n{done.stderr[-2000:]}")
+            told = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+            by_hand = f"python -m verl.model_merger merge --backend fsdp --local_dir {actor} --target_dir NEW"
+            raise RuntimeError(f"verl's model merger failed on {actor} ({told[-1][:300]}); to see all: {by_hand}")
 
 
 def prompt_tokens(tokenizer: Any, prompt: Prompt) -> list[int]:
@@ -108,7 +111,7 @@ class TransformersBackend:
         self.dtype = dtype
         self.tokenizer = load_pretrained("AutoTokenizer", folder)
         self.model = load_pretrained("AutoModelForCausalLM", folder, dtype=getattr(torch, dtype)).to(device).eval()
-        self._end_ids = self._find_end_ids()
+        self.end_ids = self._find_end_ids()
 
     def identity(self) -> dict[str, Any]:
         weights = weights_fingerprint(self.folder)
@@ -117,13 +120,9 @@ class TransformersBackend:
     def generate(self, requests: Iterable[Request], decoding: Decoding) -> Iterator[Generated]:
         for _, same_problem in groupby(requests, key=lambda request: request.key[:2]):
             group = list(same_problem)
-            prompt_ids = self.encode(group[0].prompt)
+            prompt_ids = prompt_tokens(self.tokenizer, group[0].prompt)
             for start in range(0, len(group), self.batch_size):
                 yield from self._generate_batch(group[start : start + self.batch_size], prompt_ids, decoding)
-
-    def encode(self, prompt: Prompt) -> list[int]:
-        """`prompt_tokens` of this model."""
-        return prompt_tokens(self.tokenizer, prompt)
 
     def _generate_batch(
         self, batch: Sequence[Request], prompt_ids: Sequence[int], decoding: Decoding
@@ -147,24 +146,19 @@ class TransformersBackend:
                 do_sample=False,  # the processor has already drawn: one token is left
                 logits_processor=processors,
                 max_new_tokens=decoding.max_tokens,
-                eos_token_id=self._end_ids,
-                pad_token_id=self._end_ids[0],
+                eos_token_id=self.end_ids,
+                pad_token_id=self.end_ids[0],
                 temperature=None,
                 top_p=None,
                 top_k=None,
                 repetition_penalty=1.0,
             )
-        ends = set(self._end_ids)
+        ends = set(self.end_ids)
         for request, row in zip(batch, output[:, len(prompt_ids) :].tolist(), strict=True):
             stop = next((index for index, token in enumerate(row) if token in ends), None)
             text = self.tokenizer.decode(row[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False)
             length, reason = (len(row), "length") if stop is None else (stop + 1, "stop")
             yield Generated(request.key, request.seed, text, length, reason)
-
-    @property
-    def end_id(self) -> int:
-        """The token that ends a response."""
-        return self._end_ids[0]
 
     def _find_end_ids(self) -> list[int]:
         """End tokens of the generation config and the tokenizer, and the end of a chat turn if there is such a one."""
@@ -224,8 +218,13 @@ class VllmRayBackend:
         self.tokenizer = load_pretrained("AutoTokenizer", folder)
 
     def identity(self) -> dict[str, Any]:
-        weights, more = weights_fingerprint(self.folder), {"engine_kwargs": self.engine_kwargs}
-        return {"backend": "vllm", "model": self.folder.name, "weights": weights, **more}
+        weights = weights_fingerprint(self.folder)
+        return {
+            "backend": "vllm",
+            "model": self.folder.name,
+            "weights": weights,
+            "engine_kwargs": self.engine_kwargs,
+        }
 
     def generate(self, requests: Iterable[Request], decoding: Decoding) -> Iterator[Generated]:
         import ray
@@ -252,7 +251,7 @@ class VllmRayBackend:
         from ray.data.llm import vLLMEngineProcessorConfig
 
         if not ray.is_initialized():
-            ray.init()
+            connect()
         gpus = int(ray.cluster_resources().get("GPU", 0))
         engines = self.concurrency or gpus // self.tensor_parallel_size
         if engines < 1:

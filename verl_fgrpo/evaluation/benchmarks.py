@@ -22,6 +22,8 @@ from verl_fgrpo.evaluation.problems import (
     written_answers,
 )
 
+BLOCKS = ("math", "ood")  # of benchmarks, over which the paper averages
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -31,8 +33,13 @@ class Benchmark:
     hub: tuple[str, str | None, str]  # dataset id on the Hugging Face hub, with its configuration and split
     # row -> problem, without the benchmark's name; None to leave the row out
     convert: Callable[[str, Row], Problem | None]
-    block: str  # "math" or "ood", for the paper's averages; "" for benchmarks outside it
+    block: str  # one of `BLOCKS`; "" for benchmarks outside of the paper
     note: str  # for people: why this source, what is special
+
+
+def block_of(benchmark: str) -> str:
+    """The paper's block of a benchmark; "" for one outside of the paper."""
+    return BENCHMARKS[benchmark].block if benchmark in BENCHMARKS else ""
 
 
 def load_benchmark(name: str, path: Path | str | None = None, check_size: bool = True) -> list[Problem]:

@@ -108,9 +108,9 @@ def _flatten(text: str) -> str:
 
 _LEAD = (
     r"\s*(?:(?:(?:the|my|our|a\s+clear|most|very|in\s+fact|definitely|clearly|simply|just|indeed|likely|probably|actually|"
-    r"therefore|thus|hence|then|obviously|still|now|also|indisputably|certainly|surely|given\s+by|"
+    r"therefore|thus|hence|then|obviously|still|now|also|indisputably|certainly|surely|given\s+by|of\s+course|"
     r"final|correct|right|best|true|option|choice|letter|answer|alternative|statement|number|"
-    r"i\s+(?:think|believe|guess|say|suppose|would\s+say|am\s+sure)|i'd\s+say|that|it\s+(?:is|was|must\s+be)|it's|is)\b|"
+    r"i\s+(?:think|believe|guess|say|suppose|would\s+say|am\s+sure)|i'd\s+(?:say|guess)|that|it\s+(?:is|was|must\s+be)|it's|is)\b|"
     r"选项|选择|字母|答案|应该|应|就|是|为|选|:|=|-|\u2192|[\u2705\u2611\u2714]\ufe0f?)[\s,:]*)*"
 )
 _LABEL = re.compile(
@@ -124,7 +124,7 @@ _WORDS = (
     + _FITS
 )
 _AFTER = re.compile(
-    rf"\s*(?:$|[\n.,;:!)\]\u27e7(\"'\u201d\u3002\u3001\u2014\u2013/&|]|-\s|(?i:{_WORDS})\b"
+    rf"\s*(?:$|[\n.,;:!)\]\u27e7(\"'\u201d\u3010\u3002\u3001\u2014\u2013/&|]|-\s|(?i:{_WORDS})\b"
     r"|[项选因是正符的为故所对吧了这而但其即最和或与及还]|不是)"
 )
 _OPERATOR = re.compile(
@@ -132,14 +132,19 @@ _OPERATOR = re.compile(
 )
 _MORE = re.compile(
     r"[)\]\u27e7.]*[ \t]*(?:(?:,|/|&|;|\u3001|\+|\|)[ \t]*)?\(?"
-    r"(?:(?P<joined>(?i:and/or|or|and|nor|versus|vs\.?|maybe|perhaps|possibly)\b|[或和与及]|以及|还是|或者|/|&|\+)"
+    r"(?:(?P<joined>(?i:and/or|or|and|nor|to|through|versus|vs\.?|maybe|perhaps|possibly)\b|[或和与及]|以及|还是|或者|/|&|\+)"
     r"[ \t,]*"
     r"(?:(?i:maybe|perhaps|possibly|also|even|option|choice|answer|equivalently|alternatively|else|both|either|the)\b"
     r"[ \t,]*|选项?)*|)[\u27e6]?[(\[]?(?P<letter>[A-J])(?![A-Za-z0-9'\u2019+#])"
 )
 _ROMAN = re.compile(r"[(\[]?I\b[)\]]*[\s,]*(?:and|or|&|,|、|和|或)[\s(]*(?:II|III|IV|V)\b")
 _SEVERAL = re.compile(r"(?i:either|both|neither|all|none|any)\b|[A-J]{2,10}(?![A-Za-z])|都|以上")
-_JOINED = re.compile(r"[\s,.)\u27e7]*(?:(?i:and/or|or|and|&)|[或和与及、/])[\s,:(\u27e6]*(?i:the\s+)?")
+_WRONG = re.compile(
+    r"(?:[\s,]+(?:(?:and|or)\s+)?\(?[A-J]\b\)?){0,8}\s+(?:is|are)\s+(?:all\s+|both\s+)?(?:not|wrong|false|incorrect)\b"
+)
+_JOINED = re.compile(
+    r"\u27e7[\s,]*,[\s,]*\u27e6|[\s,.)\u27e7]*(?:(?i:and/or|or|and|&)|[或和与及、/])[\s,:(\u27e6]*(?i:the\s+)?"
+)
 
 
 def _choice_at(flat: str, position: int) -> tuple[bool, str | None, int]:
@@ -167,27 +172,27 @@ def _choice_at(flat: str, position: int) -> tuple[bool, str | None, int]:
 def _is_label(flat: str, more: re.Match[str]) -> bool:
     """Whether the second letter of `_MORE` is one: not a pronoun, an article or the beginning of a sentence."""
     rest = flat[more.end() :]
-    if re.match(r"[ \t]+(?!(?:and|or)\b)[a-z]", rest) and (more["letter"] in "AI" or not more["joined"]):
+    if re.match(r"[ \t]+(?!(?:and|or|are)\b)[a-z]", rest) and (more["letter"] in "AI" or not more["joined"]):
         return False
-    if not more["joined"] and "." in flat[more.start() : more.end()]:
+    if not more["joined"] and ("." in flat[more.start() : more.end()] or _WRONG.match(rest)):
         return False
     return bool(more["joined"]) or bool(
-        re.match(r"[ \t]*(?:$|[\n,.;)\]\u27e7/&\u3001。两均都]|(?:and|or)\b|[A-J]\b)", rest)
+        re.match(r"[ \t]*(?:$|[\n,.;)\]\u27e7/&\u3001。两均都]|(?:and|or|are)\b|[A-J]\b)", rest)
     )
 
 
 _BE = (
     r"(?:is|are|was|'s|becomes|(?:would|must|should|will|can\s+only|(?:has|ought|seems|appears|turns\s+out)\s+to)\s+"
-    r"(?:(?:therefore|thus|then|hence|clearly|surely)\s+)?be|[\"']?:|=|->|=>|-|\u2192|\u2014|\u2013)"
+    r"(?:(?:therefore|thus|then|hence|clearly|surely)\s+)?be|[\"']?:|->|=>|=|-|\u2192|\u2014|\u2013)"
 )
 _NOUN = r"(?:ans(?:wer)?|option|choice|alternative|selection)"
 _CUES = [
     # The answer (to the question) is / Answer: / Answer
-    rf"\bans(?:wers?)?\b(?:,[^,.\n]{{1,40}},)?(?:\s+(?!is\b|are\b|choices\b|options\b)[\w'()-]+){{0,8}}?\s*{_BE}\s*{_LEAD}",
-    rf"\bans(?:wer)?\b\.?[:\s]*{_LEAD}",
+    rf"\bans(?:wers?)?\b(?!\s+(?:choices|options)\b)(?:,[^,.\n]{{1,40}},)?(?:\s+(?!is\b|are\b)[\w'()-]+){{0,8}}?\s*{_BE}\s*{_LEAD}",
+    rf"\bans(?:wer)?\b\.?[:\s\]]*{_LEAD}",
     rf"\b(?:correct|right|best|final|only|chosen|true)\s+(?:\w+\s+)?(?:one|option|choice|letter|statement|description|explanation)"
     rf"(?:\s+(?!is\b|are\b)[\w']+){{0,6}}?\s*{_BE}\s*{_LEAD}",
-    rf"\b(?:option|choice|letter|selection|conclusion|solution|response|pick|vote|guess)[\"']?\s*(?:is|:|=)\s*{_LEAD}",
+    rf"\b(?:option|choice|letter|selection|conclusion|solution|response|pick|vote|guess|verdict)[\"']?\s*(?:is|:|=)\s*{_LEAD}",
     # matches option, therefore option, not A but
     rf"\b(?:match(?:es|ing)?|correspond(?:s|ing)?\s+to|agree(?:s|ing)?\s+with|equals|gives|yields|consistent\s+with|closest\s+to|"
     rf"supports?|points?\s+to|i\.e\.|which\s+means|which\s+is|this\s+is|that\s+is|must\s+be|namely|thus|therefore|hence|so)[\s,:]+(?:exactly\s+)?"
@@ -196,7 +201,7 @@ _CUES = [
     r"\bnot\s+(?:option\s+)?\(?(?-i:[A-J])\b\)?\s*[,;]?\s*(?:but\s+(?:rather\s+)?|rather\s+|it's\s+|it\s+is\s+)(?:option\s+)?",
     rf"\bonly\s+(?:option\s+|choice\s+)?(?=\(?[A-J]\)?\s+{_FITS})",
     # Chinese
-    rf"(?:(?:正确)?答案\u3011?|(?:正确|最符合(?:题意)?|最[恰适当合理准确]+)(?:的)?(?:选项|的是|说法)|剩下|结论|答(?=\s*:))\s*(?:应该|应当|应|只能)?(?:是|为|选(?!项|择)|即|就是|:)?\s*{_LEAD}",
+    rf"(?:(?:正确)?答案[\u3011\]]?|(?:正确|最符合(?:题意)?|最[恰适当合理准确]+)(?:的)?(?:选项|的是|说法)|剩下|结论|答(?=\s*:))\s*(?:应该|应当|应|只能)?(?:是|为|选(?!项|择)|即|就是|:)?\s*{_LEAD}",
     rf"(?<![不别否误错任被可])(?<!不能)(?<!不应)(?<!不该)(?:选项\s*(?:是|为|:)|选(?!项)择?\s*(?:是|为|:|了)?)\s*{_LEAD}",
     r"(?:不是|并非|不选)\s*\(?[A-J]\)?\s*,?\s*(?:而是|而应是|应是|应该是|应选|是|选)\s*",
 ]
@@ -245,9 +250,9 @@ _NEGATED = re.compile(
     r"(?:\b(?:if|whether|not|\w+n't|cannot|never|unless|doubt|unclear|uncertain|wrong|incorrect|worst|first|second|third|fourth|"
     r"next|other|last|previous|(?:unlikely|impossible|false|untrue|not\s+the\s+case)(?=\s+that)|"
     r"(?:not|\w+n't)\s+(?:clear|obvious|certain|sure|true)|(?:\w+n't|not|never)\s+(?:think|believe|say|mean|claim|agree|know|see)|"
-    r"suppose|assume|(?:(?:wrong|incorrect|tempt\w+|easy|mistake)\s+to|might|may|could|would|can|people|students|some|you)\s+"
+    r"suppos(?:e|ing)|assum(?:e|ing)|(?:(?:wrong|incorrect|tempt\w+|easy|mistake)\s+to|might|may|could|would|can|people|students|some|you)\s+"
     r"(?:\w+\s+)?(?:think|say|guess|believe|assume|argue|conclude|expect))(?:\s+that)?(?:\s+(?:the|it))?"
-    r"(?:\s+(?:correct|right|final))?\s*|如果|若|设|假如|是否|同学认为|有人认为|以为)$",
+    r"(?:\s+(?:correct|right|final))?\s*|如果|若|设|假如|是否|(?:同学|有人|[甲乙丙丁])(?:认为|说)|以为)$",
     re.IGNORECASE,
 )
 _CONDITION = re.compile(r"\b(?:if|had|were|otherwise)\b[^.!?;\n]*$", re.IGNORECASE)
@@ -322,5 +327,6 @@ def _alone(flat: str, start: int, end: int, text: bool = True) -> Iterator[State
         return
     stands, letter, after = _choice_at(content, position)
     left = content[after:].strip(" \t)]选项")
-    if stands and (not left or letter is None or (text and _NAMED_TEXT.match(content, after))):
+    listed = letter and re.search(rf"[\s(]{chr(ord(letter) + 1)}[).]", content[after:])  # the next choice, too
+    if stands and (not left or letter is None or (text and not listed and _NAMED_TEXT.match(content, after))):
         yield Statement(start, start + after, letter)

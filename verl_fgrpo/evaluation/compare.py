@@ -6,11 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
+from verl_fgrpo.evaluation.benchmarks import BLOCKS, block_of
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.metrics import TAUS, common_k, problem_metrics
 from verl_fgrpo.evaluation.report import Cells
-from verl_fgrpo.evaluation.significance import BootstrapResult, SubsampleTest, bootstrap_columns, subsample_tests
+from verl_fgrpo.evaluation.significance import (
+    BootstrapResult,
+    SubsampleTest,
+    bootstrap_columns,
+    problem_weights,
+    subsample_tests,
+)
 from verl_fgrpo.evaluation.summary import RunData
 
 Row = dict[str, Any]
@@ -57,14 +63,22 @@ def compare_runs(
         one, other = base.at(chosen), focal.at(chosen)
         tests: dict[int, SubsampleTest] = {}
         if base.stop_after_correct is None and focal.stop_after_correct is None:
-            how: Row = {"m": m, "iterations": iterations, "rng": seed, "groups": groups}
-            how["focal_num_samples"] = other.num_samples
-            tests = subsample_tests(one.num_correct, other.num_correct, one.num_samples, ks, **how)
+            tests = subsample_tests(
+                one.num_correct,
+                other.num_correct,
+                one.num_samples,
+                ks,
+                m,
+                iterations,
+                seed,
+                focal_num_samples=other.num_samples,
+                groups=groups,
+            )
         values, others = (np.stack([part.pass_at_k(k) for k in ks], axis=1) for part in (one, other))
         boots = bootstrap_columns(values, others, bootstrap_iterations, seed, groups=groups)
-        means = [bootstrap_columns(part, None, 1, seed, groups=groups) for part in (values, others)]
-        for k, boot, before, after in zip(ks, boots, *means, strict=True):
-            row = {"benchmark": name, "k": k, "base": before.estimate, "focal": after.estimate}
+        weights = problem_weights(len(values), groups)
+        for k, boot, before, after in zip(ks, boots, weights @ values, weights @ others, strict=True):
+            row = {"benchmark": name, "k": k, "base": float(before), "focal": float(after)}
             if (test := tests.get(k)) is None:
                 significant = boot.interval[0] > 0 or boot.interval[1] < 0
                 row |= {"difference": boot.estimate, "low": None, "high": None, "p": None}
@@ -96,8 +110,8 @@ def compare_metrics(
     for benchmark in base.counts().benchmark_names:
         max_k, k = common_k([base, focal], benchmark)
         sides = [problem_metrics(run, benchmark, max_k, k, taus, seed) for run in (base, focal)]
-        order = {key: position for position, key in enumerate(focal.keys(benchmark))}
-        positions = [order[key] for key in base.keys(benchmark)]
+        order = {key: position for position, key in enumerate(focal.counted(benchmark))}
+        positions = [order[key] for key in base.counted(benchmark)]
         names = [name for name in sides[0] if name in sides[1]]
         values = np.stack([sides[0][name].values for name in names], axis=1)
         others = np.stack([sides[1][name].values[positions] for name in names], axis=1)
@@ -236,8 +250,8 @@ def _parts(counts: ProblemCounts) -> list[tuple[str, NDArray[np.int64], NDArray[
     parts: list[tuple[str, NDArray[np.int64], NDArray[np.str_] | None]] = [
         (name, np.flatnonzero(names == name), None) for name in counts.benchmark_names
     ]
-    for block in ("math", "ood"):
-        members = [name for name in counts.benchmark_names if name in BENCHMARKS and BENCHMARKS[name].block == block]
+    for block in BLOCKS:
+        members = [name for name in counts.benchmark_names if block_of(name) == block]
         if len(members) > 1:
             chosen = np.flatnonzero(np.isin(names, members))
             parts.append((f"avg {block} of {', '.join(members)}", chosen, names[chosen]))

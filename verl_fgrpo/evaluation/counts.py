@@ -124,7 +124,7 @@ class ProblemCounts:
     @property
     def largest_k(self) -> int:
         """The largest k at which every problem has an unbiased pass@k."""
-        return int(self.num_samples.min()) if self.max_samples is None else self.max_samples
+        return int(np.min(self.num_samples)) if self.max_samples is None else self.max_samples
 
     def at(self, positions: Sequence[int] | NDArray[np.integer]) -> "ProblemCounts":
         """The problems at these positions, in this order."""

@@ -12,13 +12,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from verl_fgrpo.core.files import read_json, write_atomic
 from verl_fgrpo.evaluation.counts import StopRule
-from verl_fgrpo.evaluation.problems import Problem, load_problems, save_problems
+from verl_fgrpo.evaluation.problems import Problem, ProblemKey, load_problems, save_problems
 from verl_fgrpo.evaluation.prompts import Prompt, build_prompt, prompt_hash
-from verl_fgrpo.evaluation.samples import REFUSED, Key, RowWriter, Sample, SampleStore, missing_of, sample_seed
+from verl_fgrpo.evaluation.samples import (
+    REFUSED,
+    Indices,
+    RowWriter,
+    Sample,
+    SampleKey,
+    SampleStore,
+    key_of,
+    missing_of,
+    sample_seed,
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class Decoding:
 class Request:
     """One sample to draw."""
 
-    key: Key
+    key: SampleKey
     seed: int
     prompt: Prompt
 
@@ -60,7 +70,7 @@ class Generated:
     With the finish reason "refused" there is no response, and `detail` has the server's words.
     """
 
-    key: Key
+    key: SampleKey
     seed: int
     response: str
     num_tokens: int
@@ -78,21 +88,27 @@ class Backend(Protocol):
         ...
 
 
-class Plan(NamedTuple):
-    """What a call of `sample_run` will do: samples that are there, samples to draw, and a text with the estimate."""
+def plan_text(
+    run: Path,
+    problems: Sequence[Problem],
+    num_samples: int,
+    decoding: Decoding,
+    tokens_per_second: float | None = None,
+    retry_refused: bool = False,
+) -> str:
+    """What `sample_run` will do: samples that are there, samples to draw, and how long it takes.
 
-    present: int
-    to_draw: int
-    text: str
-
-
-def make_plan(
-    run: Path, problems: Sequence[Problem], num_samples: int, decoding: Decoding, tokens_per_second: float | None = None
-) -> Plan:
-    """Count what is stored and what is missing; the speed of earlier sessions of this run gives the estimate."""
-    stored = SampleStore(run / "samples").present() if (run / "samples" / "manifest.json").exists() else {}
+    The estimate is from the speed of earlier sessions of this run, unless `tokens_per_second` is given.
+    """
+    refused: list[SampleKey] = []
+    stored: Mapping[ProblemKey, Indices] = {}
+    if (run / "samples" / "manifest.json").exists():
+        store, asked = SampleStore(run / "samples"), {problem.key for problem in problems}
+        stored = store.present(lambda row: refused.extend([key_of(row)] if row.finish_reason == REFUSED else []))
+        refused = [key for key in refused if key[:2] in asked and key[2] < num_samples]
     total, most = len(problems) * num_samples, decoding.max_tokens
     to_draw = total - sum(index < num_samples for problem in problems for index in stored.get(problem.key, ()))
+    to_draw += len(refused) if retry_refused else 0
     names = ", ".join(f"{name} ({count})" for name, count in Counter(one.benchmark for one in problems).items())
     mean_tokens = float(most)
     if (run / "speed.json").exists() and (speed := read_json(run / "speed.json")).get("tokens"):
@@ -102,24 +118,26 @@ def make_plan(
     if tokens_per_second:
         time_needed = _duration(to_draw * mean_tokens / tokens_per_second)
         estimate = f"{time_needed} at {tokens_per_second:,.0f} tokens/s and {mean_tokens:.0f} tokens a response"
-    text = (
+    prompts, skipped = len({key[:2] for key in refused}), ""
+    if refused and not retry_refused:
+        skipped = f"refused before: {len(refused):,} samples, of {prompts:,} prompts; --retry-refused asks again\n"
+    return (
         f"{names}: {len(problems)} prompts x {num_samples} samples = {total:,} responses of at most {most} tokens\n"
-        f"already there: {total - to_draw:,}; to draw: {to_draw:,} (at most {to_draw * most:,} tokens)\n"
+        f"already there: {total - to_draw:,}; to draw: {to_draw:,} (at most {to_draw * most:,} tokens)\n{skipped}"
         f"estimate: {estimate}"
     )
-    return Plan(total - to_draw, to_draw, text)
 
 
 def sample_run(
     run: Path,
     problems: Sequence[Problem],
     backend: Backend,
-    num_samples: int | Mapping[tuple[str, str], int],
+    num_samples: int | Mapping[ProblemKey, int],
     decoding: Decoding,
     preset: str,
     progress: bool = True,
     retry_refused: bool = False,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> SampleStore:
     """Draw what is missing of `num_samples` samples of every problem into the folder `run`.
 
@@ -151,7 +169,7 @@ def sample_run(
     by_key = {problem.key: problem for problem in problems}
     wanted = {key: num_samples if isinstance(num_samples, int) else num_samples[key] for key in by_key}
     watch = _Watch(run, decoding.temperature)
-    refused: dict[tuple[str, str], str] = {}
+    refused: dict[ProblemKey, str] = {}
     with store.writer(drop=(lambda row: row.finish_reason == REFUSED) if retry_refused else None) as writer:
         _add_problems(run / "problems.jsonl", problems)
         if isinstance(num_samples, int):
@@ -170,7 +188,7 @@ def sample_run(
             else:
                 writer.append(Sample(*item.key, item.seed, item.response, item.num_tokens, item.finish_reason))
         if refused:
-            _record_refused(store, writer, refused, wanted, decoding.seed, say or (lambda line: None))
+            _record_refused(store, writer, refused, wanted, decoding.seed, say)
         left = sum(1 for _ in missing_of(writer.present, wanted))
     watch.warn_if_equal()
     if left:
@@ -181,8 +199,8 @@ def sample_run(
 def _record_refused(
     store: SampleStore,
     writer: RowWriter[Sample],
-    refused: dict[tuple[str, str], str],
-    wanted: Mapping[tuple[str, str], int],
+    refused: dict[ProblemKey, str],
+    wanted: Mapping[ProblemKey, int],
     seed: int,
     say: Callable[[str], None],
 ) -> None:
@@ -202,7 +220,7 @@ class _Watch:
     def __init__(self, run: Path, temperature: float) -> None:
         self._run = run
         self._temperature = temperature
-        self._first: dict[tuple[str, str], int] = {}  # problem -> hash of its first new response
+        self._first: dict[ProblemKey, int] = {}  # problem -> hash of its first new response
         self._samples = self._tokens = 0
         self._varied = False
 

@@ -2,9 +2,7 @@
 
 import argparse
 import hashlib
-import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from verl_fgrpo.core.command import COUNT, PROCESSES
 from verl_fgrpo.evaluation.graders import READINGS, GraderOptions, reading_note
 from verl_fgrpo.evaluation.grading import grade_store
 from verl_fgrpo.evaluation.problems import KINDS, load_problems, save_problems
-from verl_fgrpo.evaluation.readers import iter_samples
+from verl_fgrpo.evaluation.readers import FORMATS, iter_samples
 from verl_fgrpo.evaluation.samples import SampleStore
 from verl_fgrpo.evaluation.summary import load_run, verdict_rows
 from verl_fgrpo.evaluation.workers import Limits
@@ -22,7 +20,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("grade", help="grade the samples of a run, or samples made elsewhere")
     parser.add_argument("--run", required=True, type=Path, help="folder of the run")
     parser.add_argument("--input", nargs="+", type=Path, help="import these samples into the (new) run first")
-    parser.add_argument("--format", default="auto", choices=("auto", "plain", "verl", "lm-eval"))
+    parser.add_argument("--format", default="auto", choices=("auto", *FORMATS))
     parser.add_argument("--benchmark", default="imported", help="name for imported samples that carry none")
     parser.add_argument("--kind", default="math", choices=KINDS, help="how imported samples are graded")
     parser.add_argument("--workers", type=PROCESSES, default=os.cpu_count() or 1, help="grading processes")
@@ -59,13 +57,13 @@ def _grade(options: argparse.Namespace) -> None:
     store = SampleStore(options.run / "samples")
     problems = load_problems([options.run / "problems.jsonl"])
     reading, code = READINGS[options.reading], options.allow_code_execution
-    graders = json.dumps(asdict(GraderOptions(options.ifeval, options.fast, reading, code)))
+    graders = GraderOptions(options.ifeval, options.fast, reading, code)
     how = {"num_workers": options.workers, "regrade": options.regrade, "ray": options.ray, "say": print}
     verdicts = grade_store(store, options.run / "verdicts", problems, limits, options=graders, **how)
     if options.reading != "default":
         print(reading_note(verdicts.settings["options"], ((row.verdict, row.detail) for row in verdicts.read())))
     for row in verdict_rows({options.run.name: load_run(options.run)}):
-        print("  ".join(f"{key} {value}" for key, value in row.items()))
+        print("  ".join(f"{key} {value if str(value).isprintable() else repr(value)}" for key, value in row.items()))
 
 
 def _check_fast() -> None:
@@ -80,17 +78,17 @@ def _import(options: argparse.Namespace) -> None:
     """Read the files twice, so that nothing is stored of files with an error, and nothing is held in memory."""
     from tqdm import tqdm
 
-    digest = hashlib.sha256()
-    for path in options.input:
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
     source = (options.input, options.benchmark, options.kind, options.format)
     problems = {}
     count = 0
     for problem, _ in tqdm(iter_samples(*source), desc="checking", unit="sample"):
         problems[problem.key] = problem
         count += 1
+    digest = hashlib.sha256()
+    for path in options.input:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
     settings = {"imported": sorted(path.name for path in options.input), "sha256": digest.hexdigest()}
     store = SampleStore(options.run / "samples", settings)
     save_problems(list(problems.values()), options.run / "problems.jsonl")

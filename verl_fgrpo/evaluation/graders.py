@@ -6,7 +6,6 @@ crashes are the workers' business, except math-verify's own time limit.
 """
 
 import importlib
-import json
 import os
 import re
 import signal
@@ -14,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from itertools import product
@@ -52,7 +51,7 @@ _FAR_OFF = 86_400  # seconds; math-verify warns in every process if its time lim
 
 @dataclass(frozen=True)
 class GraderOptions:
-    """How responses are graded, beside their limits; travels to the workers as JSON."""
+    """How responses are graded, beside their limits."""
 
     ifeval: str = "strict"  # "strict" or "loose", see `grade_ifeval`
     fast: bool = False  # math-verify made faster, see `fast_grading`; changes no verdict
@@ -65,24 +64,17 @@ class GraderOptions:
         if self.reading not in READINGS.values():
             raise ValueError(f"reading {self.reading!r} must be one of {', '.join(READINGS.values())}")
 
-    @classmethod
-    def from_json(cls, text: str) -> "GraderOptions":
-        """Options as they are stored with verdicts, e.g. '{"ifeval": "loose"}'; absent ones have their defaults."""
-        given = json.loads(text)
-        known = {option.name for option in fields(cls)}
-        if unknown := sorted(set(given) - known):
-            raise ValueError(f"grader options {unknown} are unknown; known: {sorted(known)}")
-        return cls(**given)
+
+DEFAULTS = GraderOptions()
 
 
-def grader_of(kind: str, options: str = "{}") -> Grader:
-    """The grader of a kind; `options` is the JSON of `GraderOptions`. Every grader reads `answer_text(response)`.
+def grader_of(kind: str, options: GraderOptions = DEFAULTS) -> Grader:
+    """The grader of a kind. Every grader reads `answer_text(response)`.
 
     Raises:
         PermissionError: responses are programs (`PROGRAMS`), and `allow_code_execution` is not set.
     """
-    chosen = GraderOptions.from_json(options)
-    if kind in PROGRAMS and not chosen.allow_code_execution:
+    if kind in PROGRAMS and not options.allow_code_execution:
         raise PermissionError(
             f"grading {kind} runs responses as Python or Lean code, with no sandbox around it; in a machine or "
             "container that holds nothing of value, give --allow-code-execution"
@@ -92,13 +84,11 @@ def grader_of(kind: str, options: str = "{}") -> Grader:
         task_grader: Grader = getattr(importlib.import_module(module), function)
         return lambda problem, response: task_grader(problem, answer_text(response))
     if kind == "math":
-        grade = grade_math if chosen.reading == "default" else grade_math_extended
-        return lambda problem, response: grade(problem, response, chosen.fast)
+        grade = grade_math if options.reading == "default" else grade_math_extended
+        return lambda problem, response: grade(problem, response, options.fast)
     if kind == "ifeval":
-        return lambda problem, response: grade_ifeval(problem, response, chosen.ifeval)
-    if kind == "synlogic":
-        return grade_synlogic
-    return {"choice": grade_choice}[kind]
+        return lambda problem, response: grade_ifeval(problem, response, options.ifeval)
+    return {"choice": grade_choice, "synlogic": grade_synlogic}[kind]
 
 
 def grade_math(problem: Problem, response: str, fast: bool = False) -> Graded:

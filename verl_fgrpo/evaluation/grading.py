@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from verl_fgrpo.core.provenance import provenance
-from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, Graded, GraderOptions
-from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, DEFAULTS, Graded, GraderOptions
+from verl_fgrpo.evaluation.problems import Problem, ProblemKey
 from verl_fgrpo.evaluation.samples import REFUSED, Sample, SampleStore, Verdict, VerdictStore, key_of
-from verl_fgrpo.evaluation.workers import GradingPool, Limits, Task
+from verl_fgrpo.evaluation.workers import DEFAULT_LIMITS, GradingPool, Limits, Task
 
 WINDOW = 32_768  # samples held in memory at a time (twice as many while the workers finish a window) ...
 WINDOW_CHARACTERS = 2**25  # ... or as many as have so many characters
@@ -33,7 +33,7 @@ TASK_CHARACTERS = 2**24  # or as many as have so many characters: the worker hol
 CHECKED_SHARE = 32  # with `fast`, one distinct response in so many is graded by the unchanged library too
 CHECKED_AT_ONCE = 512  # so many of them, or TASK_CHARACTERS
 T = TypeVar("T")
-Key = tuple[str, str, str]  # benchmark, problem id, digest of a response: see `Judged.digest`
+ResponseKey = tuple[str, str, str]  # benchmark, problem id, digest of a response: see `Judged.digest`
 GRADER_PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy", "lm-eval")
 #: What a grader reads of `Problem.extra`.
 NEEDED_EXTRA = {"ifeval": ("instruction_id_list", "kwargs"), "synlogic": ("task", "game_data_str")}
@@ -46,16 +46,15 @@ MACHINE_ERRORS = (
 PROBES = {"ifeval": "One sentence. Another.", "mathlib": "  trivial\n```"}
 
 
-def grading_settings(limits: Limits, options: str = "{}") -> dict[str, Any]:
+def grading_settings(limits: Limits, options: GraderOptions = DEFAULTS) -> dict[str, Any]:
     """What a verdict depends on besides sample and problem; stored with the verdicts: different ones never mix.
 
     Of the options, those that are not the defaults.
     """
-    chosen = GraderOptions.from_json(options)
     return {
         "seconds": float(limits.seconds),
         "memory_mib": int(limits.memory_mib),
-        "options": {name: value for name, value in asdict(chosen).items() if value != getattr(GraderOptions(), name)},
+        "options": {name: value for name, value in asdict(options).items() if value != getattr(DEFAULTS, name)},
         "answer_characters": ANSWER_CHARACTERS,
         "versions": provenance(GRADER_PACKAGES)["versions"],
     }
@@ -72,8 +71,8 @@ class Judged:
     def __init__(self, problems: Iterable[Problem], settings: Mapping[str, Any]) -> None:
         self._problems = {problem.key: problem for problem in problems}
         self._settings = json.dumps(dict(settings), sort_keys=True)
-        self._begun: dict[tuple[str, str], Any] = {}
-        self._digests: dict[tuple[str, str], array[int]] = {}
+        self._begun: dict[ProblemKey, Any] = {}
+        self._digests: dict[ProblemKey, array[int]] = {}
         self.samples = 0
 
     def digest(self, sample: Sample) -> str:
@@ -127,10 +126,10 @@ class FastCheck:
 
 def grade_samples(
     samples: Iterable[Sample],
-    problems: Mapping[tuple[str, str], Problem],
-    limits: Limits | None = None,
+    problems: Mapping[ProblemKey, Problem],
+    limits: Limits = DEFAULT_LIMITS,
     num_workers: int = 1,
-    options: str = "{}",
+    options: GraderOptions = DEFAULTS,
     check: FastCheck | None = None,
     ray: bool = False,
 ) -> Iterator[Verdict]:
@@ -145,28 +144,26 @@ def grade_samples(
         problems: by key.
         limits: of one response.
         num_workers: processes; with `ray` one for each CPU of a Ray cluster instead.
-        options: of the graders, JSON, see `graders.grader_of`. With "fast", one distinct response in 32, and the first,
-            is also graded by the unchanged library, whose verdict counts.
+        options: of the graders. With `fast`, one distinct response in 32, and the first, is also graded by the
+            unchanged library, whose verdict counts.
         check: takes the result of that comparison.
 
     Raises:
         ValueError: a sample of an unknown problem.
         RuntimeError: a grader that the problems need is missing.
     """
-    limits = limits or Limits()
     source = iter(samples)
     if (first := next(source, None)) is None:
         return
     run = _Run(chain([first], source), problems, Judged(problems.values(), grading_settings(limits, options)))
-    chosen = GraderOptions.from_json(options)
-    unchanged = json.dumps(asdict(replace(chosen, fast=False)))
+    unchanged = replace(options, fast=False)
     with _pool(ray, limits, num_workers, options) as pool, _pool(ray, limits, num_workers, unchanged) as second:
         _refuse_missing_graders(pool, problems.values())
         graded = pool.grade_tasks(run.tasks())
-        yield from run.verdicts(_checked(graded, second, run, check or FastCheck()) if chosen.fast else graded)
+        yield from run.verdicts(_checked(graded, second, run, check or FastCheck()) if options.fast else graded)
 
 
-def _pool(ray: bool, limits: Limits, num_workers: int, options: str) -> GradingPool:
+def _pool(ray: bool, limits: Limits, num_workers: int, options: GraderOptions) -> GradingPool:
     if not ray:
         return GradingPool(limits, num_workers, options)
     from verl_fgrpo.evaluation.ray_grading import RayPool
@@ -178,9 +175,9 @@ def grade_store(
     store: SampleStore,
     destination: Path | str,
     problems: Iterable[Problem],
-    limits: Limits | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     num_workers: int = 1,
-    options: str = "{}",
+    options: GraderOptions = DEFAULTS,
     progress: bool = True,
     regrade: bool = False,
     say: Callable[[str], None] = lambda line: None,
@@ -202,7 +199,6 @@ def grade_store(
     """
     from tqdm import tqdm
 
-    limits = limits or Limits()
     by_key = {problem.key: problem for problem in problems}
     settings = grading_settings(limits, options)
     verdicts = VerdictStore.emptied(destination, settings) if regrade else VerdictStore(destination, settings)
@@ -274,18 +270,18 @@ def _refuse_missing_graders(pool: GradingPool, problems: Iterable[Problem]) -> N
 class _Run:
     """The bookkeeping of one `grade_samples`: which samples wait for the verdict on which distinct response."""
 
-    def __init__(self, source: Iterator[Sample], problems: Mapping[tuple[str, str], Problem], judged: Judged) -> None:
+    def __init__(self, source: Iterator[Sample], problems: Mapping[ProblemKey, Problem], judged: Judged) -> None:
         self._source = source
         self.problems = problems
         self._judged = judged
-        self._known: dict[Key, Graded] = {}
+        self._known: dict[ResponseKey, Graded] = {}
         self._ready: deque[Verdict] = deque()
-        self.pending: dict[Key, list[Sample]] = {}
+        self.pending: dict[ResponseKey, list[Sample]] = {}
 
     def tasks(self) -> Iterator[Task]:
         """What the workers have to grade: distinct responses that are not known, problem by problem."""
         for window in _parts(self._source, lambda sample: sample.response, WINDOW, WINDOW_CHARACTERS):
-            groups: dict[Key, list[Sample]] = {}
+            groups: dict[ResponseKey, list[Sample]] = {}
             for sample in window:
                 key = (sample.benchmark, sample.problem_id, self._judged.digest(sample))
                 if sample.finish_reason == REFUSED:
@@ -299,7 +295,7 @@ class _Run:
             self.pending.update(groups)
             yield from _tasks(groups, self.problems)
 
-    def verdicts(self, graded: Iterable[tuple[Key, Graded]]) -> Iterator[Verdict]:
+    def verdicts(self, graded: Iterable[tuple[ResponseKey, Graded]]) -> Iterator[Verdict]:
         """The verdicts on all samples, from those on the distinct responses."""
         for key, verdict in graded:
             self._known[key] = verdict
@@ -313,13 +309,13 @@ class _Run:
 
 
 def _checked(
-    graded: Iterable[tuple[Key, Graded]], unchanged: GradingPool, run: _Run, check: FastCheck
-) -> Iterator[tuple[Key, Graded]]:
+    graded: Iterable[tuple[ResponseKey, Graded]], unchanged: GradingPool, run: _Run, check: FastCheck
+) -> Iterator[tuple[ResponseKey, Graded]]:
     """Grade some of the responses again with the unchanged library; its verdicts replace the fast ones."""
-    held: dict[Key, Graded] = {}
+    held: dict[ResponseKey, Graded] = {}
     characters = 0
 
-    def compared() -> Iterator[tuple[Key, Graded]]:
+    def compared() -> Iterator[tuple[ResponseKey, Graded]]:
         firsts = {key: run.pending[key][:1] for key in held}
         for key, verdict in unchanged.grade_tasks(_tasks(firsts, run.problems)):
             check.compare(firsts[key][0], held[key], verdict)
@@ -338,12 +334,12 @@ def _checked(
     yield from compared()
 
 
-def _verdict(sample: Sample, key: Key, graded: Graded) -> Verdict:
+def _verdict(sample: Sample, key: ResponseKey, graded: Graded) -> Verdict:
     return Verdict(sample.benchmark, sample.problem_id, sample.sample_idx, *graded, digest=key[2])
 
 
-def _tasks(groups: Mapping[Key, list[Sample]], problems: Mapping[tuple[str, str], Problem]) -> Iterator[Task]:
-    by_problem: dict[tuple[str, str], list[Key]] = defaultdict(list)
+def _tasks(groups: Mapping[ResponseKey, list[Sample]], problems: Mapping[ProblemKey, Problem]) -> Iterator[Task]:
+    by_problem: dict[ProblemKey, list[ResponseKey]] = defaultdict(list)
     for key in groups:
         by_problem[key[:2]].append(key)
     for problem_key, keys in by_problem.items():

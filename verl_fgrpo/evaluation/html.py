@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from verl_fgrpo.core.provenance import provenance
-from verl_fgrpo.evaluation.problems import Problem
+from verl_fgrpo.evaluation.problems import Problem, ProblemKey
 from verl_fgrpo.evaluation.samples import VERDICTS, SampleStore
 from verl_fgrpo.evaluation.summary import RunData
 
@@ -128,7 +128,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1
 
 def problem_table(rows: Sequence[Row], runs: Sequence[str]) -> str:
     """All problems with counts of every run, to filter and search."""
-    by_problem: dict[tuple[str, str], dict[str, Row]] = {}
+    by_problem: dict[ProblemKey, dict[str, Row]] = {}
     for row in rows:
         by_problem.setdefault((row["benchmark"], row["problem_id"]), {})[row["run"]] = row
     header = "".join(f'<th scope="col">{text(name)}</th>' for name in ("benchmark", "problem", *runs))
@@ -147,8 +147,8 @@ def problem_table(rows: Sequence[Row], runs: Sequence[str]) -> str:
 def changed_problems(
     changed: Sequence[Row],
     names: tuple[str, str],
-    problems: Mapping[tuple[str, str], Problem],
-    excerpts: Sequence[Mapping[tuple[str, str], Sequence[Excerpt]]],
+    problems: Mapping[ProblemKey, Problem],
+    excerpts: Sequence[Mapping[ProblemKey, Sequence[Excerpt]]],
     number: int,
 ) -> str:
     """Problems gained and lost, with samples of both runs side by side, to filter and search.
@@ -182,14 +182,14 @@ def changed_problems(
     return f'{_tools(f"changed{number}", choices)}<div id="changed{number}">{"".join(entries)}</div>'
 
 
-def read_excerpts(run: Path, data: RunData, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Excerpt]]:
+def read_excerpts(run: Path, data: RunData, keys: Sequence[ProblemKey]) -> dict[ProblemKey, list[Excerpt]]:
     """Up to `EXCERPTS` samples of each problem, correct ones first, in one pass over the run's samples."""
-    wanted: dict[tuple[str, str], dict[int, str]] = {}
+    wanted: dict[ProblemKey, dict[int, str]] = {}
     for key in keys:
         samples = data.problems[key]
         order = sorted(range(len(samples)), key=lambda index: not samples.correct[index])[:EXCERPTS]
         wanted[key] = {int(samples.indices[index]): VERDICTS[samples.verdicts[index]] for index in order}
-    found: dict[tuple[str, str], list[Excerpt]] = {key: [] for key in keys}
+    found: dict[ProblemKey, list[Excerpt]] = {key: [] for key in keys}
     for sample in SampleStore(run / "samples").read() if keys else ():
         verdict = wanted.get((sample.benchmark, sample.problem_id), {}).get(sample.sample_idx)
         if verdict is not None:

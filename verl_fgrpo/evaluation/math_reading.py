@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-EXTENDED = "extended-3"
+EXTENDED = "extended-4"
 
 
 class FinalAnswer(NamedTuple):
@@ -34,7 +34,7 @@ _NO_ANSWER = re.compile(
     r"[\s$]*(?:not|between|less|more|greater|fewer|at\s+(?:least|most)|either)\b|[^,]*\bor\b", re.IGNORECASE
 )
 _FILL = r"(?:[\s$.}]|\\(?:[)\](\[,;: ]|q?quad\b|(?:text|mathrm)\s*\{))*"
-_BETWEEN = re.compile(rf"{_FILL}(?:(?:,|;|、|\band\b|\bor\b|和|或)[\s}}]*)+{_FILL}(?:[A-Za-z]\w*\s*=\s*)?")
+_BETWEEN = re.compile(rf"{_FILL}(?:(?:,|;|、|\band\b|\bor\b|和|或)[\s}}]*)+{_FILL}(?:[A-Za-z]\w*\s*=\s*)?|[ $]*")
 _CORRECTION = re.compile(
     r"\b(?:wait|fail\w*|wrong|incorrect|mistake\w*|error|actually|instead|correct(?:ed|ion|ing)|re-?check\w*|revis\w+|hmm|"
     r"oops|sorry|contradict\w*|invalid|impossible|not\s+(?:right|correct|valid|possible))\b|\bno[,.]|不对|错|重新|更正|修正",
@@ -114,8 +114,10 @@ _NUMBERS = {name: str(number) for names in (_NAMES, "零一二三四五六七八
 
 
 def _frame(text: str) -> str:
+    text = re.sub("[\u200b-\u200f\u2060\ufeff]", "", text)
     text = re.sub(r"^(?:\$+|\\[(\[])\s*|\s*(?:\$+|\\[)\]])$", "", text.strip())
-    text = re.sub(r"\\(?:left|right|displaystyle|bigg?|Bigg?)(?![A-Za-z])", "", text)
+    text = re.sub(r"\\(?:left|right|displaystyle|bigg?|Bigg?)(?![A-Za-z])|\\color\{\w+\}", "", text)
+    text = re.sub(r"\\(?:textcolor\s*\{\w+\}|underline)\s*(?=\{)|\\\\$", "", text)
     while (shorter := re.sub(r"\s*(?:(?<!\.)\.|。|(?<!\\)[,;])\s*$", "", text)) != text:
         text = shorter
     return re.sub(r"^\*\*(.*)\*\*$|^`(.*)`$", r"\1\2", text).strip()
@@ -181,11 +183,13 @@ def _mixed(text: str) -> str:
 
 def _units(text: str) -> str:
     text = re.sub(r"\\text\{ *([\u4e00-\u9fff]+) *\}", r"\1", text)
-    # not 百 千 万 亿 兆 (magnitudes), 成 折 打 (tenths, dozen), but 千米 千克 千瓦
-    unit = re.search(r"(?<![\u4e00-\u9fff])(?!千(?![米克瓦])|[百万亿兆成折打])[\u4e00-\u9fff]{1,4}$", text)
+    # not 百 千 万 亿 兆 (magnitudes), 成 折 打 (tenths, dozen), 以上 多 余 (bounds), 不对 错, but 千米 千克 千瓦
+    unit = re.search(
+        r"(?<![\u4e00-\u9fff])(?!千(?![米克瓦])|[百万亿兆成折打以多余几不非错])[\u4e00-\u9fff]{1,4}$", text
+    )
     if unit and re.search(r"\d", text):
-        return text[: unit.start()].lstrip("共约").strip()
-    return text
+        text = text[: unit.start()]
+    return re.sub(r"^[共约]+(?=[\d\s$\\])", "", text).strip()
 
 
 def _primes(text: str) -> str:

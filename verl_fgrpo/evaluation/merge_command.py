@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.evaluation.counts import StopRule
-from verl_fgrpo.evaluation.problems import Problem, load_problems, save_problems
+from verl_fgrpo.evaluation.problems import Problem, ProblemKey, load_problems, save_problems
 from verl_fgrpo.evaluation.samples import merge_stores
 
 
@@ -32,7 +32,7 @@ def _merge(options: argparse.Namespace) -> None:
 
 def _joined_problems(options: argparse.Namespace) -> list[Problem]:
     """The problems of all sources and of the run that they are merged into; ValueError if one of them differs."""
-    problems: dict[tuple[str, str], Problem] = {}
+    problems: dict[ProblemKey, Problem] = {}
     target = options.run / "problems.jsonl"
     for path in [*(source / "problems.jsonl" for source in options.sources), *([target] if target.exists() else [])]:
         for problem in load_problems([path]):

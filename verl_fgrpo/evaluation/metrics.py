@@ -26,7 +26,7 @@ PLUG_IN = "plug-in, biased"
 
 
 class Metric(NamedTuple):
-    """`values`: [P] one per problem, in the order of `RunData.keys`; `bias`: what kind of estimate their mean is."""
+    """`values`: [P] one per problem, in the order of `RunData.counted`; `bias`: what kind of estimate their mean is."""
 
     values: NDArray[np.float64]
     bias: str
@@ -68,7 +68,7 @@ def problem_metrics(
     check_taus(taus)
     counts = run.counts().of_benchmark(benchmark)
     equal = _equal_samples(run)
-    counted = [samples for key in run.keys(benchmark) if (samples := run.counted(key)) is not None]
+    counted = run.counted(benchmark).values()
     problems = [samples if equal is None else samples.first(equal) for samples in counted]
     rng = np.random.default_rng(seed)
     found = {}

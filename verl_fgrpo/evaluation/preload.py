@@ -6,6 +6,8 @@ slower than later ones. Workers are forked with the tables filled. Nothing here 
 
 from itertools import pairwise
 
+from verl_fgrpo.evaluation.graders import parse_math, verify_math
+
 _EXPRESSIONS = r"""
 \frac{1}{2} ;; -\dfrac{3\sqrt{2}}{4} ;; \left( 3, \frac{\pi}{2} \right) ;;
 (-\infty, 0) \cup \{1\} \cup [2, 5] ;; \{1, 2, 3\} ;; 1, 2, -3 ;; x^2 + 2xy - 3y^{2} ;; f(x) = ax + b ;;
@@ -21,14 +23,12 @@ EXPRESSIONS = [text.strip() for text in _EXPRESSIONS.split(";;")]
 
 def fill_tables() -> None:
     """Parse every expression and compare neighbours, in the ways responses are parsed and compared."""
-    from math_verify import parse, verify
-
     parsed = []
     for text in EXPRESSIONS:
         for form in (f"the answer is $\\boxed{{{text}}}$.", f"Answer: ${text}$", f"\\boxed{{{text}}}", text):
-            parsed.append(parse(form))
+            parsed.append(parse_math(form))
     for one, other in pairwise(parsed[::2]):
-        verify(one, other)
+        verify_math(one, other)
 
 
 fill_tables()

@@ -16,6 +16,7 @@ from verl_fgrpo.core.rows import Row, read_jsonl, shown, told_with
 from verl_fgrpo.evaluation.math_reading import RULES
 
 KINDS = ("math", "choice", "ifeval", "synlogic", "maze", "proofs", "mathlib")
+ProblemKey = tuple[str, str]  # benchmark, problem id
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Problem:
                 raise ValueError(f"the gold answer of a choice is {shown(letter)}, but it must be a letter from A to J")
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> ProblemKey:
         return (self.benchmark, self.problem_id)
 
 
@@ -144,7 +145,7 @@ def load_problems(paths: Iterable[Path | str], benchmarks: Sequence[str] | None 
         ValueError: a line that is no problem, a problem twice, none at all, or a benchmark of which there is none.
     """
     paths = list(paths)
-    problems: dict[tuple[str, str], Problem] = {}
+    problems: dict[ProblemKey, Problem] = {}
     for path in paths:
         for row in read_jsonl(Path(path)):
             problem = _problem(row)

@@ -25,12 +25,12 @@ from verl_fgrpo.core.command import COUNT, SEED, named_path, torch_device
 from verl_fgrpo.core.files import read_json, typed, write_atomic
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.core.tables import markdown_table, write_table
-from verl_fgrpo.evaluation.backends import TransformersBackend, resolve_model
+from verl_fgrpo.evaluation.backends import TransformersBackend, prompt_tokens, resolve_model
 from verl_fgrpo.evaluation.benchmarks import read_problems
 from verl_fgrpo.evaluation.grading import Judged
-from verl_fgrpo.evaluation.problems import Problem, load_problems, save_problems
+from verl_fgrpo.evaluation.problems import Problem, ProblemKey, load_problems, save_problems
 from verl_fgrpo.evaluation.prompts import build_prompt
-from verl_fgrpo.evaluation.samples import Key, Sample, SampleStore, Score, ScoreStore, VerdictStore, key_of
+from verl_fgrpo.evaluation.samples import Sample, SampleKey, SampleStore, Score, ScoreStore, VerdictStore, key_of
 from verl_fgrpo.evaluation.significance import bootstrap_over_problems
 
 
@@ -63,11 +63,11 @@ class Scorer:
         """Yield (summed NLL in nats, number of tokens) for each (problem, preset, response, finish_reason)."""
         import torch
 
-        model, tokenizer, end = self._engine.model, self._engine.tokenizer, self._engine.end_id
+        model, tokenizer, end = self._engine.model, self._engine.tokenizer, self._engine.end_ids[0]
         for start in range(0, len(items), self._batch_size):
             rows, lengths = [], []
             for problem, preset, response, finish_reason in items[start : start + self._batch_size]:
-                prompt = self._engine.encode(build_prompt(preset, problem))
+                prompt = prompt_tokens(tokenizer, build_prompt(preset, problem))
                 answer = tokenizer(response, add_special_tokens=False)["input_ids"]
                 if finish_reason == "stop":
                     answer = [*answer, end]
@@ -161,8 +161,8 @@ def _correct_samples(run: Path, store: SampleStore, problems: Sequence[Problem])
 def _score_all(
     run: Path,
     scorer: Scorer,
-    samples: Mapping[Key, Sample],
-    problems: Mapping[tuple[str, str], Problem],
+    samples: Mapping[SampleKey, Sample],
+    problems: Mapping[ProblemKey, Problem],
     preset: str,
     progress: bool,
 ) -> list[Score]:

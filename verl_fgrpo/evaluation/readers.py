@@ -4,15 +4,18 @@ Each reader gives problems and samples, as if they had been drawn here. Number o
 such files unless named so: they become -1 and "unknown", as does a finish reason that is none of ours.
 """
 
+import filecmp
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from verl_fgrpo.core import dumps
 from verl_fgrpo.core.rows import Row, iter_rows, shown, told_with
-from verl_fgrpo.evaluation.problems import Problem, graded_problem, problem_id_of, written_answers
+from verl_fgrpo.evaluation.problems import Problem, ProblemKey, graded_problem, problem_id_of, written_answers
 from verl_fgrpo.evaluation.samples import FINISH_REASONS, Sample
 
 FORMATS = ("plain", "verl", "lm-eval")
@@ -42,15 +45,17 @@ def iter_samples(
 
     Raises:
         ValueError: unknown columns, a value that a column cannot have, several steps in verl dumps, one file twice, or
-            one problem with two different answers.
+            one problem with two different answers (in plain files, or prompts).
     """
-    problems: dict[tuple[str, str], Problem] = {}
-    counter: Counter[tuple[str, str]] = Counter()
+    problems: dict[ProblemKey, Problem] = {}
+    counter: Counter[ProblemKey] = Counter()
     steps: dict[int, Path] = {}
-    if len({Path(path).resolve() for path in paths}) < len(paths):
-        raise ValueError(f"a file is given twice: {', '.join(map(str, paths))}; its samples would count twice")
+    for one, other in combinations(paths, 2):
+        if filecmp.cmp(one, other, shallow=False):
+            raise ValueError(f"{one} and {other} are the same file or a copy; its samples would count twice")
+    prompts: dict[tuple[str, str], str] = {}
     for path in map(Path, paths):
-        for where, problem, responses, tokens, reason in _file_rows(path, benchmark, kind, file_format, steps):
+        for where, problem, responses, tokens, reason in _file_rows(path, benchmark, kind, file_format, steps, prompts):
             known = problems.setdefault(problem.key, problem)
             if known.answers != problem.answers:
                 raise ValueError(
@@ -82,7 +87,14 @@ def detect_format(row: Mapping[str, Any]) -> str:
 _Found = tuple[str, Problem, list[str], int, str]
 
 
-def _file_rows(path: Path, benchmark: str, kind: str, file_format: str, steps: dict[int, Path]) -> Iterator[_Found]:
+def _file_rows(
+    path: Path,
+    benchmark: str,
+    kind: str,
+    file_format: str,
+    steps: dict[int, Path],
+    prompts: dict[tuple[str, str], str],
+) -> Iterator[_Found]:
     found = file_format
     if file_format == "auto":
         first = next(iter_rows(path), None)
@@ -93,7 +105,7 @@ def _file_rows(path: Path, benchmark: str, kind: str, file_format: str, steps: d
     if found == "verl":
         yield from _verl_rows(path, benchmark, kind, steps)
         return
-    convert = _plain if found == "plain" else _LmEval(path, benchmark)
+    convert = partial(_plain, prompts) if found == "plain" else _LmEval(path, benchmark)
     for row in iter_rows(path):
         with told_with(row.where):
             converted = convert(row, benchmark, kind)
@@ -106,9 +118,11 @@ def _finish_reason(row: Row) -> str:
     return reason if reason in FINISH_REASONS else "unknown"
 
 
-def _plain(row: Row, benchmark: str, kind: str) -> tuple[Problem, list[str]]:
+def _plain(prompts: dict[tuple[str, str], str], row: Row, benchmark: str, kind: str) -> tuple[Problem, list[str]]:
     name = row.name("benchmark", benchmark)
     problem = graded_problem(name, row.name("problem_id"), row.text("prompt", ""), kind, row.get("answer"))
+    if (known := prompts.setdefault(problem.key, problem.prompt)) != problem.prompt:
+        raise row.error("prompt", f"{shown(known)} as in an earlier row; give each problem an id of its own")
     if row.get("response") is None:
         raise row.error("response", 'text: null is no response; give "" for an empty one, or leave the row out')
     return problem, [row.text("response")]

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_fgrpo.core import tables
 from verl_fgrpo.core.figures import COLOURS, GREY, MARKERS, figure_style, new_figure, save_figure
 from verl_fgrpo.core.passk import powers_of_two
-from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
+from verl_fgrpo.evaluation.benchmarks import BLOCKS, block_of
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.metrics import TAUS, common_k, problem_metrics
 from verl_fgrpo.evaluation.significance import BootstrapResult, bootstrap_columns
@@ -52,7 +51,7 @@ def pass_at_k_rows(
             part = counts.of_benchmark(benchmark)
             asked = powers_of_two(part.largest_k) if ks is None else ks
             values = np.stack([part.pass_at_k(k) for k in asked], axis=1)
-            size = {"problems": len(values), "samples": int(part.num_samples.min())}
+            size = {"problems": len(values), "samples": int(np.min(part.num_samples))}
             for k, band in zip(asked, bootstrap_columns(values, iterations=iterations), strict=True):
                 rows.append({"run": run, "benchmark": benchmark, "k": int(k), **_value(band), **size})
     return rows
@@ -67,8 +66,8 @@ def metric_rows(runs: Mapping[str, RunData], taus: Sequence[float] = TAUS) -> li
         Rows with benchmark, run, metric, value, low, high, bias (what kind of estimate it is), percent.
     """
     rows: list[Row] = []
-    for benchmark in dict.fromkeys(name for data in runs.values() for name in data.benchmarks):
-        having = {run: data for run, data in runs.items() if data.keys(benchmark)}
+    for benchmark in dict.fromkeys(name for data in runs.values() for name in data.counts().benchmark_names):
+        having = {run: data for run, data in runs.items() if data.counted(benchmark)}
         max_k, k = common_k(list(having.values()), benchmark)
         for run, data in having.items():
             metrics = problem_metrics(data, benchmark, max_k, k, taus)
@@ -94,7 +93,7 @@ def detail_rows(runs: Mapping[str, RunData]) -> list[Row]:
     for run, data in runs.items():
         counts = data.counts()
         for benchmark in counts.benchmark_names:
-            stored = [data.problems[key] for key in data.keys(benchmark)]
+            stored = [data.problems[key] for key in data.counted(benchmark)]
             tokens = np.concatenate([one.tokens for one in stored])
             cut = np.concatenate([one.cut for one in stored])
             sizes = [len(one) for one in stored]
@@ -118,7 +117,7 @@ def problem_rows(runs: Mapping[str, RunData]) -> list[Row]:
         ks = powers_of_two(counts.largest_k)
         values = np.stack([counts.pass_at_k(k) for k in ks], axis=1).tolist()
         sizes = zip(counts.num_samples.tolist(), counts.num_correct.tolist(), strict=True)
-        for key, (n, c), at_k in zip(data.keys(), sizes, values, strict=True):
+        for key, (n, c), at_k in zip(data.counted(), sizes, values, strict=True):
             stored = data.problems[key]
             right = stored.correct
             row: Row = {"run": run, "benchmark": key[0], "problem_id": key[1], "num_samples": n, "num_correct": c}
@@ -136,10 +135,10 @@ def block_rows(pass_rows: Sequence[Row]) -> list[Row]:
     A block's row says which of its benchmarks it averages; a block of one benchmark is left out.
     """
     rows = []
-    for block in ("math", "ood"):
+    for block in BLOCKS:
         groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
         for row in pass_rows:
-            if row["benchmark"] in BENCHMARKS and BENCHMARKS[row["benchmark"]].block == block:
+            if block_of(row["benchmark"]) == block:
                 groups[row["run"], row["k"]].append(row)
         largest = max(map(len, groups.values()), default=0)
         for (run, k), members in groups.items():
@@ -152,20 +151,14 @@ def block_rows(pass_rows: Sequence[Row]) -> list[Row]:
     return rows
 
 
-def markdown_table(rows: Sequence[Row], index: Sequence[str] = ("benchmark", "run"), column: str = "k") -> str:
-    """`pass_cells` as Markdown."""
-    return tables.markdown_table(*pass_cells(rows, index, column))
-
-
-def pass_cells(rows: Sequence[Row], index: Sequence[str] = ("benchmark", "run"), column: str = "k") -> Cells:
-    """Table of long rows: one line per `index`, one column per value of `column`, cells in percent."""
-    columns = sorted({row[column] for row in rows})
-    lines: dict[tuple[Any, ...], dict[Any, Row]] = {}
+def pass_cells(rows: Sequence[Row], index: Sequence[str] = ("benchmark", "run")) -> Cells:
+    """Table of `pass_at_k_rows`: one line per `index`, one column per k, cells in percent."""
+    ks = sorted({row["k"] for row in rows})
+    lines: dict[tuple[Any, ...], dict[int, Row]] = {}
     for row in rows:
-        lines.setdefault(tuple(row[name] for name in index), {})[row[column]] = row
-    prefix = "pass@" if column == "k" else f"{column} "
-    cells = [[*key, *(_cell(found.get(value), True) for value in columns)] for key, found in lines.items()]
-    return [*index, *(f"{prefix}{value}" for value in columns)], cells, len(index)
+        lines.setdefault(tuple(row[name] for name in index), {})[row["k"]] = row
+    cells = [[*key, *(_cell(found.get(k), True) for k in ks)] for key, found in lines.items()]
+    return [*index, *(f"pass@{k}" for k in ks)], cells, len(index)
 
 
 def metric_cells(rows: Sequence[Row]) -> Cells:

@@ -10,7 +10,7 @@ from typing import Any
 from verl_fgrpo.core.command import COUNT, PROCESSES, SEED, torch_device
 from verl_fgrpo.evaluation.backends import TransformersBackend, VllmRayBackend, resolve_model
 from verl_fgrpo.evaluation.counts import StopRule
-from verl_fgrpo.evaluation.generation import Backend, Decoding, make_plan, sample_run
+from verl_fgrpo.evaluation.generation import Backend, Decoding, plan_text, sample_run
 from verl_fgrpo.evaluation.openai_backend import OpenAIBackend
 from verl_fgrpo.evaluation.problems import Problem, load_problems
 from verl_fgrpo.evaluation.prompts import PRESETS
@@ -60,14 +60,14 @@ def _sample(options: argparse.Namespace) -> None:
         raise ValueError(f"--tokens-per-second {options.tokens_per_second} must be positive")
     problems = _first_of_each(load_problems(options.problems, options.benchmarks), options.limit)
     rule = StopRule(options.num_samples, options.stop_after_correct)
-    plan = make_plan(options.run, problems, options.num_samples, decoding, options.tokens_per_second)
-    print(plan.text, flush=True)
+    speed, retry = options.tokens_per_second, options.retry_refused
+    print(plan_text(options.run, problems, options.num_samples, decoding, speed, retry), flush=True)
     if options.stop_after_correct is not None:
         print(expected_text(graded_so_far(options.run), [problem.key for problem in problems], rule), flush=True)
     if options.dry_run:
         return
     backend = _backend(options)
-    more: dict[str, Any] = {"retry_refused": options.retry_refused, "say": print}
+    more: dict[str, Any] = {"retry_refused": retry, "say": print}
     if options.stop_after_correct is not None:
         workers = options.grade_workers
         sample_until_correct(options.run, problems, backend, rule, decoding, options.preset, workers, **more)

@@ -17,7 +17,7 @@ the log.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -29,10 +29,12 @@ from verl_fgrpo.core.files import (
     read_json,
     read_members,
     refuse_other_settings,
+    typed,
     write_json,
 )
 from verl_fgrpo.core.provenance import provenance
 from verl_fgrpo.core.rows import MAX_COUNT, shown
+from verl_fgrpo.evaluation.problems import ProblemKey
 
 FORMAT = 1
 MAX_INDEX = 2**24  # of a sample; a larger one is no index
@@ -89,12 +91,12 @@ class Score:
     digest: str = ""
 
 
-Key = tuple[str, str, int]
+SampleKey = tuple[str, str, int]  # benchmark, problem id, index
 RowT = TypeVar("RowT", Sample, Verdict, Score)
 StoreT = TypeVar("StoreT", bound="RowStore[Any]")
 
 
-def key_of(row: Sample | Verdict | Score) -> Key:
+def key_of(row: Sample | Verdict | Score) -> SampleKey:
     return (row.benchmark, row.problem_id, row.sample_idx)
 
 
@@ -192,7 +194,7 @@ class RowStore(Generic[RowT]):
             try:
                 rows: list[RowT] = decoder.decode_lines(member)
             except msgspec.MsgspecError:  # a row that is bad, or a lone surrogate, which msgspec does not take
-                rows = [self._made(part, log_row(part, offset, line)) for line in member.splitlines()]
+                rows = [typed(log_row(part, offset, line), self.row_type, part) for line in member.splitlines()]
             for row in rows:
                 if not 0 <= row.sample_idx < MAX_INDEX:
                     raise ValueError(f"{part}: sample_idx {row.sample_idx!r} must lie in 0..{MAX_INDEX - 1}")
@@ -200,25 +202,12 @@ class RowStore(Generic[RowT]):
                     raise ValueError(f"{part}: num_tokens {shown(tokens)} must be below {MAX_COUNT}")
                 yield row
 
-    def _made(self, part: Path, row: Mapping[str, Any]) -> RowT:
-        import msgspec
-
-        known = {field.name: field.default for field in fields(self.row_type)}
-        if absent := [name for name, default in known.items() if default is MISSING and name not in row]:
-            raise ValueError(f"{part}: a row has no {absent[0]!r}; restore the file, or move it away")
-        try:
-            return msgspec.convert(dict(row), self.row_type)
-        except msgspec.ValidationError as error:
-            raise ValueError(
-                f"{part}: a row is no {self.row_type.__name__.lower()} ({error}); restore the file, or move it away to "
-                "have its rows made again"
-            ) from None
-
-    def present(self) -> dict[tuple[str, str], Indices]:
-        """{(benchmark, problem_id): sample indices stored}. Raises ValueError on a key stored twice."""
-        found: dict[tuple[str, str], Indices] = {}
+    def present(self, look: Callable[[RowT], object] = bool) -> dict[ProblemKey, Indices]:
+        """{(benchmark, problem_id): sample indices stored}; `look` is handed each row. ValueError on a key twice."""
+        found: dict[ProblemKey, Indices] = {}
         for part in self.part_paths():
             for row in self._read_part(part):
+                look(row)
                 indices = found.setdefault((row.benchmark, row.problem_id), Indices())
                 if row.sample_idx in indices:
                     raise ValueError(
@@ -228,7 +217,7 @@ class RowStore(Generic[RowT]):
                 indices.add(row.sample_idx)
         return found
 
-    def missing(self, problems: Iterable[tuple[str, str]], num_samples: int) -> list[Key]:
+    def missing(self, problems: Iterable[ProblemKey], num_samples: int) -> list[SampleKey]:
         """Keys still to be made for `num_samples` rows of every (benchmark, problem_id), problem by problem."""
         return list(missing_of(self.present(), dict.fromkeys(problems, num_samples)))
 
@@ -242,7 +231,7 @@ class RowStore(Generic[RowT]):
         return RowWriter(self, flush_rows, flush_seconds, drop)
 
 
-def missing_of(present: Mapping[tuple[str, str], Indices], wanted: Mapping[tuple[str, str], int]) -> Iterator[Key]:
+def missing_of(present: Mapping[ProblemKey, Indices], wanted: Mapping[ProblemKey, int]) -> Iterator[SampleKey]:
     """The keys that `RowStore.missing` lists, one after another; `wanted` is the number of rows of each problem."""
     for key, num_samples in wanted.items():
         there = present.get(key, ())
@@ -308,7 +297,7 @@ class RowWriter(Generic[RowT]):
                 if not drop(row):
                     log.append(_as_row(row))
 
-    def __contains__(self, key: Key) -> bool:
+    def __contains__(self, key: SampleKey) -> bool:
         benchmark, problem_id, sample_idx = key
         return sample_idx in self._present.get((benchmark, problem_id), ())
 
@@ -320,7 +309,7 @@ class RowWriter(Generic[RowT]):
         self._log.append(_as_row(row))
 
     @property
-    def present(self) -> Mapping[tuple[str, str], Indices]:
+    def present(self) -> Mapping[ProblemKey, Indices]:
         """What is stored, the rows appended so far included; see `RowStore.present`."""
         return self._present
 

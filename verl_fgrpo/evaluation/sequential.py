@@ -4,7 +4,6 @@ What to draw next follows from the stored samples and verdicts alone, so a run t
 where it was. How the numbers are estimated: `core.passk.sequential_pass_at_k`.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,18 +11,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from verl_fgrpo.core.files import typed
 from verl_fgrpo.evaluation.counts import StopRule
 from verl_fgrpo.evaluation.generation import Backend, Decoding, sample_run
+from verl_fgrpo.evaluation.graders import DEFAULTS, GraderOptions
 from verl_fgrpo.evaluation.grading import grade_store
-from verl_fgrpo.evaluation.problems import Problem, load_problems
+from verl_fgrpo.evaluation.problems import Problem, ProblemKey, load_problems
 from verl_fgrpo.evaluation.samples import SampleStore, VerdictStore
 from verl_fgrpo.evaluation.summary import ProblemSamples, collect
-from verl_fgrpo.evaluation.workers import Limits
-
-Key = tuple[str, str]
+from verl_fgrpo.evaluation.workers import DEFAULT_LIMITS, Limits
 
 
-def next_targets(graded: Mapping[Key, ProblemSamples], keys: Sequence[Key], rule: StopRule) -> dict[Key, int]:
+def next_targets(
+    graded: Mapping[ProblemKey, ProblemSamples], keys: Sequence[ProblemKey], rule: StopRule
+) -> dict[ProblemKey, int]:
     """How many samples each unfinished problem shall have after the next round.
 
     The first round draws r samples of every problem, the least that any needs. Afterwards a problem with c of n correct
@@ -60,14 +61,13 @@ def sample_until_correct(
     num_workers: int = 1,
     progress: bool = True,
     retry_refused: bool = False,
-    say: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> SampleStore:
     """Sample and grade in rounds until every problem is at its stop; interrupt it in any way and call it again.
 
     Grading, by `num_workers` processes, uses the settings of RUN/verdicts if there are verdicts, else the defaults.
     `say` takes a line after every round; the rest as for `generation.sample_run`.
     """
-    say = say or (lambda line: None)
     keys = [problem.key for problem in problems]
     limits, options = _grading(run)
     targets = dict.fromkeys(keys, 0)  # nothing to draw: what an earlier session left ungraded is graded first
@@ -88,14 +88,14 @@ def sample_until_correct(
         rounds += 1
 
 
-def _progress(graded: Mapping[Key, ProblemSamples], keys: Sequence[Key], rule: StopRule) -> str:
+def _progress(graded: Mapping[ProblemKey, ProblemSamples], keys: Sequence[ProblemKey], rule: StopRule) -> str:
     done = len(keys) - len(next_targets(graded, keys, rule))
     drawn = sum(len(graded[key]) for key in keys if key in graded)
     return f"{done:,} of {len(keys):,} problems done, {drawn:,} samples; {expected_text(graded, keys, rule)}"
 
 
 def expected_draws(
-    graded: Mapping[Key, ProblemSamples], keys: Sequence[Key], rule: StopRule, seed: int = 0, draws: int = 200
+    graded: Mapping[ProblemKey, ProblemSamples], keys: Sequence[ProblemKey], rule: StopRule
 ) -> float | None:
     """Samples a problem that the rule is expected to count in the end, from what is graded so far; None before.
 
@@ -107,12 +107,12 @@ def expected_draws(
     if not pilot or r is None:
         return None
     n, c = (np.array([count(one) for one in pilot])[:, None] for count in (len, lambda one: int(one.correct.sum())))
-    rng = np.random.default_rng(seed)
-    rates = rng.beta(0.25 + c, 0.9 + n - c, (len(pilot), draws))
+    rng = np.random.default_rng(0)
+    rates = rng.beta(0.25 + c, 0.9 + n - c, (len(pilot), 200))
     return float(np.minimum(cap, r + rng.negative_binomial(r, np.maximum(rates, 1e-9))).mean())
 
 
-def expected_text(graded: Mapping[Key, ProblemSamples], keys: Sequence[Key], rule: StopRule) -> str:
+def expected_text(graded: Mapping[ProblemKey, ProblemSamples], keys: Sequence[ProblemKey], rule: StopRule) -> str:
     """The expected saving in one line."""
     expected = expected_draws(graded, keys, rule)
     if expected is None:
@@ -124,15 +124,16 @@ def expected_text(graded: Mapping[Key, ProblemSamples], keys: Sequence[Key], rul
     return f"expected: {expected:.0f} samples a problem instead of {rule.num_samples} ({share:.0%})"
 
 
-def graded_so_far(run: Path) -> dict[Key, ProblemSamples]:
+def graded_so_far(run: Path) -> dict[ProblemKey, ProblemSamples]:
     """Verdicts of a run; empty before there are any."""
     if not (run / "verdicts" / "manifest.json").exists():
         return {}
     return dict(collect(VerdictStore(run / "verdicts").read()).problems)
 
 
-def _grading(run: Path) -> tuple[Limits, str]:
-    if not (run / "verdicts" / "manifest.json").exists():
-        return Limits(), "{}"
-    settings = VerdictStore(run / "verdicts").settings
-    return Limits(settings["seconds"], settings["memory_mib"]), json.dumps(settings["options"])
+def _grading(run: Path) -> tuple[Limits, GraderOptions]:
+    folder = run / "verdicts"
+    if not (folder / "manifest.json").exists():
+        return DEFAULT_LIMITS, DEFAULTS
+    settings = VerdictStore(folder).settings
+    return typed(settings, Limits, folder), typed(settings.get("options", {}), GraderOptions, folder)

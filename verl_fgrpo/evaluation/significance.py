@@ -31,7 +31,7 @@ class SubsampleTest:
         p_value: two-sided, see `paired_subsample_test`.
         base, focal: pass@k of each model from all n samples.
         standard_deviation: of the subsampled differences.
-        k, m, iterations, num_problems: the settings.
+        k, m, iterations, num_problems: the settings, so that a stored result says what it is of.
     """
 
     difference: float
@@ -138,8 +138,8 @@ def subsample_tests(
             "counts for the same problems in the same order"
         )
     ks = [int(as_counts(k, "k")) for k in ks]
-    _check_sizes(ks, m, int(min(base_n.min(), focal_n.min())), iterations)
-    weights = _problem_weights(len(base_c), groups)
+    _check_sizes(ks, m, int(min(np.min(base_n), np.min(focal_n))), iterations)
+    weights = problem_weights(len(base_c), groups)
     generator = np.random.default_rng(rng)
     tables = {k: pass_at_k_table(m, k) for k in ks}
     base_draws = _subsampled_means(base_c, base_n, weights, tables, m, iterations, generator)
@@ -242,7 +242,7 @@ def bootstrap_columns(
     names = np.unique(labels)
     draws = sum(_resampled_means(scores[labels == name], iterations, generator) for name in names) / len(names)
     draws = _without_rounding(np.asarray(draws))
-    estimates = _problem_weights(len(scores), groups) @ scores
+    estimates = problem_weights(len(scores), groups) @ scores
     return [
         BootstrapResult(
             estimate=float(estimate),
@@ -283,7 +283,7 @@ def _subsampled_means(
     rng: np.random.Generator,
 ) -> dict[int, NDArray[np.float64]]:
     """{k: [B] weighted mean over problems of pass@k on m drawn samples}."""
-    means = {k: np.zeros(iterations) for k in tables}
+    means: dict[int, NDArray[np.float64]] = {k: np.zeros(iterations) for k in tables}
     pairs, which = np.unique(np.stack([num_samples, correct], axis=1), axis=0, return_inverse=True)
     drawn_correct = np.arange(m + 1)
     pmf = hypergeom.pmf(drawn_correct, pairs[:, :1], pairs[:, 1:], m)
@@ -333,7 +333,7 @@ def _labels(num_problems: int, groups: Sequence[str] | NDArray[np.generic] | Non
     return labels
 
 
-def _problem_weights(num_problems: int, groups: Sequence[str] | NDArray[np.generic] | None) -> NDArray[np.float64]:
+def problem_weights(num_problems: int, groups: Sequence[str] | NDArray[np.generic] | None) -> NDArray[np.float64]:
     """Weights that sum to one: 1/P, or 1/(number of groups * size of the problem's group)."""
     _, which, sizes = np.unique(_labels(num_problems, groups), return_inverse=True, return_counts=True)
     return np.asarray(1.0 / (len(sizes) * sizes[which.ravel()]), dtype=np.float64)

@@ -14,11 +14,10 @@ from verl_fgrpo.evaluation.benchmarks import BENCHMARKS
 from verl_fgrpo.evaluation.counts import ProblemCounts, StopRule
 from verl_fgrpo.evaluation.graders import DEFAULT_READING, reading_note
 from verl_fgrpo.evaluation.grading import Judged
-from verl_fgrpo.evaluation.problems import Problem, load_problems
+from verl_fgrpo.evaluation.problems import Problem, ProblemKey, load_problems
 from verl_fgrpo.evaluation.samples import REFUSED, VERDICTS, Sample, SampleStore, Verdict, VerdictStore
 
 Row = dict[str, Any]
-Key = tuple[str, str]
 Columns = tuple["array[int]", ...]  # of one problem, a number for each row
 
 
@@ -55,14 +54,16 @@ class ProblemSamples:
 class RunData:
     """Results of one run."""
 
-    problems: dict[Key, ProblemSamples]  # samples by (benchmark, problem_id)
-    asked: Mapping[Key, Problem] = field(default_factory=dict)  # as they were sampled and graded
-    unsampled: tuple[Key, ...] = ()  # problems of the run that have no sample at all
+    problems: dict[ProblemKey, ProblemSamples]  # samples by (benchmark, problem_id)
+    asked: Mapping[ProblemKey, Problem] = field(default_factory=dict)  # as they were sampled and graded
+    unsampled: tuple[ProblemKey, ...] = ()  # problems of the run that have no sample at all
     num_samples: int | None = None  # asked for per problem; None if not known (imported samples)
     stop_after_correct: int | None = None  # of a sequential run, in which `num_samples` is the cap
     sampling: Mapping[str, Any] = field(default_factory=dict)  # settings of the store of samples
     grading: Mapping[str, Any] = field(default_factory=dict)  # settings of the store of verdicts
-    refusals: Mapping[Key, str] = field(default_factory=dict)  # the server's words on a prompt that has no response
+    refusals: Mapping[ProblemKey, str] = field(
+        default_factory=dict
+    )  # the server's words on a prompt that has no response
     unbound: int = 0  # verdicts of a version before 0.2, which do not say on which response they are
     reading: str = ""  # one line on how answers were read, and how many verdicts depend on it
 
@@ -70,14 +71,15 @@ class RunData:
     def benchmarks(self) -> list[str]:
         return sorted({benchmark for benchmark, _ in self.problems}, key=_benchmark_order)
 
-    def keys(self, benchmark: str | None = None) -> list[Key]:
-        """Problems that are counted, in a fixed order: none refused, of a sequential run only those at their stop."""
+    def counted(self, benchmark: str | None = None) -> dict[ProblemKey, ProblemSamples]:
+        """The samples that count, by problem in a fixed order; of one benchmark, or of all."""
         keys = sorted(self.problems, key=lambda key: (_benchmark_order(key[0]), key))
-        return [key for key in keys if benchmark in (None, key[0]) and self.counted(key) is not None]
+        found = {key: self._counted(key) for key in keys if benchmark in (None, key[0])}
+        return {key: samples for key, samples in found.items() if samples is not None}
 
     def counts(self) -> ProblemCounts:
         """Samples and correct samples of the counted problems; any verdict but "correct" is not correct."""
-        counted = {key: samples for key in self.keys() if (samples := self.counted(key)) is not None}
+        counted = self.counted()
         if not counted:
             raise ValueError("no problem of the run is sampled to its end: rerun `verl-fgrpo eval sample` to resume")
         return ProblemCounts.of(
@@ -89,7 +91,7 @@ class RunData:
             self.num_samples if self.stop_after_correct else None,
         )
 
-    def counted(self, key: Key) -> ProblemSamples | None:
+    def _counted(self, key: ProblemKey) -> ProblemSamples | None:
         """The samples of a problem that count: the first `num_samples`, or those up to the stop, in index order.
 
         None if the server refused the prompt, or a sequential run is neither at its stop nor at the cap.
@@ -121,7 +123,7 @@ class RunData:
         if self.unbound:
             told.append(f"{self.unbound} verdicts, of a version before 0.2, do not say on which response they are")
         if self.stop_after_correct is not None:
-            if keys := sorted(set(asked) - set(self.keys())):
+            if keys := sorted(set(asked) - set(self.counted())):
                 told.append(f"{len(keys)} problems are not sampled to their stop and are not counted ({_named(keys)})")
             return told
         sizes = [len(samples) for samples in asked.values()]
@@ -145,10 +147,10 @@ def collect(
         ValueError: an unknown verdict, a verdict twice, a sample without verdict, a verdict on a sample that is gone
             or has changed.
     """
-    graded: dict[Key, Columns] = {}
+    graded: dict[ProblemKey, Columns] = {}
     answers: dict[str | None, int] = {None: -1}
     readings: Counter[tuple[str, str]] = Counter()  # (verdict, what the default reading says) where that is kept
-    refusals: dict[Key, str] = {}
+    refusals: dict[ProblemKey, str] = {}
     codes = {verdict: code for code, verdict in enumerate(VERDICTS)}
     for row in verdicts:
         if row.verdict not in codes:
@@ -162,7 +164,7 @@ def collect(
         found[1].append(codes[row.verdict])
         found[2].append(answers.setdefault(row.answer, len(answers)))
         found[3].append(_digest(row.digest))
-    drawn: dict[Key, Columns] = {}
+    drawn: dict[ProblemKey, Columns] = {}
     finish = {"length": 1, "stop": 0}
     for sample in samples:
         if (found := drawn.get((sample.benchmark, sample.problem_id))) is None:
@@ -182,7 +184,7 @@ def collect(
     )
 
 
-def _joined(key: Key, graded: Columns, drawn: Columns | None) -> ProblemSamples:
+def _joined(key: ProblemKey, graded: Columns, drawn: Columns | None) -> ProblemSamples:
     indices, verdicts, answers, bound = _by_index(graded)
     if drawn is None:
         unknown = np.full(len(indices), -1)
@@ -250,7 +252,7 @@ def verdict_rows(runs: Mapping[str, RunData]) -> list[Row]:
     return rows
 
 
-def _named(keys: Sequence[Key]) -> str:
+def _named(keys: Sequence[ProblemKey]) -> str:
     return ", ".join("/".join(key) for key in keys[:5]) + (", ..." if len(keys) > 5 else "")
 
 

@@ -36,10 +36,10 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
-from verl_fgrpo.evaluation.graders import Graded, grader_of
+from verl_fgrpo.evaluation.graders import DEFAULTS, Graded, GraderOptions, grader_of
 from verl_fgrpo.evaluation.problems import Problem
 
-START_SECONDS = 120.0
+START_SECONDS = 600.0  # loading the libraries takes 6 s of CPU time, which a busy machine may stretch
 REPLY_SECONDS = 0.02
 #: Modules of the fork server: loaded once, so that a new worker starts in milliseconds.
 PRELOAD = ("verl_fgrpo.evaluation.workers", "verl_fgrpo.evaluation.preload")
@@ -51,7 +51,7 @@ class Limits:
 
     Attributes:
         seconds: CPU time, so that a busy machine makes no time-outs; ten times as much wall-clock time ends it too.
-            math-verify's own limit (5 s of wall-clock time a step) acts first where Python can be interrupted.
+            math-verify's own limit (5 s of CPU time a step) acts first where Python can be interrupted.
         memory_mib: address space a worker may use beyond what it has after loading its libraries.
     """
 
@@ -63,6 +63,9 @@ class Limits:
             raise ValueError(f"seconds={self.seconds} must be positive, and at most a day")
         if not 64 <= self.memory_mib <= 2**24:
             raise ValueError(f"memory_mib={self.memory_mib} must be at least 64 (sympy needs some), at most 2**24")
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass
@@ -87,7 +90,7 @@ class Worker:
             and its address space in bytes when it was ready.
     """
 
-    def __init__(self, limits: Limits, options: str = "{}") -> None:
+    def __init__(self, limits: Limits, options: GraderOptions = DEFAULTS) -> None:
         self.limits = limits
         self.options = options
         self.process: Any = None
@@ -238,15 +241,12 @@ _starting = threading.Lock()  # multiprocessing counts its children in one set
 
 
 class GradingPool:
-    """Up to `size` grading processes, for `grade` (`grade_tasks`) and for the reward (`grade`, from any thread).
+    """Up to `size` grading processes, for `grade` (`grade_tasks`) and for the reward (`grade`, from any thread)."""
 
-    `options` are those of the graders, see `graders.grader_of`.
-    """
-
-    def __init__(self, limits: Limits | None = None, size: int = 1, options: str = "{}") -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, size: int = 1, options: GraderOptions = DEFAULTS) -> None:
         if size < 1:
             raise ValueError(f"{size} grading workers: at least 1 is needed")
-        self.limits, self.options = limits or Limits(), options
+        self.limits, self.options = limits, options
         self.workers = [Worker(self.limits, options) for _ in range(size)]
         self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
         for worker in self.workers:
@@ -313,7 +313,7 @@ def in_flight(
             yield from future.result()
 
 
-def _serve(pipe: Connection, lifeline: Connection, progress: Any, limits: Limits, options: str) -> None:
+def _serve(pipe: Connection, lifeline: Connection, progress: Any, limits: Limits, options: GraderOptions) -> None:
     """A worker: receive (problem, responses), reply lists of (verdict, answer, detail), in order."""
     try:
         progress[3] = _confine(lifeline, limits)
@@ -375,7 +375,7 @@ def _lower(which: int, soft: int) -> None:
     resource.setrlimit(which, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
-def _grade(graders: dict[str, Any], problem: Problem, response: str, options: str) -> Graded:
+def _grade(graders: dict[str, Any], problem: Problem, response: str, options: GraderOptions) -> Graded:
     try:
         if problem.kind not in graders:
             graders[problem.kind] = grader_of(problem.kind, options)

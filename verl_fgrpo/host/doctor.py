@@ -4,7 +4,6 @@ import importlib
 import importlib.metadata
 import os
 import platform
-import sys
 from collections.abc import Sequence
 
 import verl_fgrpo
@@ -133,7 +132,3 @@ def main(arguments: Sequence[str] = ()) -> int:
         print(f"PROBLEM: {problem}")
     print("all is well" if not problems else f"{len(problems)} problem(s)")
     return 1 if problems else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -125,7 +125,7 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, node
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print what a command line of verl would train; 1 if it contradicts itself."""
     parser = command_parser("explain", __doc__)
     parser.add_argument("overrides", nargs="*", help="of python -m verl.trainer.main_ppo")

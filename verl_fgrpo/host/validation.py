@@ -17,9 +17,9 @@ from verl_fgrpo.core.command import command_parser
 from verl_fgrpo.core.dumps import final_rows, find_dumps, read_whole
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.sources import PromptSources, run_files
-from verl_fgrpo.core.tables import csv_text
+from verl_fgrpo.core.tables import csv_text, markdown_table
 from verl_fgrpo.evaluation.counts import ProblemCounts
-from verl_fgrpo.evaluation.report import markdown_table, pass_at_k_rows
+from verl_fgrpo.evaluation.report import pass_at_k_rows, pass_cells
 from verl_fgrpo.host.val_metrics import AVERAGE
 
 COLUMNS = ("step", "benchmark", "k", "pass_at_k", "low", "high", "problems", "samples")
@@ -74,7 +74,7 @@ def pass_at_k_of(step: int, counts: ProblemCounts) -> list[Row]:
         values = [row["pass_at_k"] for row in rows if row["k"] == k]
         if len(values) == len(names):
             mean = {"step": step, "benchmark": AVERAGE, "k": k, "pass_at_k": sum(values) / len(values)}
-            sizes = {"problems": len(counts.problem_ids), "samples": int(counts.num_samples.min())}
+            sizes = {"problems": len(counts.problem_ids), "samples": int(min(counts.num_samples))}
             rows.append(mean | {"low": None, "high": None} | sizes)
     return rows
 
@@ -83,10 +83,10 @@ def summary(rows: Sequence[Row]) -> str:
     """Markdown: a line per step and benchmark, pass@k in percent."""
     index = ("step", "benchmark")
     values = [{**{name: row[name] for name in (*index, "k")}, "value": row["pass_at_k"]} for row in rows]
-    return markdown_table(values, index)
+    return markdown_table(*pass_cells(values, index))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Print the table, after a line about steps left out if there are such, and write the CSV."""
     parser = command_parser("val-passk", __doc__)
     parser.add_argument("run", type=Path, help="folder of a run, or of its validation dumps")
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if left_out := sorted({*dumps} - {*found}):
         print(f"Left out, for their dumps are not whole: steps {', '.join(map(str, left_out))}.\n")
     for step, counts in found.items():
-        if (short := int(counts.num_samples.min())) < (full := int(counts.num_samples.max())):
+        if (short := int(min(counts.num_samples))) < (full := int(max(counts.num_samples))):
             fewer = int((counts.num_samples < full).sum())
             print(
                 f"note: step {step}: {fewer} of {len(counts.problem_ids)} problems have fewer than {full} samples, the "

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from verl_fgrpo.core.passk import pass_at_k, powers_of_two
 from verl_fgrpo.core.tail_miss import tail_miss_estimate
@@ -43,7 +43,7 @@ def group_metrics(num_correct: ArrayLike, group_size: ArrayLike) -> dict[str, fl
     return metrics
 
 
-def count_groups(correct: torch.Tensor, codes: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+def count_groups(correct: torch.Tensor, codes: torch.Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """X and N of every group, (G,) int64 each, from (B,) bool `correct` and (B,) group numbers of `group_codes`."""
     num_correct = torch.bincount(codes, weights=correct.to(codes.device, torch.float64)).to(torch.int64)
     return num_correct.cpu().numpy(), torch.bincount(codes).cpu().numpy()

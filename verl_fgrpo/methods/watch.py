@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from verl_fgrpo.core.groups import group_is_constant, group_sum
 from verl_fgrpo.methods.context import EstimatorContext, Run
@@ -85,7 +86,9 @@ def observe_step(
         judge_threshold(run, sources, unequal.cpu().numpy(), mixed.cpu().numpy(), span, settings, stops)
 
 
-def _proof(name: str, settings: FocalConfig, success: Success, size: np.ndarray, metrics: dict[str, float]) -> str:
+def _proof(
+    name: str, settings: FocalConfig, success: Success, size: NDArray[np.int64], metrics: dict[str, float]
+) -> str:
     """The one line that tells what is weighted by what."""
     rollouts = str(size.min()) if size.min() == size.max() else f"{size.min()} to {size.max()}"
     weight = metrics.get("focal/weight_mean")
@@ -136,8 +139,8 @@ def judge_rewards(run: Run, scores: torch.Tensor, settings: FocalConfig, stops: 
 def judge_threshold(
     run: Run,
     sources: list[str],
-    unequal: np.ndarray,
-    mixed: np.ndarray,
+    unequal: NDArray[np.bool_],
+    mixed: NDArray[np.bool_],
     span: tuple[float, float],
     settings: FocalConfig,
     stops: bool,

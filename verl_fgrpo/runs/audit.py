@@ -178,7 +178,7 @@ def _train_pass_at_k(groups: Iterable[AuditedGroup], k: int) -> float:
     return float(np.mean(pass_at_k([group.rollouts for group in enough], [group.correct for group in enough], k)))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Audit a run; 1 if its log disagrees."""
     given = _parser().parse_args(arguments)
     settings = _settings(given)

@@ -14,12 +14,13 @@ manifest.json (counts after every step, next to the paper's 39,202). Presets: qw
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from verl_fgrpo.core.command import COUNT, command_parser, shown_text
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     parser = command_parser("data", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     benchmarks = commands.add_parser("benchmarks", help="the evaluation benchmarks, in one schema, sizes checked")
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     problems = commands.add_parser("problems", help="a file of problems, e.g. in verl's format, as a benchmark")
     problems.add_argument("--data", required=True, type=Path, help=".json, .jsonl or .parquet")
     problems.add_argument("--name", type=shown_text, required=True, help="of the benchmark")
-    problems.add_argument("--kind", default="math", help="how it is graded: math, choice or maze")
+    problems.add_argument("--kind", default="math", help="how it is graded: math, choice, maze, proofs or mathlib")
     problems.add_argument("--out", required=True, type=Path)
     problems.set_defaults(run_command=_problems)
     train = commands.add_parser("train", help="the training file for verl, from DeepScaleR")

@@ -19,9 +19,9 @@ from verl_fgrpo.evaluation.benchmarks import gold_of, hub_rows, prompt_of
 from verl_fgrpo.evaluation.graders import parse_math, verify_math
 from verl_fgrpo.evaluation.problems import Problem, mended, problem_id_of, written_answers
 from verl_fgrpo.evaluation.prompts import build_prompt
+from verl_fgrpo.runs.cost import PAPER_PROBLEMS
 
 HUB_ID = "agentica-org/DeepScaleR-Preview-Dataset"
-PAPER_ROWS = 39_202
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Counts:
             "answers dropped\n"
             f"{self.unique:,} problems ({self.consistent - self.unique:,} repetitions dropped)\n"
             f"{self.fitting:,} with a prompt within the limit ({self.unique - self.fitting:,} longer ones dropped); "
-            f"the paper has {PAPER_ROWS:,}, so {self.fitting - PAPER_ROWS:+,}\n"
+            f"the paper has {PAPER_PROBLEMS:,}, so {self.fitting - PAPER_PROBLEMS:+,}\n"
             f"{self.unparsable_gold:,} of them have a gold answer that math-verify cannot parse: never rewarded, kept\n"
             f"other readings of the paper's sentence: {self.fitting_bare:,} with the limit on the bare problem, "
             f"{self.rows_fitting:,} with repetitions kept, {self.rows_fitting_bare:,} with both"
@@ -189,7 +189,7 @@ def prepare(
     manifest = {
         "source": str(source.name) if source is not None else HUB_ID,
         "counts": asdict(counts),
-        "paper_rows": PAPER_ROWS,
+        "paper_rows": PAPER_PROBLEMS,
         "validation_rows": len(benchmarks),
         "model": model,
         "preset": preset,

@@ -10,7 +10,6 @@ import os
 import re
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -18,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
+
+from verl_fgrpo.evaluation.ray_grading import unreachable
 
 PROBE_SECONDS = 50.0
 
@@ -227,14 +228,7 @@ def cluster(config: DictConfig) -> list[str]:
             f"NNODES is {config.trainer.nnodes}, but RAY_ADDRESS names no cluster; start Ray on every node and set it "
             "(docs/gpu.md, More than one machine)"
         ]
-    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
-    if address == "auto" or not port.isdecimal():
-        return []
-    try:
-        socket.create_connection((host, int(port)), timeout=3).close()
-    except OSError as error:
-        return [f"RAY_ADDRESS {address} does not answer ({error}); start Ray there, or unset it for a Ray of this run"]
-    return []
+    return [told] if (told := unreachable(address)) else []
 
 
 def main(names: Sequence[str]) -> int:

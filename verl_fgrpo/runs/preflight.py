@@ -49,7 +49,7 @@ def findings(config: DictConfig, plan: Estimate, billions: float) -> list[str]:
     """What would stop the run, one sentence each with a remedy; empty if nothing was found. Under a minute."""
     folder = Path(config.trainer.default_local_dir)
     checks: list[Callable[[], list[str]]] = [
-        lambda: _verl(),
+        _verl,
         lambda: _packages(config),
         lambda: data_problems(config),
         lambda: model_problems(str(config.actor_rollout_ref.model.path)),
@@ -193,7 +193,7 @@ def _tell_epoch(config: DictConfig, count: int) -> None:
         )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run one of the commands; 0 if the run may start."""
     parser = command_parser("preflight", __doc__)
     parser.add_argument("--billions", type=float, help="parameters of the model, for the estimate")
@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     config = compose_config(given.overrides)
-    problems = implausible(config)
+    problems = implausible(config) + (machine.cluster(config) if given.command == "compose" else [])
     if given.command != "compose":
         count, validation = rows(config.data.train_files), rows(config.data.val_files)
         billions = parameters(str(config.actor_rollout_ref.model.path)) or given.billions
@@ -223,7 +223,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command == "check" and not problems:
         print("nothing was found that would stop the run", file=sys.stderr)
     return 1 if problems else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -98,15 +98,14 @@ def stop_leftovers(run: Path) -> int:
     return len(leftovers)
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """verl's metrics of all starts, one row per step (`step`, `data`); of a step run twice the later counts."""
+def read_metrics(run: Path) -> dict[int, dict[str, Any]]:
+    """verl's metrics of all starts by step, ascending; of a step run twice the later counts."""
     rows = {step: data for path in sorted((run / "logs").glob("*.jsonl")) for step, data in file_rows(path)}
-    return [{"step": step, "data": rows[step]} for step in sorted(rows)]
+    return dict(sorted(rows.items()))
 
 
 def watch(runs: Sequence[Path], steps: int, pids: Sequence[int], poll: float = 1.0) -> list[Path]:
     """Show one progress bar per run of so many steps until its process ends; returns the runs that ended before."""
-    import psutil
     from tqdm import tqdm
 
     interval = 0.1 if sys.stderr.isatty() else 30.0  # a log file needs no line a second
@@ -117,19 +116,22 @@ def watch(runs: Sequence[Path], steps: int, pids: Sequence[int], poll: float = 1
         time.sleep(poll)
         for i in sorted(running):
             rows = read_metrics(runs[i])
-            if rows and rows[-1]["step"] > bars[i].n:
-                score = rows[-1]["data"].get("critic/score/mean")
+            newest = max(rows, default=0)
+            if newest > bars[i].n:
+                score = rows[newest].get("critic/score/mean")
                 if score is not None:
                     bars[i].set_postfix_str(f"reward {score:.2f}", refresh=False)
-                bars[i].update(int(rows[-1]["step"]) - bars[i].n)
-            if not _alive(psutil, pids[i]):
+                bars[i].update(newest - bars[i].n)
+            if not _alive(pids[i]):
                 running.discard(i)
     for bar in bars:
         bar.close()
     return [run for run in runs if last_checkpoint(run) < steps]
 
 
-def _alive(psutil: Any, pid: int) -> bool:
+def _alive(pid: int) -> bool:
+    import psutil
+
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -150,7 +152,7 @@ def _run_of(text: str) -> tuple[str, int]:
     return run, int(pid)
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run one of the helpers; 0 if all went well."""
     parser = command_parser("run-folder", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -162,7 +164,7 @@ def main(args: Sequence[str] | None = None) -> int:
     watching = commands.add_parser("watch")
     watching.add_argument("--steps", type=COUNT, required=True)
     watching.add_argument("runs", nargs="+", type=_run_of, metavar="RUN=PID")
-    given = parser.parse_args(args)
+    given = parser.parse_args(arguments)
 
     if given.command == "claim":
         settings = dict(given.settings)

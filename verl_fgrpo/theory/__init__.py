@@ -5,7 +5,8 @@ mass_balance   one-step change of the correct and of the unsampled correct mass 
 simulation     the 128,000-action policy of section 5.1, batched over focal_gamma and seed
 sweep          simulation over many group sizes: resumable, one CSV
 rollouts       success rates per prompt, read from verl rollout dumps or graded samples
+gradient_mass  what every method's update weighs, by success rate; from the estimators, so it alone needs verl
 figures        figures 1a, 2, 3, 4 and 5 of the paper
 
-The formulas need numpy only, the simulation torch. Nothing here imports verl.
+The formulas need numpy only, the simulation torch. `verl-fgrpo tail-miss` is `tail_miss_command`.
 """

@@ -71,9 +71,9 @@ def mean_absolute_advantage(mu: ArrayLike, focal_gamma: float) -> NDArray[np.flo
 
 
 @figure_style()
-def tail_miss_figure(success_rates: Sequence[float] = (0.5,), max_group_size: int = 512) -> Figure:
+def tail_miss_figure(success_rates: Sequence[float] = (0.5,)) -> Figure:
     """Figures 1a (one success rate) and 3 (several): tail-miss probability against group size, peaks starred."""
-    sizes = np.arange(1, max_group_size + 1)
+    sizes = np.arange(1, 513)
     several = len(success_rates) > 1
     width, height = (3.4 * len(success_rates) + 1.6, 3.8) if several else (6.6, 4.0)
     figure, panels = new_figure(width, height, columns=len(success_rates), sharey=True)
@@ -85,7 +85,7 @@ def tail_miss_figure(success_rates: Sequence[float] = (0.5,), max_group_size: in
             axes.annotate(
                 f"{peak}", (peak, top), (0, 6), textcoords="offset points", ha="center", color=colour, fontsize=8
             )
-        _group_size_axis(axes, max_group_size)
+        _group_size_axis(axes, 512)
         axes.set(ylim=(0, 1.08), title=f"success rate {mu:g}" if several else "")
     panels[0].set_ylabel("probability that the group updates the policy\nand holds no rare correct rollout")
     panels[-1].legend(title="rare share of\ncorrect answers", loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -95,16 +95,15 @@ def tail_miss_figure(success_rates: Sequence[float] = (0.5,), max_group_size: in
 
 
 @figure_style()
-def advantage_scale_figure(focal_gammas: Sequence[float] = (0.0, 0.5, 1.0)) -> Figure:
+def advantage_scale_figure() -> Figure:
     """Figure 4: mean |advantage| of a group against its success rate."""
     mu = np.linspace(0, 1, 501)
     figure, (axes,) = new_figure(6.0, 4.0)
-    for index, gamma in enumerate(focal_gammas):
-        colour = GAMMA_COLOURS.get(gamma, COLOURS[index % len(COLOURS)])
+    for gamma, colour in GAMMA_COLOURS.items():
         scale = mean_absolute_advantage(mu, gamma)
         name = "focal_gamma = 0 (plain GRPO)" if gamma == 0 else f"focal_gamma = {gamma:g}"
         axes.plot(mu, scale, color=colour, label=name)
-        axes.plot(mu[np.argmax(scale)], scale.max(), "o", color=colour)
+        axes.plot(mu[np.argmax(scale)], np.max(scale), "o", color=colour)
     axes.set(xlim=(0, 1), ylim=(0, 1.05))
     axes.set(xlabel="success rate of the group", ylabel="mean |advantage| of its rollouts")
     axes.legend(loc="lower center")
@@ -226,7 +225,7 @@ def success_rate_figure(
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    p = np.exp(logits - logits.max())
+    p = np.exp(logits - np.max(logits))
     return np.asarray(p / p.sum())
 
 
@@ -246,7 +245,7 @@ def _group_size_axis(axes: Any, last: int, first: int = 1) -> None:
     axes.set(xlim=(first * 0.9, last * 1.1), xlabel="group size N (rollouts per prompt)")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Parse the command line and write the figures."""
     parser = command_parser("figures", __doc__)
     parser.add_argument("--sweep", type=Path, help="CSV of verl-fgrpo simulate")

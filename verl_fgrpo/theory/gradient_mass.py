@@ -75,10 +75,11 @@ def gradient_mass(
 
 
 @figure_style()
-def gradient_mass_figure(group_size: int = 32) -> Figure:
+def gradient_mass_figure() -> Figure:
     """One panel a method, all on one scale: its update on correct rollouts and against wrong ones."""
     from verl_fgrpo.host.registry import registered_estimator
 
+    group_size = 32
     figure, panels = new_figure(11.0, 7.6, rows=3, columns=4, sharex=True, sharey=True)
     p = np.arange(group_size + 1) / group_size
     for axes, (title, (name, settings, fade)) in zip(panels, METHODS.items(), strict=True):

@@ -57,9 +57,6 @@ class MassBalance:
     baseline: float  # S
     q_pos: float
     q_neg: float
-    q_unsampled_pos: float
-    p_pos: float
-    p_neg: float
     logit_change: FloatArray
     correct: CorrectMassChange
     unsampled_correct: UnsampledCorrectMassChange
@@ -119,9 +116,6 @@ def one_step_mass_balance(
         baseline=s,
         q_pos=q_pos,
         q_neg=q_neg,
-        q_unsampled_pos=q_u_pos,
-        p_pos=p_pos,
-        p_neg=p_neg,
         logit_change=rate * p * (rewards - s),
         correct=CorrectMassChange(
             sampled_correct=rate * (reward_correct - s) * q_neg * a2,

@@ -86,22 +86,17 @@ def run_sweep(config: SweepConfig, output: Path, workers: int = 1, progress: boo
         raise ValueError(f"workers must be >= 1, got {workers!r}")
     output.parent.mkdir(parents=True, exist_ok=True)
     with lock(output.with_name(f".{output.name}.lock")):
-        return _run_sweep(config, output, workers, progress)
-
-
-def _run_sweep(config: SweepConfig, output: Path, workers: int, progress: bool) -> Path:
-    rows = _load_for_resume(config, output)
-    jobs = _open_jobs(config, finished=set(rows))
-    total = len(config.group_sizes) * len(config.focal_gammas) * len(config.seeds)
-    open_runs = sum(len(runs) for _, runs in jobs)
-    made_by = provenance(("torch", "numpy"))
-    write_json(settings_path(output), {"settings": config.settings()} | made_by)
-    with tqdm(total=total, initial=total - open_runs, unit="run", desc="simulate", disable=not progress) as bar:
-        for trajectories in _results(config, jobs, workers):
-            for trajectory in trajectories:
-                rows[(trajectory.group_size, trajectory.focal_gamma, trajectory.seed)] = _rows(trajectory, config)
-            write_atomic(output, "".join(_csv_lines(rows)))
-            bar.update(len(trajectories))
+        rows = _load_for_resume(config, output)
+        jobs = _open_jobs(config, finished=set(rows))
+        total = len(config.group_sizes) * len(config.focal_gammas) * len(config.seeds)
+        done = total - sum(len(runs) for _, runs in jobs)
+        write_json(settings_path(output), {"settings": config.settings(), **provenance(("torch", "numpy"))})
+        with tqdm(total=total, initial=done, unit="run", desc="simulate", disable=not progress) as bar:
+            for trajectories in _results(config, jobs, workers):
+                for trajectory in trajectories:
+                    rows[(trajectory.group_size, trajectory.focal_gamma, trajectory.seed)] = _rows(trajectory, config)
+                write_atomic(output, "".join(_csv_lines(rows)))
+                bar.update(len(trajectories))
     return output
 
 
@@ -215,7 +210,7 @@ def _csv_lines(rows: dict[RunKey, list[list[str]]]) -> Iterator[str]:
             yield ",".join(row) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Parse the command line and run the sweep."""
     defaults = SweepConfig()  # the published sweep
     parser = command_parser("simulate", __doc__)

@@ -23,7 +23,7 @@ from verl_fgrpo.core.tail_miss import activity_probability, peak_group_size, saf
 from verl_fgrpo.theory.rollouts import DangerReport, danger_report, danger_zone, read_success_counts, risk_of_prompts
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Parse the command line and print the answer."""
     parser = command_parser("tail-miss", __doc__)
     parser.add_argument("--success-rate", type=float, help="mu: probability that one rollout is correct")
@@ -139,7 +139,6 @@ def _sources(args: argparse.Namespace) -> dict[str, tuple[Path, list[int] | None
 
 def table(reports: dict[str, DangerReport]) -> str:
     """The reports side by side, as Markdown."""
-
     told = (
         ("prompts", "num_prompts", "d"),
         ("group size", "group_size", "d"),

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_fgrpo.cli import main
-from verl_fgrpo.core.files import claim
-from verl_fgrpo.tasks.common.folder import write_rows
+from verl_fgrpo.core.files import claim, write_parquet
 from verl_fgrpo.tasks.common.study import load_runs
 from verl_fgrpo.tasks.countdown import problems
 from verl_fgrpo.tasks.countdown.arithmetic import evaluate
@@ -134,11 +133,11 @@ def test_problems_are_solvable_seeded_and_all_different():
 
 
 def test_files_keep_problems_and_the_same_problem_in_two_of_them_is_refused(tmp_path):
-    write_rows(to_rows([PROBLEM], "train"), tmp_path / "train.parquet")
+    write_parquet(tmp_path / "train.parquet", to_rows([PROBLEM], "train"))
     assert read_problems(tmp_path / "train.parquet") == [PROBLEM]
     turned = Countdown((12, 3, 7), 33, "12 + 3*7")  # the same numbers in another order
     for name in ("supervised", "val"):
-        write_rows(to_rows([turned], name), tmp_path / f"{name}.parquet")
+        write_parquet(tmp_path / f"{name}.parquet", to_rows([turned], name))
     with pytest.raises(ValueError, match="in two of the three files"):
         prepare(tmp_path, CountdownSettings(supervised=1, train=1, heldout=1), say=lambda text: None)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from maze_walk import is_correct_path
 
 from verl_fgrpo.tasks.maze.mazes import (
     GOAL,
@@ -16,7 +17,6 @@ from verl_fgrpo.tasks.maze.mazes import (
     Maze,
     generate,
     generate_distinct,
-    is_correct_path,
     max_path_length,
     parse,
     solve,

@@ -1,27 +1,14 @@
-"""Pictures of mazes: exact text, and marks that stand where the path goes."""
+"""Pictures of mazes: marks that stand where the path goes."""
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from verl_fgrpo.tasks.maze.mazes import generate, parse, solve
-from verl_fgrpo.tasks.maze.render import draw, save_panels, to_text
+from verl_fgrpo.tasks.maze.render import draw, save_panels
 
 HOOK = parse("\n".join(" ".join({"#": "WALL", ".": "PATH", "S": "START", "G": "GOAL"}[s] for s in row)
                        for row in ("#####", "#S#G#", "#.#.#", "#...#", "#####")))  # fmt: skip
-
-
-def test_text_of_the_solution():
-    assert to_text(HOOK, solve(HOOK)) == "\n".join(
-        ["██████████", "██S↓██G ██", "██↓ ██↑ ██", "██→ → ↑ ██", "██████████"]
-    )  # fmt: skip
-
-
-def test_text_without_a_path_and_with_a_path_into_a_wall():
-    assert to_text(HOOK).splitlines()[1:4] == ["██S ██G ██", "██  ██  ██", "██      ██"]
-    assert (
-        to_text(HOOK, ["DOWN", "RIGHT", "DOWN"]).splitlines()[2] == "██→ ██  ██"
-    )  # the action that hits is shown, no more
 
 
 def test_lines_follow_the_walk():

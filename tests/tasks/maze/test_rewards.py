@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from maze_walk import is_correct_path
 
-from verl_fgrpo.tasks.maze.mazes import MOVES, generate, is_correct_path, solve
+from verl_fgrpo.tasks.maze.mazes import MOVES, generate, solve
 from verl_fgrpo.tasks.maze.rewards import compute_score
 
 TARGET = "UP UP RIGHT RIGHT"

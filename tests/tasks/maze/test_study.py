@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 
 from verl_fgrpo.cli import main
-from verl_fgrpo.tasks.common.study import difference, load_runs, save_run, training_curves
-from verl_fgrpo.tasks.maze.study_report import seed_figure
+from verl_fgrpo.tasks.common.records import save_record
+from verl_fgrpo.tasks.common.study import difference, load_runs, record_run, training_curves
+from verl_fgrpo.tasks.maze.study_report import difference_figure, seed_figure
 
 CURVES = {"step": [1, 2], "update_scale": [1.0, None], "active_share": [0.5, 0.5]}
 
 
 def record(results, arm, seed, correct, gamma="0", size="8", mazes="m"):
     settings = {"focal_gamma": gamma, "group_size": size}
-    return save_run(results, arm, seed, settings, 128, mazes, correct, CURVES)
+    row = {"settings": settings, "num_samples": 128, "problems": mazes, "correct": correct, "training": CURVES}
+    return save_record(results, seed, arm, row)
 
 
 @pytest.fixture
@@ -50,8 +52,13 @@ def test_paired_difference_is_the_mean_over_mazes_and_seeds(results):
     [
         *("", "[]", "null", "{}", "nonsense", '{"arm": "grpo"}'),
         *({key: None} for key in ("arm", "seed", "settings", "num_samples", "problems", "correct", "training", "made")),
-        *({"correct": bad} for bad in ({}, {"0": [1], "5": [1, 2]}, {"0": [129]}, {"0": [-1]}, {"x": [1]}, [[1]])),
+        *(
+            {"correct": bad}
+            for bad in ({}, {"0": [1], "5": [1, 2]}, {"0": [129]}, {"0": [-1]}, {"x": [1]}, {"5": [1]}, [[1]])
+        ),
+        *({"training": bad} for bad in ({}, CURVES | {"step": [1]}, CURVES | {"update_scale": ["x", 1]})),
         *({"settings": bad} for bad in ({}, {"focal_gamma": 1}, {"focal_gamma": "1"})),
+        *({"settings": {"focal_gamma": gamma, "group_size": size}} for gamma, size in (("nan", "8"), ("1", "x"))),
     ],
     ids=str,
 )
@@ -89,6 +96,20 @@ def test_curves_are_those_of_the_dumped_groups(tmp_path):
     assert curves["weight_mean"] == [1.0] and curves["update_scale"] == [1.0]
     with pytest.raises(ValueError, match="no STEP.jsonl"):
         training_curves(tmp_path / "none", 1.0)
+
+
+@pytest.mark.parametrize(("extra", "mean"), [("", 0.5), ("+algorithm.focal_normalize=True", 1.0)])
+def test_a_record_has_the_settings_and_the_weights_of_its_run(tmp_path, extra, mean):
+    run = tmp_path / "gamma1"
+    (run / "rollouts").mkdir(parents=True)
+    rows = [{"input": "p", "output": "", "gts": "g", "score": score, "step": 1} for score in (0.0, 1.0)]
+    (run / "rollouts" / "1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {"focal_gamma": "1", "group_size": "2", "overrides": "trainer.n=1", "extra": extra}
+    (run / "settings.json").write_text(json.dumps(settings))
+    record_run(tmp_path, 3, run, 4, "m", {0: [1], 1: [2]})
+    (found,) = load_runs(tmp_path)
+    assert (found.arm, found.seed, found.settings) == ("gamma1", 3, {"focal_gamma": "1", "group_size": "2"})
+    assert found.training["weight_mean"] == [mean]  # one group, half of it right: (1 - 1/2) ** 1, or over itself
 
 
 def test_report_and_what_is_left(results, capsys):
@@ -129,3 +150,9 @@ def test_without_runs_the_remedy_is_named(tmp_path, capsys):
     for file in (tmp_path, tmp_path / "runs"):
         assert main(["maze", "study", "left", "--results", str(file), "grpo"]) == 1
         assert "is no folder with runs/" in capsys.readouterr().err
+
+
+def test_differences_of_more_arms_than_colours_and_of_a_width_that_rounding_makes_negative():
+    row = {"difference": 0.1, "d_low": 0.1 + 1e-12, "d_high": 0.1}
+    figure = difference_figure([row | {"arm": f"gamma{gamma}", "k": k} for gamma in range(1, 12) for k in (1, 2)], 5)
+    assert len(figure.axes[0].containers) == 11

@@ -3,10 +3,13 @@
 import csv
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from faulty_os import FAULTS, FaultyOs
 
+from verl_fgrpo.core import files
 from verl_fgrpo.evaluation.samples import Sample, SampleStore
 from verl_fgrpo.tasks.common.experiment import START, Checkpoint, count_correct, grade_samples
 from verl_fgrpo.tasks.common.model import ModelSize, build_model
@@ -29,7 +32,7 @@ def result(tmp_path_factory, kernel):
     sft = SftSettings(steps=2, batch_size=8, model=SIZE)
     prepare(data, ProofSettings(supervised=10, train=4, heldout=6, sft=sft), progress=False, say=lambda text: None)
     theorems = read_heldout(data)
-    problems = [as_problem(theorem) for theorem in theorems]
+    problems = [as_problem(theorem.statement) for theorem in theorems]
     checkpoints = {}
     for number, name in enumerate((START, "grpo", "f_grpo")):
         run = root / "seed1" / name
@@ -82,10 +85,32 @@ def test_the_report_counts_what_was_sampled(result):
         assert (report / f"{name}.png").stat().st_size > 10_000
 
 
+def test_a_record_is_there_once_or_not_at_all_through_a_fault_at_every_call(result, tmp_path, monkeypatch):
+    root, theorems, checkpoints = result
+    monkeypatch.setattr("verl_fgrpo.tasks.proofs.record.load_model", lambda folder: None)
+    monkeypatch.setattr("verl_fgrpo.tasks.proofs.record.score_answers", lambda model, words, pairs: [-1.0] * len(pairs))
+    monkeypatch.setattr("verl_fgrpo.tasks.common.records.provenance", dict)
+
+    def record(folder, faulty):
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt, OSError):
+            patch.setattr(files, "os", faulty)
+            record_seed(folder, 1, theorems, checkpoints, root / "samples", N)
+        return {path.name: path.read_text() for path in (folder / "runs").glob("[!.]*")}
+
+    undisturbed = FaultyOs(-1, "before", KeyboardInterrupt)
+    whole = record(tmp_path / "whole", undisturbed)
+    assert len(whole) == 3 and len(undisturbed.calls) > 15
+    for at in range(1, len(undisturbed.calls) + 1):
+        for when in ("before", "after", "halfway"):
+            folder = tmp_path / f"{at}-{when}"
+            assert record(folder, FaultyOs(at, when, FAULTS[at % 2])).items() <= whole.items(), at
+            assert record(folder, FaultyOs(-1, "before", KeyboardInterrupt)) == whole, at
+
+
 def test_grading_again_finds_nothing_to_do(result, monkeypatch):
     root, theorems, checkpoints = result
     monkeypatch.setattr("verl_fgrpo.tasks.proofs.rewards.check_proofs", lambda items, seconds: 1 / 0)
-    problems = [as_problem(theorem) for theorem in theorems]
+    problems = [as_problem(theorem.statement) for theorem in theorems]
     grade_samples(PROOFS, root / "samples" / checkpoints["grpo"].name, problems)
 
 
@@ -93,7 +118,7 @@ def test_a_changed_response_is_graded_again(result, tmp_path):
     root, theorems, checkpoints = result
     folder = tmp_path / "run"
     shutil.copytree(root / "samples" / checkpoints["grpo"].name, folder)
-    problems = [as_problem(theorem) for theorem in theorems]
+    problems = [as_problem(theorem.statement) for theorem in theorems]
     store = SampleStore(folder / "samples")
     rows = [*store.read()]
     shutil.rmtree(folder / "samples" / "parts")
@@ -108,7 +133,7 @@ def test_a_changed_response_is_graded_again(result, tmp_path):
 def test_a_run_that_proves_nothing_still_has_a_report(result, tmp_path):
     """A start model without a right sample: no ranks, no examples, and NaN nowhere."""
     root, theorems, checkpoints = result
-    problems = [as_problem(theorem) for theorem in theorems]
+    problems = [as_problem(theorem.statement) for theorem in theorems]
     samples = tmp_path / "samples"
     shutil.copytree(root / "samples", samples)
     folder = samples / checkpoints[START].name
@@ -140,6 +165,13 @@ def test_only_runs_that_can_be_compared_stand_side_by_side(result, tmp_path):
     change(runs / "seed2-grpo.json", settings={"group_size": "4", "steps": "9"})
     with pytest.raises(ValueError, match="trained with different group_size"):
         load_runs(tmp_path)
+    start, kept = runs / "seed1-start_model.json", (runs / "seed1-start_model.json").read_text()
+    ranked = json.loads(kept)["ranked"]
+    for damage in ({"ranked": [[99, 1, "h1"], *ranked[1:]]}, {"ranked": ranked[1:]}, {"distinct": [9] * 6}):
+        change(start, **damage)
+        with pytest.raises(ValueError, match="seed1-start_model.json does not hold what it must"):
+            load_runs(tmp_path)
+    start.write_text(kept)
     change(runs / "seed1-grpo.json", num_samples=9)
     with pytest.raises(ValueError, match="other theorems or samples"):
         load_runs(tmp_path)

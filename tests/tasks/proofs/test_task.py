@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 from checker import verdict
 
+from verl_fgrpo.core.rows import iter_rows
 from verl_fgrpo.evaluation.graders import grader_of
 from verl_fgrpo.evaluation.problems import Problem
-from verl_fgrpo.tasks.common.folder import read_rows
 from verl_fgrpo.tasks.common.model import ModelSize
 from verl_fgrpo.tasks.common.start_model import SftSettings
 from verl_fgrpo.tasks.common.tokenizer import END
@@ -27,11 +27,11 @@ from verl_fgrpo.tasks.proofs.diversity import (
     unique_proofs_per_step,
     uplift_by_rank,
 )
-from verl_fgrpo.tasks.proofs.formulas import is_tautology, read, shape
+from verl_fgrpo.tasks.proofs.formulas import read, shape, truth_table
 from verl_fgrpo.tasks.proofs.prepare import ProofSettings, prepare
 from verl_fgrpo.tasks.proofs.rewards import compute_score, grade_proofs, proof_of
 from verl_fgrpo.tasks.proofs.task import PROOFS, TOKENIZER, as_problem, read_heldout
-from verl_fgrpo.tasks.proofs.theorems import LEAST_SHORTEST_PROOF, MAX_PROOF_TOKENS, Theorem
+from verl_fgrpo.tasks.proofs.theorems import LEAST_SHORTEST_PROOF, MAX_PROOF_TOKENS, Theorem, load_theorems
 
 TINY = SftSettings(steps=3, batch_size=8, model=ModelSize(layers=1, hidden=32, mlp=64, heads=2, kv_heads=1))
 
@@ -49,12 +49,12 @@ def data(tmp_path_factory, settings):
 
 
 def all_theorems(data):
-    return [Theorem(row["statement"], tuple(row["proofs"])) for row in json.loads((data / "theorems.json").read_text())]
+    return load_theorems(data / "theorems.json")
 
 
 def test_every_theorem_is_one_and_its_proofs_are_proofs(data):
     for theorem in all_theorems(data):
-        assert is_tautology(read(theorem.statement))
+        assert truth_table(read(theorem.statement)) == 0xFFFF
         lengths = [len(proof.split(" ")) for proof in theorem.proofs]
         assert len(lengths) >= 2 and min(lengths) >= LEAST_SHORTEST_PROOF and max(lengths) <= MAX_PROOF_TOKENS
         assert lengths == sorted(lengths) and len(set(theorem.proofs)) == len(lengths)
@@ -62,7 +62,7 @@ def test_every_theorem_is_one_and_its_proofs_are_proofs(data):
 
 
 def test_splits_share_no_theorem_up_to_names_and_orders(data):
-    train = [row["reward_model"]["ground_truth"] for row in read_rows(data / "train.parquet")]
+    train = [row["reward_model"]["ground_truth"] for row in iter_rows(data / "train.parquet")]
     heldout = [theorem.statement for theorem in read_heldout(data)]
     theorems = [theorem.statement for theorem in all_theorems(data)]
     supervised = [statement for statement in theorems if statement not in {*train, *heldout}]
@@ -72,12 +72,12 @@ def test_splits_share_no_theorem_up_to_names_and_orders(data):
 
 
 def test_rows_are_what_verl_reads(data):
-    rows = read_rows(data / "val.parquet")
+    rows = list(iter_rows(data / "val.parquet"))
     for i, (row, theorem, problem) in enumerate(zip(rows, read_heldout(data), PROOFS.read_problems(data), strict=True)):
         assert row["prompt"] == [{"role": "user", "content": theorem.statement + "\n"}]
         assert row["reward_model"] == {"style": "rule", "ground_truth": theorem.statement}
         assert row["extra_info"] == {"index": i, "split": "val", "problem_id": problem.problem_id}
-        assert problem == as_problem(theorem) and problem.prompt == row["prompt"][0]["content"]
+        assert problem == as_problem(theorem.statement) and problem.prompt == row["prompt"][0]["content"]
 
 
 def test_the_tokenizer_holds_every_text_and_auto_tokenizer_agrees(data):

@@ -16,7 +16,7 @@ from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.evaluation.graders import Graded
 from verl_fgrpo.evaluation.grading import Judged
 from verl_fgrpo.evaluation.problems import Problem, save_problems
-from verl_fgrpo.evaluation.samples import Sample, SampleStore, Verdict, VerdictStore, key_of
+from verl_fgrpo.evaluation.samples import Sample, SampleKey, SampleStore, Verdict, VerdictStore, key_of
 from verl_fgrpo.runs.checkpoints import step_folders, weights
 from verl_fgrpo.tasks.common.tokenizer import WordTokenizer
 
@@ -65,7 +65,7 @@ class Checkpoint:
 
 
 def find_checkpoints(data: Path, runs: Sequence[Path]) -> list[Checkpoint]:
-    """The start model and every saved checkpoint of the runs, in order of steps.
+    """The start model and every saved checkpoint of the runs, those of a run in order of steps.
 
     Raises:
         ValueError: a run without a saved Hugging Face model.
@@ -90,9 +90,9 @@ def final_checkpoints(data: Path, runs: Sequence[Path], step: int) -> list[Check
     """
     found = [Checkpoint(START, 0, data / "start_model")]
     for run in runs:
-        model = run / f"global_step_{step}" / "actor" / "huggingface"
-        if not any(model.glob("*.safetensors")):
-            raise ValueError(f"{model} holds no weights; train {run.name} for {step} steps first")
+        folder = run / f"global_step_{step}"
+        if (model := weights(folder)) is None:
+            raise ValueError(f"{folder}/actor/huggingface holds no weights; train {run.name} for {step} steps first")
         found.append(Checkpoint(run.name, step, model))
     return found
 
@@ -142,8 +142,8 @@ def sample_checkpoint(
     problems: Sequence[Problem],
     sampling: Sampling,
     max_tokens: int,
-) -> int:
-    """Draw and grade what is missing of a checkpoint's answers; returns how many were drawn.
+) -> None:
+    """Draw and grade what is missing of a checkpoint's answers.
 
     Raises:
         ValueError: the store holds samples of another model or with other settings.
@@ -157,7 +157,6 @@ def sample_checkpoint(
     if missing:
         _draw(task, checkpoint, store, problems, set(missing), sampling, max_tokens)
     grade_samples(task, run_folder, problems)
-    return len(missing)
 
 
 def grade_samples(task: Task, run_folder: Path, problems: Sequence[Problem]) -> None:
@@ -197,7 +196,7 @@ def _draw(
     checkpoint: Checkpoint,
     store: SampleStore,
     problems: Sequence[Problem],
-    missing: set[tuple[str, str, int]],
+    missing: set[SampleKey],
     sampling: Sampling,
     max_tokens: int,
 ) -> None:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.files import claim, lock, read_json, write_json, write_parquet
+from verl_fgrpo.core.files import claim, lock, read_json, write_json
 from verl_fgrpo.core.provenance import provenance
-from verl_fgrpo.core.rows import iter_rows
 
 
 def prepare_folder(
@@ -36,13 +35,3 @@ def prepare_folder(
             write_json(manifest_file, {"settings": claimed, **make(), **provenance()})
             say(f"done: {out}")
     return read_json(manifest_file)
-
-
-def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
-    """Writes verl's data rows as Parquet, whole or not at all."""
-    write_parquet(path, rows)
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of `write_rows`, in order."""
-    return list(iter_rows(path))

@@ -35,7 +35,7 @@ class ModelSize:
 PAPER = ModelSize(layers=4, hidden=256, mlp=1024, heads=4, kv_heads=2)
 
 
-def build_config(size: ModelSize, tokenizer: WordTokenizer, max_positions: int = 1024) -> Any:
+def build_config(size: ModelSize, tokenizer: WordTokenizer) -> Any:
     """The `Qwen2Config`: the tokenizer's vocabulary, no weight tying, float32, initial std 1 / sqrt(hidden)."""
     from transformers import Qwen2Config
 
@@ -46,7 +46,7 @@ def build_config(size: ModelSize, tokenizer: WordTokenizer, max_positions: int =
         intermediate_size=size.mlp,
         num_attention_heads=size.heads,
         num_key_value_heads=size.kv_heads,
-        max_position_embeddings=max_positions,
+        max_position_embeddings=1024,
         tie_word_embeddings=False,
         use_sliding_window=False,
         # Qwen2's own 0.02 suits widths in the thousands; at these it slows the first hundreds of steps.
@@ -72,8 +72,8 @@ def build_model(size: ModelSize, tokenizer: WordTokenizer, seed: int) -> Any:
     return model
 
 
-def load_model(folder: Path, device: str = "cpu") -> Any:
+def load_model(folder: Path) -> Any:
     """The model of a Hugging Face folder, in evaluation mode, float32."""
     import torch
 
-    return load_pretrained("AutoModelForCausalLM", folder, dtype=torch.float32).to(device).eval()
+    return load_pretrained("AutoModelForCausalLM", folder, dtype=torch.float32).eval()

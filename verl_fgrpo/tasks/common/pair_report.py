@@ -6,18 +6,12 @@ report.md, pass_at_k.{md,csv,json,png,svg}, training.{...}, tests.{md,csv,json},
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from verl_fgrpo.core import tables
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.passk import powers_of_two
+from verl_fgrpo.core.tables import markdown_table, write_table
 from verl_fgrpo.evaluation.compare import changed_problems, compare_runs, comparison_cells
 from verl_fgrpo.evaluation.counts import ProblemCounts
-from verl_fgrpo.evaluation.report import (
-    Row,
-    markdown_table,
-    pass_at_k_rows,
-    plot_pass_at_k,
-    plot_training_curve,
-)
+from verl_fgrpo.evaluation.report import Row, pass_at_k_rows, pass_cells, plot_pass_at_k, plot_training_curve
 from verl_fgrpo.tasks.common.experiment import START, Checkpoint
 
 PARAGRAPH = """\
@@ -47,15 +41,15 @@ def write_pair_report(
     n = int(min(min(of_run.num_samples) for of_run in final.values()))
     ks = [k for k in powers_of_two(n) if k <= m]
     rows = pass_at_k_rows(final, ks)
-    table = markdown_table(rows, index=("run",))
-    tables.write_table(rows, folder / "pass_at_k", table)
+    table = markdown_table(*pass_cells(rows, ("run",)))
+    write_table(rows, folder / "pass_at_k", table)
     at_k = {row["run"]: 100 * row["value"] for row in rows if row["k"] == ks[-1]}
     title = f"pass@{ks[-1]}: {at_k[START]:.1f} -> {at_k[base]:.1f} ({base}), {at_k[focal]:.1f} ({focal})"
     plot_pass_at_k(rows, folder / "pass_at_k", title)
 
     tests = compare_runs(final[base], final[focal], ks, m=m)
-    test_table = tables.markdown_table(*comparison_cells(tests))
-    tables.write_table(tests, folder / "tests", test_table, base=base, focal=focal)
+    test_table = markdown_table(*comparison_cells(tests))
+    write_table(tests, folder / "tests", test_table, base=base, focal=focal)
     _write_curve(counts, folder, base, focal, sorted({1, ks[-1]}))
     parts = [
         f"# {final[base].benchmarks[0]}: {base} against {focal}",
@@ -84,7 +78,7 @@ def _write_curve(
             curve += [{"step": point.step, **row} for row in pass_at_k_rows({run: of_point}, ks)]
     # base first, so that it has the same colour in both figures
     curve.sort(key=lambda row: (row["run"] != base, row["step"], row["k"]))
-    tables.write_table(curve, folder / "training", markdown_table(curve, index=("run", "step")))
+    write_table(curve, folder / "training", markdown_table(*pass_cells(curve, ("run", "step"))))
     plot_training_curve(curve, folder / "training", "Held-out problems during training")
 
 
@@ -93,8 +87,8 @@ def _changes(base_counts: ProblemCounts, focal_counts: ProblemCounts, folder: Pa
     changed = changed_problems(base_counts, focal_counts)
     header = ("change", "problem_id", "base_correct", "focal_correct")
     if changed:
-        table = tables.markdown_table(header, [[row[name] for name in header] for row in changed], left=2)
-        tables.write_table(changed, folder / "changed", table, base=base, focal=focal)
+        table = markdown_table(header, [[row[name] for name in header] for row in changed], left=2)
+        write_table(changed, folder / "changed", table, base=base, focal=focal)
     gained = sum(row["change"] == "gained" for row in changed)
     return f"{focal} solves {gained} problems that {base} never solved and loses {len(changed) - gained} (changed.md)."
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from verl_fgrpo.core.files import new_file, new_folder, write_json
 from verl_fgrpo.core.provenance import provenance
@@ -59,7 +60,7 @@ def fingerprint(examples: Sequence[Example]) -> str:
     return hashlib.sha256("\n\n".join(map("\n\t".join, examples)).encode()).hexdigest()[:16]
 
 
-def batch_indices(step: int, count: int, batch_size: int, seed: int) -> np.ndarray:
+def batch_indices(step: int, count: int, batch_size: int, seed: int) -> NDArray[np.int64]:
     """Examples of one step: epochs are seeded permutations laid end to end, so any step stands alone."""
     positions = range(step * batch_size, (step + 1) * batch_size)
     orders = {
@@ -81,7 +82,7 @@ class _Batches:
             (tokenizer.encode(prompt), [*tokenizer.encode(answer), self.end_id]) for prompt, answer in examples
         ]
 
-    def batch(self, indices: np.ndarray) -> tuple[Any, Any]:
+    def batch(self, indices: NDArray[np.int64]) -> tuple[Any, Any]:
         """Input ids (B, T) and, one place to the left, labels (B, T): answer tokens, `IGNORED` elsewhere."""
         import torch
 

@@ -7,17 +7,18 @@ RESULTS/report.md, *.csv, *.png   made from them; nothing here needs the checkpo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from verl_fgrpo.core.dumps import dump_files, read_groups, read_whole
 from verl_fgrpo.core.figures import COLOURS, GREY
+from verl_fgrpo.core.numbers import check_gamma
 from verl_fgrpo.core.passk import pass_at_k
 from verl_fgrpo.core.tables import markdown_table
-from verl_fgrpo.evaluation.significance import bootstrap_over_problems
-from verl_fgrpo.tasks.common.records import load_records, save_record
+from verl_fgrpo.tasks.common.records import load_records, save_record, trained_with
+from verl_fgrpo.tasks.common.seeds import OverSeeds, over_seeds
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,19 @@ class StudyRun:
     def __post_init__(self) -> None:
         if absent := {"focal_gamma", "group_size"} - set(self.settings):
             raise ValueError(f"settings without {', '.join(sorted(absent))}")
+        check_gamma(self.settings["focal_gamma"], "focal_gamma")
+        if not self.settings["group_size"].isdecimal():
+            raise ValueError(f"group_size is {self.settings['group_size']!r}, but it must be a whole number")
         if len({len(counts) for counts in self.correct.values()}) != 1 or not all(
             0 <= count <= self.num_samples for counts in self.correct.values() for count in counts
         ):
             raise ValueError(f"correct must have for each step as many counts, of 0 to {self.num_samples} samples")
+        if 0 not in self.correct:
+            raise ValueError("correct must have step 0, the start model")
+        columns = [self.training.get(name, ()) for name in ("step", "update_scale", "active_share")]
+        numbers = all(isinstance(value, int | float | None) for column in columns for value in column)
+        if not columns[0] or len({*map(len, columns)}) != 1 or not numbers:
+            raise ValueError("training must have step, update_scale and active_share, a number or null for each step")
 
     @property
     def last_step(self) -> int:
@@ -63,29 +73,24 @@ class StudyRun:
         return np.asarray(pass_at_k(np.full(len(correct), self.num_samples), np.asarray(correct), k))
 
 
-def save_run(
-    results: Path,
-    arm: str,
-    seed: int,
-    settings: Mapping[str, str],
-    num_samples: int,
-    problems: str,
-    correct: Mapping[int, Sequence[int]],
-    training: Mapping[str, Sequence[Any]],
+def record_run(
+    results: Path, seed: int, run: Path, num_samples: int, problems: str, correct: Mapping[int, Sequence[int]]
 ) -> Path:
-    """Write a run's file, see `StudyRun`; a recorded one is never replaced.
+    """Write the file of a finished run, see `StudyRun`, with its settings and what its rollout dumps tell.
 
     Raises:
-        ValueError: the arm and seed are recorded already.
+        ValueError: the arm and seed are recorded already, or the run folder lacks settings or dumps.
     """
+    settings = trained_with(run, "focal_gamma")
+    normalize = "focal_normalize=True" in settings.pop("overrides", "") + settings.pop("extra", "")
     record = {
         "settings": settings,
         "num_samples": num_samples,
         "problems": problems,
         "correct": correct,
-        "training": training,
+        "training": training_curves(run / "rollouts", float(settings["focal_gamma"]), normalize),
     }
-    return save_record(results, seed, arm, record)
+    return save_record(results, seed, run.name, record)
 
 
 def training_curves(rollouts: Path, gamma: float, normalize: bool = False) -> dict[str, list[Any]]:
@@ -139,9 +144,7 @@ def load_runs(results: Path) -> list[StudyRun]:
     return runs
 
 
-def difference(
-    runs: Sequence[StudyRun], arm: str, reference: str, k: int, step: int
-) -> tuple[float, float, float, list[float]] | None:
+def difference(runs: Sequence[StudyRun], arm: str, reference: str, k: int, step: int) -> OverSeeds | None:
     """pass@k of `arm` minus `reference` after `step` steps, paired over problems and seeds.
 
     Args:
@@ -151,8 +154,7 @@ def difference(
         step: of the checkpoints compared.
 
     Returns:
-        Mean, 95% interval (bootstrap over the problems of each seed: other problems, the same trainings) and the
-        difference of every seed; None if no seed has both arms at that step.
+        None if no seed has both arms at that step.
     """
     by_key = {(run.seed, run.arm): run for run in runs if step in run.correct}
     seeds = sorted(seed for seed, name in by_key if name == arm and (seed, reference) in by_key)
@@ -160,10 +162,7 @@ def difference(
         return None
     base = [by_key[seed, reference].scores(k, step) for seed in seeds]
     other = [by_key[seed, arm].scores(k, step) for seed in seeds]
-    strata = [str(seed) for seed, values in zip(seeds, base, strict=True) for _ in values]
-    result = bootstrap_over_problems(np.concatenate(base), np.concatenate(other), groups=strata)
-    per_seed = [float((o - b).mean()) for o, b in zip(other, base, strict=True)]
-    return result.estimate, *result.interval, per_seed
+    return over_seeds(other, base)
 
 
 def arm_rows(runs: Sequence[StudyRun], arm: str, reference: str, step: int, ks: Sequence[int]) -> list[dict[str, Any]]:
@@ -171,16 +170,14 @@ def arm_rows(runs: Sequence[StudyRun], arm: str, reference: str, step: int, ks: 
     own = [run for run in runs if run.arm == arm and step in run.correct]
     rows = []
     for k in ks if own else ():
-        scores = [run.scores(k, step) for run in own]
         start = np.concatenate([run.scores(k, 0) for run in own])
-        strata = [str(run.seed) for run, values in zip(own, scores, strict=True) for _ in values]
-        value = bootstrap_over_problems(np.concatenate(scores), groups=strata)
+        after = over_seeds([run.scores(k, step) for run in own])
         row: dict[str, Any] = {"arm": arm, "k": k, "seeds": len(own), "start": float(start.mean())}
-        row |= {"value": value.estimate, "low": value.interval[0], "high": value.interval[1]}
+        row |= {"value": after.value, "low": after.low, "high": after.high}
         found = None if arm == reference else difference(runs, arm, reference, k, step)
         for name, number in zip(("difference", "d_low", "d_high"), found[:3] if found else (None,) * 3, strict=True):
             row[name] = number
-        row["d_seeds"] = " ".join(f"{100 * one:+.1f}" for one in found[3]) if found else ""
+        row["d_seeds"] = " ".join(f"{100 * one:+.1f}" for one in found.by_seed) if found else ""
         rows.append(row)
     return rows
 
@@ -206,6 +203,28 @@ def results_table(rows: Sequence[dict[str, Any]], names: Mapping[str, str], refe
     return markdown_table(header, lines)
 
 
+class Change(NamedTuple):
+    """Success rates of the held-out problems of some runs before and after training, (P,) each."""
+
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, runs: Sequence[StudyRun], step: int) -> "Change":
+        """From the start model to step `step`."""
+        return cls(*(np.concatenate([run.scores(1, at) for run in runs]) for at in (0, step)))
+
+    @property
+    def lost(self) -> NDArray[np.bool_]:
+        """Solved by some sample before and by none after."""
+        return np.asarray((self.before > 0) & (self.after == 0))
+
+    @property
+    def gained(self) -> NDArray[np.bool_]:
+        """The other way round."""
+        return np.asarray((self.before == 0) & (self.after > 0))
+
+
 def before_and_after(axis: Any, runs: Sequence[StudyRun], step: int, name: str, problem: str) -> None:
     """Draw the success rate of each held-out problem before and after training; on the ground those lost.
 
@@ -215,11 +234,10 @@ def before_and_after(axis: Any, runs: Sequence[StudyRun], step: int, name: str, 
         step: after training.
         name, problem: what to call the arm and a held-out problem.
     """
-    before = np.concatenate([run.scores(1, 0) for run in runs])
-    after = np.concatenate([run.scores(1, step) for run in runs])
-    lost, gained = int(((before > 0) & (after == 0)).sum()), int(((before == 0) & (after > 0)).sum())
-    axis.scatter(100 * before, 100 * after, s=8, alpha=0.4, color=COLOURS[0], linewidths=0)
-    axis.scatter(100 * before[(after == 0) & (before > 0)], np.zeros(lost), s=12, color=COLOURS[1], label="lost")
+    change = Change.of(runs, step)
+    lost = int(change.lost.sum())
+    axis.scatter(100 * change.before, 100 * change.after, s=8, alpha=0.4, color=COLOURS[0], linewidths=0)
+    axis.scatter(100 * change.before[change.lost], np.zeros(lost), s=12, color=COLOURS[1], label="lost")
     axis.plot([0, 100], [0, 100], color=GREY, linewidth=1)
-    axis.set_title(f"{name}: {lost} of {len(before)} {problem}s lost, {gained} gained")
+    axis.set_title(f"{name}: {lost} of {len(change.before)} {problem}s lost, {change.gained.sum()} gained")
     axis.set_xlabel("success rate of the start model (%)")

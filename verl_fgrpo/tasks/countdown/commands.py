@@ -1,9 +1,8 @@
-"""The commands of `verl-fgrpo countdown`: prepare, record, report."""
+"""The commands of `verl-fgrpo countdown`."""
 
-import importlib
 from collections.abc import Sequence
 
-from verl_fgrpo.core.command import command_parser
+from verl_fgrpo.core.command import run_subcommand
 
 COMMANDS = {
     "prepare": "problems, data files for verl, SmolLM2 after a supervised start",
@@ -14,9 +13,4 @@ COMMANDS = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run one of the commands."""
-    text = "\n".join(f"  {name:<8} {help_text}" for name, help_text in COMMANDS.items())
-    parser = command_parser("countdown", text)
-    parser.add_argument("command", choices=COMMANDS)
-    chosen = parser.parse_args(list(arguments[:1])).command
-    module = importlib.import_module(f"verl_fgrpo.tasks.countdown.{chosen}_command")
-    return int(module.main(arguments[1:]))
+    return run_subcommand("countdown", __package__, COMMANDS, arguments)

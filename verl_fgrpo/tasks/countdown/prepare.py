@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.files import claim
-from verl_fgrpo.tasks.common.folder import prepare_folder, write_rows
+from verl_fgrpo.core.files import claim, write_parquet
+from verl_fgrpo.tasks.common.folder import prepare_folder
 from verl_fgrpo.tasks.common.start_model import SftSettings, train_start_model
 from verl_fgrpo.tasks.countdown.problems import generate, read_problems, task_settings, to_rows
 from verl_fgrpo.tasks.countdown.smollm2 import ChatTokenizer, convert, packaged_file
@@ -45,7 +45,7 @@ def write_problems(out: Path, settings: CountdownSettings) -> None:
         return
     problems = generate(sum(sizes.values()), settings.seed)
     for name, count in sizes.items():
-        write_rows(to_rows(problems[:count], name), out / f"{name}.parquet")
+        write_parquet(out / f"{name}.parquet", to_rows(problems[:count], name))
         problems = problems[count:]
 
 

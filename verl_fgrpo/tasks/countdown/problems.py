@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.tasks.common.folder import read_rows
+from verl_fgrpo.core.rows import iter_rows
 from verl_fgrpo.tasks.countdown.rewards import compute_score
 
 DATA_SOURCE = "reasoning_gym/countdown"
@@ -95,7 +95,7 @@ def to_rows(problems: Iterable[Countdown], split: str) -> list[dict[str, Any]]:
 def read_problems(path: Path) -> list[Countdown]:
     """The problems of a file of `to_rows`, in order."""
     problems = []
-    for row in read_rows(path):
+    for row in iter_rows(path):
         truth = json.loads(row["reward_model"]["ground_truth"])
         problems.append(Countdown(tuple(truth["numbers"]), truth["target"], row["extra_info"]["answer"]))
     return problems

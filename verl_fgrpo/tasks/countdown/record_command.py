@@ -12,8 +12,7 @@ from verl_fgrpo.core.command import SEED, command_parser
 from verl_fgrpo.core.dumps import find_dumps, read_whole
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.host.validation import read_counts
-from verl_fgrpo.tasks.common.records import trained_with
-from verl_fgrpo.tasks.common.study import save_run, training_curves
+from verl_fgrpo.tasks.common.study import record_run
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,8 +24,6 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     for run in given.runs:
         counts = validation_counts(run)
-        settings = trained_with(run, "focal_gamma")
-        settings = {name: value for name, value in settings.items() if name not in ("overrides", "extra")}
         ids = sorted(next(iter(counts.values())).problem_ids)
         fingerprint = hashlib.sha256(" ".join(ids).encode()).hexdigest()[:16]
         correct = {}
@@ -34,8 +31,7 @@ def main(arguments: Sequence[str]) -> int:
             of_problem = dict(zip(found.problem_ids, found.num_correct.tolist(), strict=True))
             correct[step] = [of_problem[problem_id] for problem_id in ids]
         n = int(next(iter(counts.values())).num_samples[0])
-        curves = training_curves(run / "rollouts", float(settings["focal_gamma"]))
-        print(save_run(given.results, run.name, given.seed, settings, n, fingerprint, correct, curves))
+        print(record_run(given.results, given.seed, run, n, fingerprint, correct))
     return 0
 
 

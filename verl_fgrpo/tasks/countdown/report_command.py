@@ -4,6 +4,7 @@ verl-fgrpo countdown report --results docs/results/smollm2
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from verl_fgrpo.core.figures import COLOURS, GREY, figure_style, new_figure, sav
 from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.passk import powers_of_two
 from verl_fgrpo.core.tables import write_table
-from verl_fgrpo.evaluation.significance import bootstrap_over_problems
+from verl_fgrpo.tasks.common.seeds import over_seeds
 from verl_fgrpo.tasks.common.study import (
+    Change,
     StudyRun,
     arm_rows,
     before_and_after,
@@ -89,7 +91,7 @@ def _against_control(runs: Sequence[StudyRun], step: int, ks: Sequence[int]) -> 
     shown = []
     for k in ks:
         if found := difference(runs, "f_grpo", "grpo_low_lr", k, step):
-            value, low, high, *seeds = (f"{100 * one:+.1f}" for one in (*found[:3], *found[3]))
+            value, low, high, *seeds = (f"{100 * one:+.1f}" for one in (*found[:3], *found.by_seed))
             shown.append(f"k = {k} {value} [{low}, {high}]" + (f" ({' '.join(seeds)})" if len(seeds) > 1 else ""))
     return f"{NAMES['f_grpo']} minus {NAMES['grpo_low_lr']}, pass@k: {', '.join(shown)}." if shown else ""
 
@@ -98,12 +100,9 @@ def _changes(runs: Sequence[StudyRun], arms: Sequence[str], step: int) -> str:
     """A sentence an arm: problems that some samples solved before and none after, and the other way round."""
     lines = []
     for arm in arms:
-        own = [run for run in runs if run.arm == arm]
-        before = np.concatenate([run.scores(1, 0) for run in own])
-        after = np.concatenate([run.scores(1, step) for run in own])
-        lost, gained = int(((before > 0) & (after == 0)).sum()), int(((before == 0) & (after > 0)).sum())
-        held = f"{len(before)} problems ({int((before > 0).sum())} solved before)"
-        lines.append(f"{NAMES.get(arm, arm)} loses {lost} of {held} and gains {gained}.")
+        change = Change.of([run for run in runs if run.arm == arm], step)
+        held = f"{len(change.before)} problems ({(change.before > 0).sum()} solved before)"
+        lines.append(f"{NAMES.get(arm, arm)} loses {change.lost.sum()} of {held} and gains {change.gained.sum()}.")
     return " ".join(lines) + " Lost: solved by the start model's samples and by none after training."
 
 
@@ -112,11 +111,9 @@ def _figure(
     runs: Sequence[StudyRun], rows: Sequence[dict[str, Any]], arms: Sequence[str], step: int, ks: Sequence[int]
 ) -> Any:
     figure, axes = new_figure(4.4 * (1 + len(arms)), 3.8, 1, 1 + len(arms))
-    start = [np.concatenate([run.scores(k, 0) for run in runs if run.arm == REFERENCE]) for k in ks]
-    strata = [str(run.seed) for run in runs if run.arm == REFERENCE for _ in run.correct[0]]
-    found = [bootstrap_over_problems(scores, groups=strata) for scores in start]
-    _curve(axes[0], ks, [(one.estimate, *one.interval) for one in found], "start model", GREY)
-    for arm, colour in zip(arms, COLOURS, strict=False):
+    start = [over_seeds([run.scores(k, 0) for run in runs if run.arm == REFERENCE]) for k in ks]
+    _curve(axes[0], ks, [(one.value, one.low, one.high) for one in start], "start model", GREY)
+    for arm, colour in zip(arms, cycle(COLOURS), strict=False):
         own = [(row["value"], row["low"], row["high"]) for row in rows if row["arm"] == arm]
         _curve(axes[0], ks, own, NAMES.get(arm, arm), colour)
     axes[0].set_xscale("log", base=2)

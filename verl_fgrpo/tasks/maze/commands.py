@@ -1,4 +1,4 @@
-"""The commands of `verl-fgrpo maze`: prepare, eval, methods."""
+"""The commands of `verl-fgrpo maze`."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ COMMANDS = {
     "prepare": "mazes, data files for verl, a start model",
     "eval": "sample held-out mazes of two runs, compare, report",
     "study": "record and report the runs of recipes/run_maze_study.sh",
-    "methods": "the same for every method and seed of recipes/run_maze_methods.sh",
+    "methods": "sample and compare the methods and seeds of recipes/run_maze_methods.sh",
 }
 
 

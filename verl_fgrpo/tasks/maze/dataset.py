@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from verl_fgrpo.tasks.common.folder import read_rows, write_rows
+from verl_fgrpo.core.rows import iter_rows
 from verl_fgrpo.tasks.maze.mazes import Maze, generate_distinct, parse, solve
-from verl_fgrpo.tasks.maze.tokenizer import TOKENIZER
 
 DATA_SOURCE = "verl_fgrpo/maze"
 
@@ -29,9 +28,7 @@ def make_splits(
         if count < 1:
             raise ValueError(f"{name} = {count}: at least 1 maze is needed; raise --{name}")
     mazes = generate_distinct(train + heldout, size, rng, min_path, corners)
-    splits = mazes[heldout:], mazes[:heldout]
-    check_disjoint(*splits)
-    return splits
+    return mazes[heldout:], mazes[:heldout]
 
 
 def check_disjoint(train: Iterable[Maze], heldout: Iterable[Maze]) -> None:
@@ -56,19 +53,9 @@ def to_rows(mazes: Iterable[Maze], split: str) -> list[dict[str, Any]]:
     ]
 
 
-def write_parquet(mazes: Iterable[Maze], path: Path, split: str) -> None:
-    """Writes the mazes to `path`, whole or not at all."""
-    write_rows(to_rows(mazes, split), path)
-
-
 def read_parquet(path: Path) -> list[Maze]:
-    """The mazes of a file that `write_parquet` wrote, in order."""
-    return [parse(row["prompt"][0]["content"]) for row in read_rows(path)]
-
-
-def prompt_length(maze: Maze) -> int:
-    """Tokens of the prompt: size * size positions and size - 1 row separators."""
-    return len(TOKENIZER.encode(maze.text))
+    """The mazes of a file of `to_rows`, in order."""
+    return [parse(row["prompt"][0]["content"]) for row in iter_rows(path)]
 
 
 def response_limit(mazes: Iterable[Maze]) -> int:

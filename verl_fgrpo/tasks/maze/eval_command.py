@@ -12,7 +12,7 @@ from verl_fgrpo.tasks.common.pair_report import write_pair_report
 from verl_fgrpo.tasks.maze.task import MAZE
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Sample, grade, compare, report; 0 if all went well."""
     parser = command_parser("maze eval", __doc__)
     parser.add_argument(
@@ -29,7 +29,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=SEED, default=0, help="of sampling (default %(default)s)")
     parser.add_argument("--jobs", type=PROCESSES, default=2, help="models sampled at a time (default %(default)s)")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="noted in the report")
-    given = parser.parse_args(args)
+    given = parser.parse_args(arguments)
     if not given.m <= given.num_samples:
         raise ValueError(
             f"--m is {given.m}, but only {given.num_samples} samples are drawn; lower --m or raise --num-samples"

@@ -157,18 +157,6 @@ def walk(maze: Maze, actions: Sequence[str]) -> list[Position]:
     return positions
 
 
-def is_correct_path(maze: Maze, actions: Sequence[str]) -> bool:
-    """Whether `actions` is the target: a walk that hits no wall, visits no position twice and ends on GOAL.
-
-    In a perfect maze there is one such walk, so this equals `tuple(actions) == solve(maze)`. A detour that comes back
-    and then reaches the goal is wrong: the paper has one target action sequence a maze (arXiv 2602.06717, appendix
-    K).
-    """
-    positions = walk(maze, actions)
-    complete = len(positions) == len(actions) + 1
-    return complete and positions[-1] == maze.goal and len(set(positions)) == len(positions)
-
-
 def generate(size: int, rng: np.random.Generator, min_path: int = 2, corners: bool = False) -> Maze:
     """A random maze: randomised depth-first search for the tree, then two of its cells for START and GOAL.
 

@@ -13,7 +13,7 @@ from verl_fgrpo.tasks.common.method_report import method_rows, write_methods_rep
 from verl_fgrpo.tasks.maze.task import MAZE
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Sample, grade, compare, report; 0 if all went well."""
     parser = command_parser("maze methods", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder with seed<S>/<method>; the report goes there")
@@ -25,7 +25,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--mazes", type=COUNT, default=256, help="held-out mazes a seed (default %(default)s)")
     parser.add_argument("--k", type=COUNT, default=64, help="k of pass@k beside 1 (default %(default)s)")
     parser.add_argument("--jobs", type=PROCESSES, default=2, help="models sampled at a time (default %(default)s)")
-    given = parser.parse_args(args)
+    given = parser.parse_args(arguments)
     if not 1 < given.k <= given.num_samples:
         raise ValueError(f"--k is {given.k}, but it must be above 1 and at most --num-samples={given.num_samples}")
     if "grpo" not in given.methods:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from verl_fgrpo.core.files import write_parquet
 from verl_fgrpo.tasks.common.folder import prepare_folder
 from verl_fgrpo.tasks.common.model import load_model
 from verl_fgrpo.tasks.common.sampling import sample_answers
@@ -23,10 +24,9 @@ from verl_fgrpo.tasks.maze.dataset import (
     check_disjoint,
     fingerprint,
     make_splits,
-    prompt_length,
     read_parquet,
     response_limit,
-    write_parquet,
+    to_rows,
 )
 from verl_fgrpo.tasks.maze.mazes import Maze, check_size, solve
 from verl_fgrpo.tasks.maze.render import save_panels
@@ -71,8 +71,8 @@ def _make(out: Path, settings: MazeSettings, device: str, progress: bool, say: C
         train, heldout = make_splits(
             settings.size, settings.train, settings.heldout, rng, settings.min_path, settings.corners
         )
-        write_parquet(train, train_file, "train")
-        write_parquet(heldout, val_file, "val")
+        write_parquet(train_file, to_rows(train, "train"))
+        write_parquet(val_file, to_rows(heldout, "val"))
     train, heldout = read_parquet(train_file), read_parquet(val_file)
     check_disjoint(train, heldout)
     limit = response_limit([*train, *heldout])
@@ -83,7 +83,7 @@ def _make(out: Path, settings: MazeSettings, device: str, progress: bool, say: C
         save_panels(panels, out / "example.png")
     return {
         "device": device,
-        "prompt_tokens": prompt_length(train[0]),
+        "prompt_tokens": len(MAZE.tokenizer.encode(train[0].text)),
         "response_limit": limit,
         "mean_answer_tokens": round(float(np.mean([len(solve(maze)) + 1 for maze in heldout])), 2),
         "mazes": {"train": fingerprint(train), "val": fingerprint(heldout)},

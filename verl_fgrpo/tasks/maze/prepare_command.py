@@ -12,7 +12,7 @@ from verl_fgrpo.tasks.common.start_model import SftSettings
 from verl_fgrpo.tasks.maze.prepare import MazeSettings, prepare
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     default, model = MazeSettings(), ModelSize()
     parser = command_parser("maze prepare", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
@@ -44,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "--device", type=torch_device, default="cpu", help="where to train, e.g. cpu or cuda (default %(default)s)"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    given = parser.parse_args(args)
+    given = parser.parse_args(arguments)
     size = ModelSize(given.layers, given.hidden, given.mlp, given.heads, given.kv_heads)
     sft = SftSettings(given.sft_steps, given.batch_size, given.learning_rate, given.seed, size)
     settings = MazeSettings(given.size, given.train, given.heldout, given.min_path, given.corners, given.seed, sft)

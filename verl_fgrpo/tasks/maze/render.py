@@ -1,4 +1,4 @@
-"""Mazes and paths for people to look at: as text for a terminal, as a matplotlib figure for a file."""
+"""Mazes and paths for people to look at, as a figure."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,25 +6,6 @@ from typing import Any
 
 from verl_fgrpo.core.figures import COLOURS, new_figure, save_figure
 from verl_fgrpo.tasks.maze.mazes import WALL, Maze, walk
-
-ARROWS = {"UP": "↑", "DOWN": "↓", "LEFT": "←", "RIGHT": "→"}
-
-
-def to_text(maze: Maze, actions: Sequence[str] = ()) -> str:
-    """The maze in block characters, S and G marked, and the path as arrows; hitting a wall ends it.
-
-    Each position is two characters wide, so that it looks square in a terminal.
-    """
-    signs = {position: "  " for position in maze.open_positions}
-    positions = walk(maze, actions)
-    for here, action in zip(positions, actions, strict=False):
-        signs[here] = ARROWS.get(action, "?") + " "
-    signs[maze.start] = "S" + signs[maze.start][0]
-    signs[maze.goal] = "G" + signs[maze.goal][0]
-    return "\n".join(
-        "".join("██" if token == WALL else signs[(r, c)] for c, token in enumerate(row)).rstrip(" ")
-        for r, row in enumerate(maze.grid)
-    )
 
 
 def draw(maze: Maze, paths: Mapping[str, Sequence[str]], axes: Any) -> None:

@@ -27,9 +27,8 @@ def compute_score(
 ) -> dict[str, float | bool]:
     """Binary reward R = 1[actions == target] (arXiv 2602.06717, section 5.2: one target action sequence a maze).
 
-    In a perfect maze only one simple path leads to the goal, so this equals walking the maze
-    (`mazes.is_correct_path`, tested). An answer cut off before the goal, a wrong turn, a detour and an empty answer
-    are all wrong.
+    In a perfect maze only one simple path leads to the goal, so this equals walking the maze (tested). An answer cut
+    off before the goal, a wrong turn, a detour and an empty answer are all wrong.
 
     Args:
         data_source: unused; part of verl's interface.

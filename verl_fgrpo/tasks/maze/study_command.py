@@ -5,12 +5,13 @@ verl-fgrpo maze study record --results docs/results/maze_study --seed 1 --data D
 verl-fgrpo maze study report --results docs/results/maze_study
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from verl_fgrpo.core.command import COUNT, PROCESSES, SEED, command_parser
-from verl_fgrpo.tasks.common.records import left, trained_with
-from verl_fgrpo.tasks.common.study import load_runs, save_run, training_curves
+from verl_fgrpo.tasks.common.records import left
+from verl_fgrpo.tasks.common.study import load_runs, record_run
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     elif given.command == "record":
         if given.data is None or not given.names:
             parser.error("record needs --data and the folders of finished runs")
-        _record(given.results, given.seed, given.data, [Path(name) for name in given.names], given)
+        _record(given)
     else:
         from verl_fgrpo.tasks.maze.study_report import write_study_report
 
@@ -38,22 +39,17 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _record(results: Path, seed: int, data: Path, runs: Sequence[Path], given: object) -> None:
-    from verl_fgrpo.tasks.common.experiment import Sampling, find_checkpoints, sample_all
+def _record(given: argparse.Namespace) -> None:
+    from verl_fgrpo.tasks.common.experiment import START, Sampling, find_checkpoints, sample_all
     from verl_fgrpo.tasks.maze.dataset import fingerprint, read_parquet
     from verl_fgrpo.tasks.maze.task import MAZE
 
-    num_samples, num_mazes, jobs = (getattr(given, name) for name in ("num_samples", "mazes", "jobs"))
-    checkpoints = find_checkpoints(data, runs)
-    sampling = Sampling(num_mazes, num_samples, seed, jobs)
-    sampled = sample_all(MAZE, checkpoints, runs[0].parent / "samples", data, sampling)
+    runs = [Path(name) for name in given.names]
+    checkpoints = find_checkpoints(given.data, runs)
+    sampling = Sampling(given.mazes, given.num_samples, given.seed, given.jobs)
+    sampled = sample_all(MAZE, checkpoints, runs[0].parent / "samples", given.data, sampling)
     counts = {point: sampled[point.name].num_correct.tolist() for point in checkpoints}
-    mazes = read_parquet(data / "val.parquet")[:num_mazes]
-    start = next(values for point, values in counts.items() if point.step == 0)
+    problems = fingerprint(read_parquet(given.data / "val.parquet")[: given.mazes])
     for run in runs:
-        settings = trained_with(run, "focal_gamma")
-        normalize = "focal_normalize=True" in settings.get("overrides", "") + settings.get("extra", "")
-        settings = {name: value for name, value in settings.items() if name not in ("overrides", "extra")}
-        correct = {0: start} | {point.step: values for point, values in counts.items() if point.run == run.name}
-        curves = training_curves(run / "rollouts", float(settings["focal_gamma"]), normalize)
-        print(save_run(results, run.name, seed, settings, num_samples, fingerprint(mazes), correct, curves))
+        correct = {point.step: values for point, values in counts.items() if point.run in (START, run.name)}
+        print(record_run(given.results, given.seed, run, given.num_samples, problems, correct))

@@ -1,6 +1,7 @@
 """The maze study's report: tables and figures of the recorded runs, see `study`."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.passk import powers_of_two
 from verl_fgrpo.core.tables import markdown_table, write_table
 from verl_fgrpo.core.tail_miss import RARE_SHARE, tail_miss_probability
-from verl_fgrpo.tasks.common.study import StudyRun, arm_rows, before_and_after, difference, results_table
+from verl_fgrpo.tasks.common.study import Change, StudyRun, arm_rows, before_and_after, difference, results_table
 
 REFERENCE = "grpo"
 LARGE_K = 64  # pre-stated endpoints: pass@1 and pass@64 at the last step
@@ -122,7 +123,7 @@ def _difference_cell(runs: Sequence[StudyRun], arm: str, other: str, k: int, ste
     if found is None:
         return ""
     middle, low, high = (100 * value for value in found[:3])
-    by_seed = " ".join(f"{100 * value:+.1f}" for value in found[3])
+    by_seed = " ".join(f"{100 * value:+.1f}" for value in found.by_seed)
     return f"{middle:+.1f} [{low:+.1f}, {high:+.1f}] ({by_seed})"
 
 
@@ -162,7 +163,7 @@ def training_figure(runs: Sequence[StudyRun]) -> Any:
     """pass@1 and pass@64 on held-out mazes against training steps: thick the mean over seeds, thin each seed."""
     figure, axes = new_figure(8.5, 3.6, 1, 2)
     for axis, k in zip(axes, (1, LARGE_K), strict=True):
-        for arm, colour in zip(_arms(runs), COLOURS, strict=False):
+        for arm, colour in zip(_arms(runs), cycle(COLOURS), strict=False):
             own = [run for run in runs if run.arm == arm]
             for run in own:
                 steps = sorted(run.correct)
@@ -190,12 +191,11 @@ def difference_figure(rows: Sequence[dict[str, Any]], step: int) -> Any:
         x = [row["k"] * 1.06 ** (offset - (len(arms) - 1) / 2) for row in own]
         y = [100 * row["difference"] for row in own]
         spread = [
-            [100 * (r["difference"] - r["d_low"]) for r in own],
-            [100 * (r["d_high"] - r["difference"]) for r in own],
+            [max(0.0, 100 * (r["difference"] - r["d_low"])) for r in own],  # equal values differ by rounding
+            [max(0.0, 100 * (r["d_high"] - r["difference"])) for r in own],
         ]
-        axis.errorbar(
-            x, y, yerr=spread, marker="o", markersize=4, color=COLOURS[offset + 1], label=_name(arm), capsize=2
-        )
+        colour = COLOURS[(offset + 1) % len(COLOURS)]
+        axis.errorbar(x, y, yerr=spread, marker="o", markersize=4, color=colour, label=_name(arm), capsize=2)
     axis.axhline(0, color=GREY, linewidth=1)
     axis.set_xscale("log", base=2)
     axis.set_xticks(powers_of_two(LARGE_K), [str(k) for k in powers_of_two(LARGE_K)])
@@ -228,7 +228,7 @@ def weight_figure(runs: Sequence[StudyRun]) -> Any:
     figure, axes = new_figure(8.5, 3.4, 1, 2)
     labels = {"update_scale": "update scale, sum g|A| / sum |A|", "active_share": "share of active groups"}
     for axis, (column, label) in zip(axes, labels.items(), strict=True):
-        for arm, colour in zip(_arms(runs), COLOURS, strict=False):
+        for arm, colour in zip(_arms(runs), cycle(COLOURS), strict=False):
             own = [run for run in runs if run.arm == arm]
             length = min(len(run.training["step"]) for run in own)
             mean = pd.DataFrame([run.training[column][:length] for run in own], dtype=float).mean().to_numpy()
@@ -257,7 +257,7 @@ def _size_table(runs: Sequence[StudyRun]) -> str:
         [n, run.settings["focal_gamma"], run.seed, run.last_step]
         + [f"{100 * run.scores(k).mean():.1f}" for k in (1, LARGE_K)]
         + [f"{100 * run.scores(LARGE_K, 0).mean():.1f}"]
-        + [int(((run.scores(1, 0) > 0) & (run.scores(1) == 0)).sum())]
+        + [int(Change.of([run], run.last_step).lost.sum())]
         + [_minus_grpo(runs, run, k) for k in (1, LARGE_K)]
         for n, run in _size_rows(runs)
     ]

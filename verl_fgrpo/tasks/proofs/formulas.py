@@ -88,11 +88,6 @@ def truth_table(formula: Formula) -> int:
     return {"And": left & right, "Or": left | right, "→": ~left & 0xFFFF | right}[str(name)]
 
 
-def is_tautology(formula: Formula) -> bool:
-    """Whether a formula holds classically: what every theorem must."""
-    return truth_table(formula) == 0xFFFF
-
-
 def shape(formula: Formula) -> str:
     """The same text for theorems that differ in names of atoms, order of premises, or order in And and Or only.
 

@@ -10,10 +10,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from verl_fgrpo.core.files import write_parquet
 from verl_fgrpo.core.gather import Gatherer
+from verl_fgrpo.core.rows import iter_rows
 from verl_fgrpo.evaluation.graders import ANSWER_CHARACTERS, Graded
 from verl_fgrpo.evaluation.problems import Problem, save_problems
 from verl_fgrpo.tasks.proofs.repl import ReplPool, ReplSettings, toolchain_report
+from verl_fgrpo.tasks.proofs.rewards import VERDICTS
 
 DATA_SOURCE = "verl_fgrpo/mathlib"
 HEADER = """\
@@ -31,7 +34,7 @@ RIGHT = ("theorem two_add_two : (2 : ℕ) + 2 = 4 := by", "  norm_num")
 WRONG = ("theorem two_add_two : (2 : ℕ) + 2 = 5 := by", "  norm_num")
 
 
-def settings_from(environment: Mapping[str, str], header: str = HEADER) -> ReplSettings:
+def settings_from(environment: Mapping[str, str]) -> ReplSettings:
     """LEAN_REPL and LEAN_PROJECT, and with defaults LEAN_WORKERS, LEAN_SECONDS, LEAN_MEMORY_GB.
 
     Raises:
@@ -46,7 +49,7 @@ def settings_from(environment: Mapping[str, str], header: str = HEADER) -> ReplS
     return ReplSettings(
         environment["LEAN_REPL"],
         Path(environment["LEAN_PROJECT"]).resolve(),
-        header,
+        HEADER,
         int(environment.get("LEAN_WORKERS", "8")),
         float(environment.get("LEAN_SECONDS", "60")),
         memory_gb=float(environment.get("LEAN_MEMORY_GB", "16")),
@@ -86,8 +89,7 @@ async def compute_score(
 def grade_mathlib(problem: Problem, response: str) -> Graded:
     """One response, for `verl-fgrpo eval grade`; each grading process keeps REPLs of its own (LEAN_WORKERS=1)."""
     (verdict,) = check([(problem.answers[0], response)])
-    names = {"proved": "correct", "wrong": "wrong", "error": "unparsed", "timeout": "timeout"}
-    return names[verdict], (proof_in(response) or "").strip()[:ANSWER_CHARACTERS] or None, ""
+    return VERDICTS[verdict], (proof_in(response) or "").strip()[:ANSWER_CHARACTERS] or None, ""
 
 
 def convert(source: Path, out: Path, split: str) -> int:
@@ -98,10 +100,8 @@ def convert(source: Path, out: Path, split: str) -> int:
     Raises:
         ValueError: a column is missing.
     """
-    from verl_fgrpo.tasks.common.folder import read_rows, write_rows
-
     rows, problems = [], []
-    for i, row in enumerate(read_rows(source)):
+    for i, row in enumerate(iter_rows(source)):
         if missing := {"theorem_full_name", "theorem_statement", "informal_statement"} - set(row):
             raise ValueError(f"{source} has no column {sorted(missing)[0]}: it must be a file as the authors publish")
         prompt = PROMPT.format(header=HEADER, informal=row["informal_statement"], statement=row["theorem_statement"])
@@ -119,7 +119,7 @@ def convert(source: Path, out: Path, split: str) -> int:
         problems.append(Problem("mathlib", row["theorem_full_name"], prompt, "mathlib", answers))
     if not rows:
         raise ValueError(f"{source} holds no theorem; give a file as the authors publish")
-    write_rows(rows, out.with_name(f"{out.name}.parquet"))
+    write_parquet(out.with_name(f"{out.name}.parquet"), rows)
     save_problems(problems, out.with_name(f"{out.name}.jsonl"))
     return len(rows)
 

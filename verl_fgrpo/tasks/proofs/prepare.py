@@ -7,15 +7,14 @@ start_model/                 Hugging Face folder: model, tokenizer, manifest.jso
 settings.json, manifest.json see tasks/common/folder
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from verl_fgrpo.core.files import write_atomic
-from verl_fgrpo.tasks.common.folder import prepare_folder, write_rows
+from verl_fgrpo.core.files import write_parquet
+from verl_fgrpo.tasks.common.folder import prepare_folder
 from verl_fgrpo.tasks.common.model import ModelSize
 from verl_fgrpo.tasks.common.start_model import SftSettings, train_start_model
 from verl_fgrpo.tasks.proofs.task import TOKENIZER, prompt_of, to_rows
@@ -23,7 +22,9 @@ from verl_fgrpo.tasks.proofs.theorems import (
     MAX_PROOF_TOKENS,
     MAX_STATEMENT_TOKENS,
     Theorem,
+    load_theorems,
     make_theorems,
+    save_theorems,
 )
 
 MODEL = ModelSize(layers=3, hidden=128, mlp=512)
@@ -68,9 +69,9 @@ def _make(
     theorems = _theorems(out / "theorems.json", settings, jobs, progress, say)
     heldout, rest = theorems[: settings.heldout], theorems[settings.heldout :]
     train, supervised = rest[: settings.train], rest[settings.train :]
-    write_rows(to_rows(train, "train"), out / "train.parquet")
-    write_rows(to_rows(heldout, "val"), out / "val.parquet")
-    write_atomic(out / "heldout.json", _as_json(heldout))
+    write_parquet(out / "train.parquet", to_rows(train, "train"))
+    write_parquet(out / "val.parquet", to_rows(heldout, "val"))
+    save_theorems(out / "heldout.json", heldout)
     examples = [(prompt_of(t.statement), proof) for t in supervised for proof in t.proofs[: settings.proofs_each]]
     train_start_model(examples, TOKENIZER, out / "start_model", settings.sft, device, progress=progress)
     return {
@@ -93,10 +94,5 @@ def _theorems(
         say(f"theorems: {settings.supervised} supervised, {settings.train} for training, {settings.heldout} held out")
         with tqdm(total=count, desc="theorems with their proofs", disable=not progress) as bar:
             found = make_theorems(count, settings.seed, jobs, lambda done: bar.update(done - bar.n))
-        write_atomic(path, _as_json(found))
-    return [Theorem(row["statement"], tuple(row["proofs"])) for row in json.loads(path.read_text(encoding="utf-8"))]
-
-
-def _as_json(theorems: list[Theorem]) -> str:
-    rows = [json.dumps(asdict(theorem), ensure_ascii=False) for theorem in theorems]
-    return "[\n" + ",\n".join(rows) + "\n]\n"
+        save_theorems(path, found)
+    return load_theorems(path)

@@ -3,6 +3,7 @@
 RESULTS/runs/seed<S>-<method>.json; the start model of a seed is the method `START`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from verl_fgrpo.evaluation.counts import ProblemCounts
+from verl_fgrpo.evaluation.samples import SampleStore
 from verl_fgrpo.tasks.common.experiment import START, Checkpoint
 from verl_fgrpo.tasks.common.model import load_model
 from verl_fgrpo.tasks.common.records import load_records, record_path, save_record, trained_with
@@ -64,11 +66,19 @@ class ProofRun:
     def __post_init__(self) -> None:
         if {len(self.correct), len(self.distinct), len(self.enumerated)} != {len(self.statements)}:
             raise ValueError("correct, distinct and enumerated must have a number for each statement")
+        if not all(0 <= d <= c <= self.num_samples for c, d in zip(self.correct, self.distinct, strict=True)):
+            raise ValueError("distinct must be at most correct, and correct at most num_samples, none below 0")
+        if not all(0 <= place < len(self.statements) and rank > 0 for place, rank, _ in self.ranked):
+            raise ValueError("ranked must name the place of a statement and a rank from 1")
+        if not all(-math.inf < value <= 0 for value in self.log_probs):
+            raise ValueError("log_probs must be finite and at most 0")
+        if self.arm == START and len(self.ranked) != len(self.log_probs):
+            raise ValueError("ranked and log_probs of the start model must be equally long")
 
     @property
     def counts(self) -> ProblemCounts:
         """n and c of every theorem."""
-        ids = [as_problem(Theorem(statement, ())).problem_id for statement in self.statements]
+        ids = [as_problem(statement).problem_id for statement in self.statements]
         return ProblemCounts.of([self.num_samples] * len(ids), self.correct, ids, "proofs")
 
 
@@ -92,7 +102,7 @@ def record_seed(
     """
     ranked, own = _rank_start(samples / checkpoints[START].name, checkpoints[START], theorems)
     pairs = [(prompt_of(theorems[index].statement), text) for index, _, text in ranked]
-    ids = [as_problem(theorem).problem_id for theorem in theorems]
+    ids = [as_problem(theorem.statement).problem_id for theorem in theorems]
     for method, checkpoint in checkpoints.items():
         if record_path(results, seed, method).exists():
             continue
@@ -127,9 +137,7 @@ def _rank_start(
     folder: Path, start: Checkpoint, theorems: Sequence[Theorem]
 ) -> tuple[list[tuple[int, int, str]], list[float]]:
     """(theorem, rank, text) and log-probability of each correct one among the first samples of the start model."""
-    from verl_fgrpo.evaluation.samples import SampleStore
-
-    places = {as_problem(theorem).problem_id: place for place, theorem in enumerate(theorems)}
+    places = {as_problem(theorem.statement).problem_id: place for place, theorem in enumerate(theorems)}
     texts: list[dict[int, str]] = [{} for _ in theorems]
     for sample in SampleStore(folder / "samples").read():
         if sample.sample_idx < RANKED_SAMPLES and sample.finish_reason == "stop" and sample.problem_id in places:
@@ -174,7 +182,7 @@ def load_runs(results: Path, methods: Sequence[str] | None = None) -> dict[int, 
             f"{results} has no seed with {', '.join(names) or 'a method that all seeds have'}; train first"
         )
     for of_seed in chosen.values():
-        if len({(tuple(run.statements), run.num_samples) for run in of_seed.values()}) > 1:
+        if len({(tuple(run.statements), run.num_samples, len(run.log_probs)) for run in of_seed.values()}) > 1:
             raise ValueError(f"{results}: methods of one seed were tested on other theorems or samples")
     shared = {
         tuple(sorted((k, v) for k, v in run.settings.items() if k not in OWN_SETTINGS))

@@ -7,6 +7,7 @@ unique.{csv,...,png,svg}, examples.{md,csv,json}
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from verl_fgrpo.core.tables import markdown_table, write_table
 from verl_fgrpo.evaluation.compare import changed_problems
 from verl_fgrpo.evaluation.counts import ProblemCounts
 from verl_fgrpo.tasks.common.experiment import START
-from verl_fgrpo.tasks.common.method_report import method_rows, over_seeds, write_methods_report
+from verl_fgrpo.tasks.common.method_report import REFERENCE, method_rows, write_methods_report
+from verl_fgrpo.tasks.common.seeds import over_seeds
 from verl_fgrpo.tasks.proofs.diversity import RANKED_SAMPLES, moving_average, pick_examples, uplift_by_rank
 from verl_fgrpo.tasks.proofs.language import to_lean
 from verl_fgrpo.tasks.proofs.record import OWN_SETTINGS, ProofRun
 
 BINS = ((1, 4), (5, 8), (9, 16), (17, 24), (25, 32))
-REFERENCE = "grpo"
 
 
 def write_report(results: Mapping[int, Mapping[str, ProofRun]], report: Path, k: int) -> str:
@@ -79,9 +80,9 @@ def _write_distinct(results: Mapping[int, Mapping[str, ProofRun]], stem: Path) -
         counted = [np.array(of_seed[method].distinct, dtype=float) for of_seed in results.values()]
         reference = [np.array(of_seed[REFERENCE].distinct, dtype=float) for of_seed in results.values()]
         shares = [np.array(of_seed[method].enumerated) for of_seed in results.values()]
-        row |= {f"distinct_{name}": value for name, value in over_seeds(counted).items()}
-        row |= {f"difference_{name}": value for name, value in over_seeds(counted, reference).items()}
-        row |= {f"enumerated_{name}": value for name, value in over_seeds(shares).items()}
+        row |= {f"distinct_{name}": value for name, value in over_seeds(counted).columns().items()}
+        row |= {f"difference_{name}": value for name, value in over_seeds(counted, reference).columns().items()}
+        row |= {f"enumerated_{name}": value for name, value in over_seeds(shares).columns().items()}
         rows.append(row)
     lines = [
         [
@@ -126,7 +127,7 @@ def _write_uplift(results: Mapping[int, Mapping[str, ProofRun]], methods: Sequen
 @figure_style()
 def _uplift_figure(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Any:
     figure, (axis,) = new_figure(6.0, 3.6)
-    for method, colour in zip(methods, COLOURS, strict=False):
+    for method, colour in zip(methods, cycle(COLOURS), strict=False):
         own = [row for row in rows if row["run"] == method]
         # binomial standard error of the share: samples of one theorem are not independent, so it is a lower bound
         errors = [100 * math.sqrt(r["share"] * (1 - r["share"]) / r["samples"]) if r["samples"] else 0 for r in own]
@@ -157,7 +158,7 @@ def _write_unique(results: Mapping[int, Mapping[str, ProofRun]], methods: Sequen
 @figure_style()
 def _unique_figure(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Any:
     figure, (axis,) = new_figure(6.0, 3.6)
-    for method, colour in zip(methods, COLOURS, strict=False):
+    for method, colour in zip(methods, cycle(COLOURS), strict=False):
         own = [row for row in rows if row["run"] == method]
         steps = sorted({row["step"] for row in own})
         means = [float(np.mean([row["unique_proofs"] for row in own if row["step"] == step])) for step in steps]

@@ -5,6 +5,7 @@ verl-fgrpo proofs report record --results R --seed 1 --data DATA --step 60 RUN..
 verl-fgrpo proofs report write  --results R [METHOD...]                               tables and figures of all seeds
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,25 +38,26 @@ def main(arguments: Sequence[str]) -> int:
     elif given.command == "record":
         if given.data is None or given.step is None or not given.names:
             parser.error("record needs --data, --step and the folders of finished runs")
-        _record(given.results, given.seed, given.data, given.step, [Path(name) for name in given.names], given)
+        _record(given)
     else:
         _write(given.results, given.names, given.k)
     return 0
 
 
-def _record(results: Path, seed: int, data: Path, step: int, runs: Sequence[Path], given: object) -> None:
+def _record(given: argparse.Namespace) -> None:
     from verl_fgrpo.tasks.common.experiment import Sampling, final_checkpoints, sample_all
     from verl_fgrpo.tasks.proofs.record import record_seed
     from verl_fgrpo.tasks.proofs.rewards import require_kernel
     from verl_fgrpo.tasks.proofs.task import PROOFS, read_heldout
 
-    theorems, num_samples, jobs = (getattr(given, name) for name in ("theorems", "num_samples", "jobs"))
     require_kernel()
-    points = final_checkpoints(data, runs, step)
+    runs = [Path(name) for name in given.names]
+    points = final_checkpoints(given.data, runs, given.step)
     samples = runs[0].parent / "samples"
-    sample_all(PROOFS, points, samples, data, Sampling(theorems, num_samples, seed, jobs))
-    checkpoints = {point.run: point for point in points}
-    record_seed(results, seed, read_heldout(data)[:theorems], checkpoints, samples, num_samples)
+    sampling = Sampling(given.theorems, given.num_samples, given.seed, given.jobs)
+    sample_all(PROOFS, points, samples, given.data, sampling)
+    theorems = read_heldout(given.data)[: given.theorems]
+    record_seed(given.results, given.seed, theorems, {point.run: point for point in points}, samples, given.num_samples)
 
 
 def _write(results: Path, methods: Sequence[str], k: int) -> None:

@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 QUIET_SECONDS = 0.02  # a batch is sent to Lean when nothing new came for so long
 PATIENCE = 60.0  # seconds for one proof alone: heartbeats end a blow-up in two, a busy machine must not cost a verdict
 
-_VERDICTS = {"proved": "correct", "wrong": "wrong", "error": "unparsed", "timeout": "timeout"}
+#: Lean's verdict -> that of the evaluation
+VERDICTS = {"proved": "correct", "wrong": "wrong", "error": "unparsed", "timeout": "timeout"}
 
 
 def proof_of(response: str) -> str:
@@ -88,7 +89,7 @@ def grade_proofs(pairs: Sequence[tuple[str, str]]) -> list[Graded]:
     items = [(statement, proof) for (statement, _), proof in zip(pairs, proofs, strict=True)]
     verdicts = check_proofs(items, PATIENCE)
     return [
-        (_VERDICTS[verdict], canonical(proof)[:ANSWER_CHARACTERS] if verdict in ("proved", "wrong") else None, "")
+        (VERDICTS[verdict], canonical(proof)[:ANSWER_CHARACTERS] if verdict in ("proved", "wrong") else None, "")
         for verdict, proof in zip(verdicts, proofs, strict=True)
     ]
 

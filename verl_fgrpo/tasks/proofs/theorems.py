@@ -1,10 +1,14 @@
 """A seeded generator of theorems with their normal proofs up to a length; no two the same up to `formulas.shape`."""
 
+import json
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from verl_fgrpo.core.files import write_atomic
 from verl_fgrpo.core.processes import worker_pool
+from verl_fgrpo.core.rows import iter_rows
 from verl_fgrpo.tasks.proofs.formulas import Formula, read, shape, truth_table, write
 from verl_fgrpo.tasks.proofs.search import ProofSearch
 
@@ -29,6 +33,17 @@ class Theorem:
     @property
     def complete(self) -> bool:
         return len(self.proofs) < MAX_PROOFS
+
+
+def save_theorems(path: Path, theorems: Sequence[Theorem]) -> None:
+    """Write them as a JSON list, one a line."""
+    rows = [json.dumps(asdict(theorem), ensure_ascii=False) for theorem in theorems]
+    write_atomic(path, "[\n" + ",\n".join(rows) + "\n]\n")
+
+
+def load_theorems(path: Path) -> list[Theorem]:
+    """Read a file of `save_theorems`, in order."""
+    return [Theorem(row["statement"], tuple(row["proofs"])) for row in iter_rows(path)]
 
 
 def draw_formula(size: int, rng: random.Random) -> Formula:
