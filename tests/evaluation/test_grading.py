@@ -819,7 +819,7 @@ def test_nltk_data_that_an_instruction_needs_is_asked_for_before_grading(monkeyp
 
     checkers = SimpleNamespace(InputExample=SimpleNamespace, test_instruction_following_strict=follow)
     monkeypatch.setitem(sys.modules, "lm_eval.tasks.ifeval.utils", checkers)  # type: ignore[arg-type]
-    pool = SimpleNamespace(grade=lambda problem, response: _grade({}, problem, response, "{}"))
+    pool = SimpleNamespace(grade=lambda problem, response: _grade({}, problem, response, GraderOptions()))
     problems = [
         Problem("ifeval", f"{number}", "p", "ifeval", extra={"instruction_id_list": names, "kwargs": [{}] * len(names)})
         for number, names in enumerate((["length_constraints:number_sentences", "a:b"], ["a:b"]))
