@@ -62,7 +62,7 @@ def unreachable(address: str) -> str:
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         return f"RAY_ADDRESS is {address!r}, but it must be HOST:PORT, auto, or unset for a Ray of this run"
     try:
-        socket.create_connection((host, int(port)), timeout=3).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=3).close()
     except OSError as error:
         return f"RAY_ADDRESS {address} does not answer ({error}); start Ray there, or unset it for a Ray of this run"
     return ""
