@@ -90,3 +90,7 @@ def test_the_same_figure_gives_the_same_file_and_leaves_no_style_behind(tmp_path
     with figure_style():
         assert matplotlib.rcParams["axes.spines.top"] is False
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_nul_becomes_its_symbol_in_csv() -> None:
+    assert csv_text([{"run": "a\0b", "k": 1}]) == "run,k\na\u2400b,1\n"

@@ -40,11 +40,17 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]], left
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
-    """CSV of rows with the same keys; `columns` are those of the first row unless given (an empty table needs them)."""
+    """CSV of rows with the same keys; `columns` are those of the first row unless given (an empty table needs them).
+
+    A NUL becomes U+2400: the csv module of Python 3.10 neither writes nor reads it.
+    """
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, list(rows[0]) if columns is None else columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(
+        {name: cell.replace("\0", "\u2400") if isinstance(cell, str) else cell for name, cell in row.items()}
+        for row in rows
+    )
     return buffer.getvalue()
 
 
